@@ -1,1 +1,19 @@
-//! VM harness
+//! Boots real kernels in QEMU with emulated PCI devices, and asks what became of them.
+//!
+//! What a test needs is set up first, into one cache folder ([`cache`]): Debian packages of the
+//! machine ([`packages`]), kernels ([`kernels`]), libkmod ([`libkmod`]) and the binary under test
+//! ([`binary`]). Then a virtual machine ([`vm`]) with an initrd ([`initrd`]) and devices
+//! ([`topology`]) runs a scenario ([`scenarios`]). `cargo xtask` is a thin front over all of it.
+
+pub mod binary;
+pub mod boot;
+pub mod cache;
+pub mod demo;
+pub mod initrd;
+pub mod kernels;
+pub mod libkmod;
+pub mod packages;
+pub mod scenarios;
+pub mod suite;
+pub mod topology;
+pub mod vm;

@@ -1,2 +1,58 @@
-//! cargo xtask
-fn main() {}
+//! `cargo xtask`: sets up, builds, boots, shows and tests vfio-early.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use qemu_tests::{binary, boot, demo, kernels, libkmod, packages, suite};
+
+/// Sets up, builds, boots, shows and tests vfio-early.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what this machine lacks, and fetch the kernels that the tests boot
+    Setup(Setup),
+    /// Build the static release binary; its path is the last line of the output
+    Build,
+    /// Boot one virtual machine with any devices and any command line, and say what became of them
+    Boot(boot::Arguments),
+    /// Show the main job: a desktop's graphics card goes to vfio-pci, the rest stays with the host
+    Demo(demo::Arguments),
+    /// Run every check: format, lints, unit tests, fake kernel, virtual machines
+    Test(suite::Arguments),
+}
+
+#[derive(clap::Args)]
+struct Setup {
+    /// Fetch only this kernel line (may be repeated)
+    #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::LINES)]
+    kernels: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Setup(setup) => set_up(&setup),
+        Command::Build => {
+            println!("{}", binary::build()?.display());
+            Ok(())
+        }
+        Command::Boot(arguments) => boot::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Test(arguments) => suite::run(arguments),
+    }
+}
+
+fn set_up(setup: &Setup) -> Result<()> {
+    packages::ensure(packages::ALL)?;
+    libkmod::set_up()?;
+    for line in kernels::LINES {
+        if setup.kernels.is_empty() || setup.kernels.iter().any(|wanted| wanted == line) {
+            kernels::set_up(line)?;
+        }
+    }
+    Ok(())
+}

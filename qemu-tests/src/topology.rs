@@ -1,0 +1,1 @@
+//! PCI devices of a virtual machine, and where they sit.

@@ -1,0 +1,1 @@
+//! A virtual machine: QEMU, its deadline, and what it said.
