@@ -5,8 +5,10 @@
 //! ([`binary`]). Then a virtual machine ([`vm`]) with an initrd ([`initrd`]) and devices
 //! ([`topology`]) runs a scenario ([`scenarios`]). `cargo xtask` is a thin front over all of it.
 
+pub mod archive;
 pub mod binary;
 pub mod boot;
+pub mod bzimage;
 pub mod cache;
 pub mod demo;
 pub mod initrd;
@@ -14,6 +16,7 @@ pub mod kernels;
 pub mod libkmod;
 pub mod packages;
 pub mod scenarios;
+pub mod step;
 pub mod suite;
 pub mod topology;
 pub mod vm;

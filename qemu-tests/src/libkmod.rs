@@ -1,13 +1,134 @@
 //! A static libkmod, which no Debian package has.
+//!
+//! It is built from Debian's source package, unpatched, by kmod's own build.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, ensure};
+
+use crate::archive::{Archive, Kind};
+use crate::{cache, packages, step};
+
+/// The suite whose source package is taken.
+const SUITE: &str = "trixie";
+
+/// kmod's own version. Debian's revision of it does not matter: its patches are not applied.
+pub const VERSION: &str = "34.2";
+
+/// SHA-256 of kmod's source archive of [`VERSION`], on top of apt's check against the index.
+const SOURCE_SHA256: &str = "012d16e2099115486d8aa9f2c2a23d058d3d0cad83113a60512647d25d3869e8";
+
+/// Options of kmod's build.
+///
+/// Modules compressed by xz are unpacked here; for the others the kernel does it, and each further
+/// library costs 100 to 200 kB. With meson's own prefix, modprobe.d would be looked for in
+/// /usr/local/etc.
+const OPTIONS: [&str; 11] = [
+    "--prefix=/usr",
+    "--sysconfdir=/etc",
+    "--buildtype=minsize",
+    "-Dxz=enabled",
+    "-Dzstd=disabled",
+    "-Dzlib=disabled",
+    "-Dopenssl=disabled",
+    "-Ddlopen=[]",
+    "-Dmanpages=false",
+    "-Dbuild-tests=false",
+    "-Dtools=false",
+];
 
 /// The folder that holds `libkmod.a`, built when it is not in the cache.
 ///
 /// # Errors
 /// When the source cannot be fetched, is not the expected one, or does not build.
 pub fn set_up() -> Result<PathBuf> {
-    bail!("not written yet")
+    let name = format!("libkmod/{VERSION}-{:08x}", key());
+    cache::entry(&name, |entry| entry.join("libkmod.a").exists(), make)
+}
+
+/// Changes when anything that goes into the build changes.
+fn key() -> u32 {
+    // FNV-1a: the standard library's hashes may change with its version.
+    let inputs = OPTIONS.iter().chain(&[SOURCE_SHA256, MERGE]);
+    inputs
+        .flat_map(|text| text.bytes().chain([0]))
+        .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// For `ar -M`: meson's archives are thin, that is, lists of object files that stay in its folder.
+const MERGE: &str = "create libkmod.a
+addlib libkmod-internal.a
+addlib libshared.a
+save
+end
+";
+
+fn make(entry: &Path) -> Result<()> {
+    let start = Instant::now();
+    packages::ensure(packages::BUILD)?;
+    let work = tempfile::Builder::new().prefix("work-").tempdir_in(entry)?;
+    let work = work.path();
+
+    step::say(format_args!("libkmod {VERSION}: fetching its source from Debian {SUITE}"));
+    let archive = Archive::open(&work.join("apt"), SUITE, Kind::Source)?;
+    let download = work.join("download");
+    fs::create_dir(&download)?;
+    let files = archive.download_source("kmod", &download)?;
+    let source = checked_source(&files)?;
+
+    step::say(format_args!("libkmod {VERSION}: building it"));
+    let tree = work.join("tree");
+    fs::create_dir(&tree)?;
+    step::run(
+        Command::new("tar").arg("-C").arg(&tree).args(["--strip-components=1", "-xf"]).arg(source),
+    )?;
+    let build = work.join("build");
+    // Flags for the machine's own programs are not meant for this one.
+    let quiet = |command: &mut Command| {
+        step::run(command.env_remove("CFLAGS").env_remove("LDFLAGS").env("LC_ALL", "C.UTF-8"))
+    };
+    quiet(Command::new("meson").arg("setup").args(OPTIONS).arg(&build).arg(&tree))?;
+    quiet(Command::new("ninja").arg("-C").arg(&build).args(["libkmod-internal.a", "libshared.a"]))?;
+    let script = build.join("merge");
+    fs::write(&script, MERGE)?;
+    step::run(Command::new("sh").args(["-c", "exec ar -M <merge"]).current_dir(&build))?;
+    fs::rename(build.join("libkmod.a"), entry.join("libkmod.a"))
+        .context("ar -M made no libkmod.a")?;
+    step::say(format_args!("libkmod {VERSION}: done in {:.0?}", start.elapsed()));
+    Ok(())
+}
+
+/// The one source archive among the downloaded files, if it is the expected one.
+fn checked_source(files: &[PathBuf]) -> Result<&Path> {
+    let source = files
+        .iter()
+        .find(|file| file.to_string_lossy().contains(".orig.tar."))
+        .with_context(|| format!("apt-get source left no .orig.tar among {files:?}"))?;
+    let sum = step::run(Command::new("sha256sum").arg(source))?;
+    let sum = String::from_utf8_lossy(&sum);
+    ensure!(
+        sum.starts_with(SOURCE_SHA256),
+        "Debian {SUITE} has another kmod than {VERSION}: SHA-256 {}; if its signed index has it \
+         so, put the new VERSION and SOURCE_SHA256 into qemu-tests/src/libkmod.rs",
+        sum.trim_end()
+    );
+    Ok(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_source_is_refused_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kmod_35.orig.tar.xz");
+        fs::write(&file, "another").unwrap();
+        let error = checked_source(&[file]).unwrap_err().to_string();
+        assert!(error.contains("kmod_35") && error.contains("SOURCE_SHA256"), "{error}");
+        checked_source(&[]).unwrap_err();
+    }
 }

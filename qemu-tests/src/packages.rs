@@ -1,23 +1,156 @@
 //! Debian packages that the machine needs.
 
-use anyhow::Result;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cache, step};
 
 /// A Debian package, and what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Package {
     /// Its name in Debian.
     pub name: &'static str,
-    /// What fails without it, in a few words.
+    /// What it is for, in a few words.
     pub purpose: &'static str,
 }
 
-/// Everything that `cargo xtask` can need.
-pub const ALL: &[Package] = &[];
+const fn package(name: &'static str, purpose: &'static str) -> Package {
+    Package { name, purpose }
+}
 
-/// Installs those that are missing.
+/// What the build of the binary needs.
+pub const BUILD: &[Package] = &[
+    package("gcc", "links Rust programs and compiles libkmod"),
+    package("libc6-dev", "the static C library"),
+    package("libclang-dev", "the crate kmod-sys reads libkmod's header with it"),
+    package("liblzma-dev", "the static liblzma, for .ko.xz modules"),
+    package("meson", "configures libkmod"),
+    package("ninja-build", "builds libkmod"),
+    package("pkg-config", "libkmod's build finds liblzma with it"),
+    package("xz-utils", "unpacks libkmod's source, and kernels"),
+];
+
+/// What a boot needs.
+pub const BOOT: &[Package] = &[
+    package("busybox-static", "the programs inside the virtual machines"),
+    package("kmod", "depmod, for the kernels' modules"),
+    package("ovmf", "firmware for virtual machines that boot by UEFI"),
+    package("qemu-system-x86", "runs the virtual machines"),
+    package("xz-utils", "unpacks kernels"),
+];
+
+/// Installs those that are missing; says which, and why.
 ///
 /// # Errors
 /// When apt fails, or when this user may not install packages: then the error has the command.
-pub fn ensure(_packages: &[Package]) -> Result<()> {
+pub fn ensure(packages: &[Package]) -> Result<()> {
+    if missing(packages)?.is_empty() {
+        return Ok(());
+    }
+    let _lock = cache::lock("packages")?;
+    // Another process may have installed them while this one waited.
+    let missing = missing(packages)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let width = missing.iter().map(|package| package.name.len()).max().unwrap_or(0);
+    step::say("this machine lacks");
+    for Package { name, purpose } in &missing {
+        eprintln!("  {name:width$}  {purpose}");
+    }
+    let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    if let Err(error) = update_index() {
+        // A foreign source that is out of reach does not matter if Debian's own is not.
+        step::say(format_args!("{error:#}\n  going on with the package index that is there"));
+    }
+    step::say(format_args!("installing {}", names.join(" ")));
+    let words = ["install", "--yes", "--no-install-recommends"];
+    step::run_with_progress(as_root(&words)?.args(&names))?;
     Ok(())
+}
+
+/// Runs `apt-get update` for the machine itself.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn update_index() -> Result<()> {
+    step::say("updating this machine's package index");
+    step::run_with_progress(&mut as_root(&["update"])?)
+}
+
+fn missing(packages: &[Package]) -> Result<Vec<Package>> {
+    let output = Command::new("dpkg-query")
+        .args(["--show", "--showformat", "${Package} ${db:Status-Status}\\n"])
+        .args(packages.iter().map(|package| package.name))
+        .stdin(Stdio::null())
+        .output() // it fails when it does not know one of them, and still lists the others
+        .with_context(|| {
+            let names: Vec<_> = packages.iter().map(|package| package.name).collect();
+            format!(
+                "dpkg-query does not run: this is set up for Debian and its relatives, with {}",
+                names.join(", ")
+            )
+        })?;
+    let listed = String::from_utf8_lossy(&output.stdout);
+    Ok(packages.iter().filter(|package| !is_installed(&listed, package.name)).copied().collect())
+}
+
+/// Whether dpkg-query's list has the package as installed, and not, say, removed with its
+/// configuration left behind.
+fn is_installed(listed: &str, name: &str) -> bool {
+    listed.lines().any(|line| line.split_once(' ') == Some((name, "installed")))
+}
+
+/// `apt-get` with those words, as root, without questions.
+fn as_root(words: &[&str]) -> Result<Command> {
+    let root = fs::metadata("/proc/self").context("cannot tell the user")?.uid() == 0;
+    let mut command = if root {
+        Command::new("env")
+    } else {
+        let sudo = Command::new("sudo").arg("--version").output();
+        if !sudo.is_ok_and(|output| output.status.success()) {
+            bail!(
+                "only root may install packages, and there is no sudo here; as root, run\n\
+                 \x20 apt-get update && apt-get install --no-install-recommends {}",
+                names_of_everything()
+            );
+        }
+        let mut command = Command::new("sudo");
+        command.arg("env");
+        command
+    };
+    command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "apt-get"]);
+    // Another apt, such as the machine's own daily one, is waited for.
+    command.args(["--option", "DPkg::Lock::Timeout=300"]).args(words);
+    Ok(command)
+}
+
+fn names_of_everything() -> String {
+    let mut names: Vec<_> = BUILD.iter().chain(BOOT).map(|package| package.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_installed_packages_count() {
+        let listed = "meson installed\nkmod config-files\nqemu-system-x86-64 installed\n";
+        assert!(is_installed(listed, "meson"));
+        assert!(!is_installed(listed, "kmod"));
+        assert!(!is_installed(listed, "qemu-system-x86"));
+    }
+
+    #[test]
+    fn the_command_for_root_names_each_package_once() {
+        let names = names_of_everything();
+        assert_eq!(names.matches("xz-utils").count(), 1, "{names}");
+        assert!(names.contains("meson") && names.contains("qemu-system-x86"), "{names}");
+    }
 }

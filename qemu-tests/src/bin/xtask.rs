@@ -1,8 +1,10 @@
 //! `cargo xtask`: sets up, builds, boots, shows and tests vfio-early.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use qemu_tests::{binary, boot, demo, kernels, libkmod, packages, suite};
+use qemu_tests::{binary, boot, demo, kernels, libkmod, packages, step, suite};
 
 /// Sets up, builds, boots, shows and tests vfio-early.
 #[derive(Parser)]
@@ -33,8 +35,18 @@ struct Setup {
     kernels: Vec<String>,
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Setup(setup) => set_up(&setup),
         Command::Build => {
             println!("{}", binary::build()?.display());
@@ -47,11 +59,16 @@ fn main() -> Result<()> {
 }
 
 fn set_up(setup: &Setup) -> Result<()> {
-    packages::ensure(packages::ALL)?;
-    libkmod::set_up()?;
+    packages::ensure(packages::BUILD)?;
+    packages::ensure(packages::BOOT)?;
+    step::say(format_args!("libkmod {} is in {}", libkmod::VERSION, libkmod::set_up()?.display()));
     for line in kernels::LINES {
         if setup.kernels.is_empty() || setup.kernels.iter().any(|wanted| wanted == line) {
-            kernels::set_up(line)?;
+            let kernel = kernels::set_up(line)?;
+            step::say(format_args!(
+                "kernel {line}: {} (Debian {}) is there",
+                kernel.release, kernel.package_version
+            ));
         }
     }
     Ok(())
