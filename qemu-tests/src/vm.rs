@@ -1,1 +1,370 @@
-//! A virtual machine: QEMU, its deadline, and what it said.
+//! A virtual machine: configure, boot, ask.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! # let kernel = qemu_tests::kernels::get("6.1")?;
+//! use qemu_tests::vm::vm;
+//!
+//! let run = vm(&kernel)
+//!     .device("e1000e", "03.0")
+//!     .cmdline("vfio.devs=00:03.0")
+//!     .host_modules(["e1000e"])
+//!     .boot()?;
+//! run.assert_driver("0000:00:03.0", "vfio-pci");
+//! run.after_host_modules().assert_driver("0000:00:03.0", "vfio-pci");
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::initrd::{self, Compression, Contents, Step};
+use crate::kernels::Kernel;
+use crate::qemu::{self, Orders};
+use crate::run::{BEFORE, HOST, Run};
+use crate::topology::{Device, Iommu, Topology};
+
+/// The longest command line that an x86 kernel takes; one byte more and the guest hangs silently.
+pub const COMMAND_LINE_LIMIT: usize = 2047;
+
+/// What every guest is told: the console, to end at a panic (`-no-reboot`), and to skip what only
+/// takes time in an emulated machine.
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 tsc=reliable no_timer_check \
+                            cryptomgr.notests nokaslr mitigations=off";
+
+/// A virtual machine to be booted; made by [`vm`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Vm {
+    kernel: Kernel,
+    topology: Topology,
+    command_line: Vec<String>,
+    contents: Contents,
+    steps: Vec<Step>,
+    host_modules: Vec<String>,
+    without_program: bool,
+    arguments: Vec<String>,
+    memory: u32,
+    limit: Duration,
+}
+
+/// A machine `q35` with `intel-iommu` and no devices yet, that boots this kernel.
+pub fn vm(kernel: &Kernel) -> Vm {
+    Vm {
+        kernel: kernel.clone(),
+        topology: Topology::default(),
+        command_line: Vec::new(),
+        contents: Contents {
+            modules: ["vfio_pci", "vfio_iommu_type1"].map(str::to_owned).into(),
+            ..Contents::default()
+        },
+        steps: Vec::new(),
+        host_modules: Vec::new(),
+        without_program: false,
+        arguments: Vec::new(),
+        memory: 512,
+        limit: Duration::from_mins(2),
+    }
+}
+
+impl Vm {
+    /// Replaces the machine's devices and IOMMU.
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
+        self
+    }
+
+    /// Adds a device on the root bus: `.device("e1000e", "03.0")`.
+    pub fn device(self, model: &str, place: &str) -> Self {
+        self.with(Device::new(model, place))
+    }
+
+    /// Adds a device.
+    pub fn with(mut self, device: Device) -> Self {
+        self.topology.devices.push(device);
+        self
+    }
+
+    /// Gives the machine that IOMMU.
+    pub fn iommu(mut self, iommu: Iommu) -> Self {
+        self.topology.iommu = iommu;
+        self
+    }
+
+    /// Adds to the kernel's command line.
+    pub fn cmdline(mut self, text: &str) -> Self {
+        self.command_line.push(text.to_owned());
+        self
+    }
+
+    /// Loads these modules at this point: before the binary, or between two runs of it.
+    pub fn load<I: IntoIterator<Item: Into<String>>>(mut self, modules: I) -> Self {
+        let modules: Vec<String> = modules.into_iter().map(Into::into).collect();
+        self.contents.modules.extend(modules.iter().cloned());
+        self.steps.push(Step::Load(modules));
+        self
+    }
+
+    /// Runs the binary with these arguments; when nothing says so it runs once, with none.
+    pub fn run<I: IntoIterator<Item: Into<String>>>(mut self, arguments: I) -> Self {
+        let mut words = vec!["/bin/vfio-early".to_owned()];
+        words.extend(arguments.into_iter().map(Into::into));
+        self.steps.push(Step::Run(words));
+        self
+    }
+
+    /// Runs a line of shell; what it prints is in [`Run::shells`].
+    pub fn shell(mut self, line: &str) -> Self {
+        self.steps.push(Step::Shell(line.to_owned()));
+        self
+    }
+
+    /// Loads the host's drivers at the end, as udev would, and notes the moment [`HOST`].
+    pub fn host_modules<I: IntoIterator<Item: Into<String>>>(mut self, modules: I) -> Self {
+        let modules: Vec<String> = modules.into_iter().map(Into::into).collect();
+        self.contents.modules.extend(modules.iter().cloned());
+        self.host_modules.extend(modules);
+        self
+    }
+
+    /// Puts modules into the initrd without loading them.
+    pub fn modules<I: IntoIterator<Item: Into<String>>>(mut self, modules: I) -> Self {
+        self.contents.modules.extend(modules.into_iter().map(Into::into));
+        self
+    }
+
+    /// Leaves modules out of the initrd, although something needs them.
+    pub fn without_modules<I: IntoIterator<Item: Into<String>>>(mut self, modules: I) -> Self {
+        self.contents.left_out.extend(modules.into_iter().map(Into::into));
+        self
+    }
+
+    /// Stores modules as `.ko.xz`, also for a kernel that cannot decompress them.
+    pub fn compressed_modules(mut self) -> Self {
+        self.contents.compression = Compression::Xz;
+        self
+    }
+
+    /// Puts a file into the initrd.
+    pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.contents.files.insert(path.to_owned(), content.into());
+        self
+    }
+
+    /// The program to run; by default the binary of this tree, built when it is not.
+    pub fn program(mut self, program: &Path) -> Self {
+        self.contents.program = Some(program.to_owned());
+        self
+    }
+
+    /// Boots without the binary: what becomes of the devices then.
+    pub fn without_program(mut self) -> Self {
+        self.without_program = true;
+        self
+    }
+
+    /// Adds arguments for QEMU as they are.
+    pub fn arguments<I: IntoIterator<Item: Into<String>>>(mut self, arguments: I) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Memory in MiB, 512 by default; hundreds of devices need 2048.
+    pub fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
+    }
+
+    /// How long it may take from power-on to power-off, two minutes by default.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Boots it, and waits until it has powered itself off.
+    ///
+    /// # Errors
+    /// When the command line is too long, the initrd cannot be made, or the guest does not come to
+    /// its end within its limit; the last holds QEMU's command, the console and the report.
+    pub fn boot(mut self) -> Result<Run> {
+        let command_line = self.full_command_line()?;
+        if !self.without_program && self.contents.program.is_none() {
+            self.contents.program = Some(crate::binary::build()?);
+        }
+        self.contents.steps = self.all_steps();
+
+        let folder = tempfile::Builder::new().prefix("vfio-early-vm-").tempdir()?;
+        let initrd = folder.path().join("initrd");
+        initrd::write(&self.kernel, &self.contents, folder.path(), &initrd)
+            .with_context(|| format!("cannot make an initrd for kernel {}", self.kernel.line))?;
+        // Only the archive is of use from here on.
+        fs::remove_dir_all(folder.path().join("lib"))?;
+
+        let arguments = self.qemu_arguments(&command_line, &initrd, folder.path());
+        let orders = Orders {
+            hot_added: self
+                .topology
+                .devices
+                .iter()
+                .filter(|device| device.hot_added)
+                .map(|device| device.properties(self.topology.is_multifunction(device)))
+                .collect(),
+            monitor: folder.path().join("monitor"),
+            limit: self.limit,
+        };
+        let ended = qemu::run(&arguments, &orders)?;
+
+        let results = fs::read(folder.path().join("results")).unwrap_or_default();
+        let mut run = Run {
+            kernel: format!("{}, {}", self.kernel.line, self.kernel.release),
+            moments: BTreeMap::new(),
+            executions: Vec::new(),
+            shells: Vec::new(),
+            parameters: BTreeMap::new(),
+            command_line: String::new(),
+            log: Vec::new(),
+            console: ended.console,
+            elapsed: ended.elapsed,
+            command: qemu::to_paste(&arguments),
+            folder,
+        };
+        let read = run.read(&String::from_utf8_lossy(&results));
+        if let Some(problem) =
+            ended.problem.or_else(|| read.err().map(|error| format!("{error:#}")))
+        {
+            let details = run.details();
+            let folder = run.keep();
+            bail!(
+                "the virtual machine did not end well: {problem}\n{details}\n\
+                 --- its files are kept in {}",
+                folder.display()
+            );
+        }
+        Ok(run)
+    }
+
+    /// # Errors
+    /// When the guest would hang on it.
+    fn full_command_line(&self) -> Result<String> {
+        let mut text = COMMAND_LINE.to_owned();
+        for part in &self.command_line {
+            text.push(' ');
+            text.push_str(part);
+        }
+        if text.len() > COMMAND_LINE_LIMIT {
+            bail!(
+                "the kernel's command line has {} bytes, and the kernel takes {COMMAND_LINE_LIMIT} \
+                 at most ({} are the harness's own); leave something out, or use a wildcard or \
+                 group item",
+                text.len(),
+                COMMAND_LINE.len() + 1
+            );
+        }
+        Ok(text)
+    }
+
+    fn all_steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let is_run = |step: &Step| matches!(step, Step::Run(_));
+        let mut asked = self.steps.clone();
+        if !self.without_program && !asked.iter().any(is_run) {
+            asked.push(Step::Run(vec!["/bin/vfio-early".to_owned()]));
+        }
+        let mut noted = false;
+        let mut runs = 0;
+        for step in asked {
+            let run = is_run(&step);
+            if run && !noted {
+                steps.push(Step::Moment(BEFORE.to_owned()));
+                noted = true;
+            }
+            steps.push(step);
+            if run {
+                runs += 1;
+                steps.push(Step::Moment(format!("after {runs}")));
+            }
+        }
+        if !noted {
+            steps.push(Step::Moment(BEFORE.to_owned()));
+        }
+        if !self.host_modules.is_empty() {
+            steps.push(Step::Load(self.host_modules.clone()));
+            steps.push(Step::Moment(HOST.to_owned()));
+        }
+        steps
+    }
+
+    fn qemu_arguments(&self, command_line: &str, initrd: &Path, folder: &Path) -> Vec<String> {
+        let path = |path: PathBuf| path.to_string_lossy().into_owned();
+        let mut arguments: Vec<String> = Vec::new();
+        let mut put =
+            |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+        if qemu::kvm_is_usable() {
+            // Interrupt remapping needs the split interrupt controller there.
+            put(&["-machine", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host"]);
+        } else {
+            put(&["-machine", "q35", "-accel", "tcg", "-cpu", "Nehalem"]);
+        }
+        put(&["-m", &self.memory.to_string(), "-nodefaults", "-no-user-config", "-no-reboot"]);
+        put(&["-display", "none", "-vga", "none"]);
+        put(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
+        put(&["-serial", &format!("file:{}", path(folder.join("results")))]);
+        put(&["-kernel", &self.kernel.vmlinux.to_string_lossy()]);
+        put(&["-initrd", &initrd.to_string_lossy()]);
+        put(&["-append", command_line]);
+        if self.topology.devices.iter().any(|device| device.hot_added) {
+            let socket = path(folder.join("monitor"));
+            put(&["-qmp", &format!("unix:{socket},server=on,wait=off")]);
+        }
+        // Their devices first: the PCI function of an AMD IOMMU takes a slot that they leave.
+        arguments.extend(self.arguments.iter().cloned());
+        arguments.extend(self.topology.qemu_arguments());
+        arguments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel() -> Kernel {
+        Kernel {
+            line: "6.1".to_owned(),
+            release: "6.1.0".to_owned(),
+            vmlinuz: PathBuf::new(),
+            vmlinux: PathBuf::new(),
+            modules: PathBuf::new(),
+            package_version: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_command_line_that_would_hang_the_guest_is_refused() {
+        let room = COMMAND_LINE_LIMIT - COMMAND_LINE.len() - 1;
+        assert!(vm(&kernel()).cmdline(&"a".repeat(room)).full_command_line().is_ok());
+        let error = vm(&kernel()).cmdline(&"a".repeat(room + 1)).full_command_line().unwrap_err();
+        assert!(error.to_string().contains("2048 bytes"), "{error}");
+    }
+
+    #[test]
+    fn the_binary_runs_once_when_nothing_else_is_said() {
+        let moment = |name: &str| Step::Moment(name.to_owned());
+        let steps = vm(&kernel()).load(["vfio-pci"]).host_modules(["e1000e"]).all_steps();
+        assert_eq!(
+            steps,
+            [
+                Step::Load(vec!["vfio-pci".to_owned()]),
+                moment(BEFORE),
+                Step::Run(vec!["/bin/vfio-early".to_owned()]),
+                moment("after 1"),
+                Step::Load(vec!["e1000e".to_owned()]),
+                moment(HOST),
+            ]
+        );
+    }
+}
