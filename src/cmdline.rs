@@ -1,0 +1,335 @@
+//! The kernel command line: text to [`Request`].
+//!
+//! Splitting follows `next_arg()` in the kernel's `lib/cmdline.c` and `parse_args()` in
+//! `kernel/params.c`.
+
+use serde::{Serialize, Serializer};
+
+use crate::pci::{Item, Rejected};
+
+/// What may become of the host's console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Console {
+    /// A host that had a console keeps one.
+    #[default]
+    Keep,
+    /// The screen may go dark.
+    Release,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Request {
+    /// The items of every `vfio.devs=`, in their order.
+    #[serde(serialize_with = "texts")]
+    pub items: Vec<Item>,
+    /// Items that are none, with the reason.
+    pub rejected: Vec<Rejected>,
+    /// `vfio.off`: do nothing.
+    pub off: bool,
+    /// `vfio.console=`.
+    pub console: Console,
+    /// `vfio.wait=`: seconds to wait for devices that are not there yet, at most 60.
+    pub wait: u8,
+    /// `vfio.driver=`: this driver for all.
+    pub driver: Option<String>,
+    /// `vfio.strict`: anything not bound must stop the boot.
+    pub strict: bool,
+    /// `vfio.debug`: say more.
+    pub debug: bool,
+    /// Parameters that are wrong, each with what was done about it.
+    pub warnings: Vec<String>,
+}
+
+fn texts<S: Serializer>(items: &[Item], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(items.iter().map(|item| &item.text))
+}
+
+impl Request {
+    /// Whether any device is asked for, well-formed or not.
+    #[must_use]
+    pub fn asks_for_devices(&self) -> bool {
+        !self.off && !(self.items.is_empty() && self.rejected.is_empty())
+    }
+}
+
+/// Our parameters, all behind `vfio.`.
+const KEYS: [&str; 7] = ["devs", "off", "console", "wait", "driver", "strict", "debug"];
+
+/// Parameters of the module `vfio` (`drivers/vfio/`), and what every module has.
+const MODULE_KEYS: [&str; 3] = ["enable_unsafe_noiommu_mode", "dyndbg", "async_probe"];
+
+/// The longest wait, in seconds.
+const LONGEST_WAIT: u8 = 60;
+
+/// The kernel's `isspace()`, which takes a Latin-1 no-break space for one, too.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t'..=b'\r' | 0xa0)
+}
+
+/// One parameter off the front of `text`, as `next_arg()` does: name, value, and what follows.
+fn next_parameter<'a>(text: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>, &'a [u8]) {
+    let quoted = text.first() == Some(&b'"');
+    let text = &text[usize::from(quoted)..];
+    let mut in_quote = quoted;
+    let end = text
+        .iter()
+        .position(|&byte| {
+            in_quote ^= byte == b'"';
+            is_space(byte) && !in_quote
+        })
+        .unwrap_or(text.len());
+    let (parameter, rest) = text.split_at(end);
+    // At most one closing quote goes, and a leading `=` is part of the name.
+    let unquoted = |text: &'a [u8]| text.strip_suffix(b"\"").unwrap_or(text);
+    let Some(before) = parameter.iter().skip(1).position(|&byte| byte == b'=') else {
+        return (if quoted { unquoted(parameter) } else { parameter }, None, rest);
+    };
+    let (name, value) = (&parameter[..=before], &parameter[before + 2..]);
+    let value = match value.strip_prefix(b"\"") {
+        Some(value) => unquoted(value),
+        None if quoted => unquoted(value),
+        None => value,
+    };
+    (name, Some(value), rest)
+}
+
+/// The parameters of a kernel command line (or of a module's options), up to a bare `--`:
+/// name and value, unquoted.
+pub fn parameters(text: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let start = rest.iter().position(|&byte| !is_space(byte))?;
+        let (name, value, after) = next_parameter(&rest[start..]);
+        rest = after;
+        (name != b"--" || value.is_some()).then_some((name, value))
+    })
+}
+
+/// Whether a parameter of the module `vfio` is in truth one of ours: libkmod hands over
+/// `vfio.devs=` from the command line, and the kernel logs such as unknown.
+#[must_use]
+pub fn is_ours(name: &[u8]) -> bool {
+    KEYS.iter().any(|key| key.as_bytes() == name)
+}
+
+/// The kernel takes `-` for `_` in names (`parameq()` in `kernel/params.c`).
+fn same_name(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn flag(name: &str, value: Option<&str>, warnings: &mut Vec<String>) -> bool {
+    match value {
+        None | Some("1" | "y" | "yes" | "on" | "Y") => true,
+        Some("0" | "n" | "no" | "off" | "N") => false,
+        Some(other) => {
+            warnings.push(format!("vfio.{name}={other} is neither yes nor no; taken as yes"));
+            true
+        }
+    }
+}
+
+/// Reads what concerns us from a kernel command line; the rest is the kernel's.
+#[must_use]
+pub fn parse(text: &[u8]) -> Request {
+    let mut request = Request::default();
+    for (name, value) in parameters(text) {
+        let Some(key) = name.strip_prefix(b"vfio.") else { continue };
+        let key = same_name(&String::from_utf8_lossy(key));
+        let value = value.map(String::from_utf8_lossy);
+        request.read(&key, value.as_deref());
+    }
+    request
+}
+
+impl Request {
+    fn read(&mut self, key: &str, value: Option<&str>) {
+        let warnings = &mut self.warnings;
+        match (key, value) {
+            ("devs", Some(list)) => {
+                let separator = |c: char| c == ',' || c.is_whitespace();
+                for item in list.split(separator).filter(|item| !item.is_empty()) {
+                    match item.parse() {
+                        Ok(item) => self.items.push(item),
+                        Err(rejected) => self.rejected.push(rejected),
+                    }
+                }
+            }
+            ("off", value) => self.off = flag(key, value, warnings),
+            ("strict", value) => self.strict = flag(key, value, warnings),
+            ("debug", value) => self.debug = flag(key, value, warnings),
+            ("console", Some("keep")) => self.console = Console::Keep,
+            ("console", Some("release")) => self.console = Console::Release,
+            ("console", Some(other)) => warnings.push(format!(
+                "vfio.console={other} is neither keep nor release; the console is kept"
+            )),
+            ("wait", Some(value)) => match value.parse::<u64>() {
+                Ok(seconds) if seconds > u64::from(LONGEST_WAIT) => {
+                    self.wait = LONGEST_WAIT;
+                    warnings.push(format!(
+                        "vfio.wait={value} is too long; waiting at most {LONGEST_WAIT} seconds"
+                    ));
+                }
+                // At most LONGEST_WAIT here.
+                Ok(seconds) => self.wait = u8::try_from(seconds).unwrap_or(LONGEST_WAIT),
+                Err(_) => warnings.push(format!(
+                    "vfio.wait={value} is no number of seconds, as in vfio.wait=10; not waiting"
+                )),
+            },
+            ("driver", Some(name)) => {
+                if is_driver_name(name) {
+                    self.driver = Some(name.to_owned());
+                } else {
+                    warnings.push(format!(
+                        "vfio.driver={name} is no driver name, as in vfio.driver=vfio-pci; ignored"
+                    ));
+                }
+            }
+            ("devs" | "console" | "wait" | "driver", None) => {
+                warnings.push(format!("vfio.{key} has no value, as in vfio.{key}=…; ignored"));
+            }
+            _ if MODULE_KEYS.contains(&key) => {}
+            _ => {
+                let nearest = KEYS.iter().min_by_key(|ours| strsim::levenshtein(key, ours));
+                let nearest = nearest.unwrap_or(&"devs");
+                warnings.push(format!("vfio.{key} is unknown; is vfio.{nearest} meant?"));
+            }
+        }
+    }
+}
+
+/// A name that can stand in `/sys/bus/pci/drivers` and in one line of `driver_override`.
+fn is_driver_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() < 64
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(text: &str) -> Vec<(String, Option<String>)> {
+        let string = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        parameters(text.as_bytes()).map(|(name, value)| (string(name), value.map(string))).collect()
+    }
+
+    #[test]
+    fn quoting_is_the_kernels() {
+        for (text, expected) in [
+            ("", &[][..]),
+            ("  \t\n ", &[]),
+            ("a", &[("a", None)]),
+            ("a=", &[("a", Some(""))]),
+            ("a=b=c", &[("a", Some("b=c"))]),
+            ("=a", &[("=a", None)]),
+            ("=a=b", &[("=a", Some("b"))]),
+            ("a=1 b\tc=2\n", &[("a", Some("1")), ("b", None), ("c", Some("2"))]),
+            (r#"k="a b" c"#, &[("k", Some("a b")), ("c", None)]),
+            (r#""k=a b" c"#, &[("k", Some("a b")), ("c", None)]),
+            (r#""k="a b"" c"#, &[("k", Some("a")), ("b\"\"", None), ("c", None)]),
+            (r#""k="x"" c"#, &[("k", Some("x\"")), ("c", None)]),
+            (r#"k=a" "b"#, &[("k", Some("a\" \"b"))]),
+            (r#"k="a b"#, &[("k", Some("a b"))]),
+            (r#""k"#, &[("k", None)]),
+            (r#"""#, &[("", None)]),
+            (r#"k=""#, &[("k", Some(""))]),
+            (r#"k="""#, &[("k", Some(""))]),
+            ("a -- b", &[("a", None)]),
+            ("a --x b", &[("a", None), ("--x", None), ("b", None)]),
+            ("a --=x b", &[("a", None), ("--", Some("x")), ("b", None)]),
+        ] {
+            let expected: Vec<_> = expected
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)))
+                .collect();
+            assert_eq!(pairs(text), expected, "command line {text:?}");
+        }
+    }
+
+    fn items(text: &str) -> Vec<String> {
+        parse(text.as_bytes()).items.into_iter().map(|item| item.text).collect()
+    }
+
+    #[test]
+    fn every_list_counts_and_empty_items_are_skipped() {
+        for (text, expected) in [
+            ("quiet", &[][..]),
+            ("vfio.devs=", &[]),
+            ("vfio.devs=,,", &[]),
+            ("vfio.devs=01:00.0", &["01:00.0"]),
+            ("vfio.devs=01:00.0,,02:00.0,", &["01:00.0", "02:00.0"]),
+            ("vfio.devs=01:00.0 vfio.devs=02:00.0", &["01:00.0", "02:00.0"]),
+            (r#"vfio.devs="01:00.0 02:00.0, 03:00.0""#, &["01:00.0", "02:00.0", "03:00.0"]),
+            (r#""vfio.devs=01:00.0 02:00.0" x"#, &["01:00.0", "02:00.0"]),
+            ("vfio.devs=01:00.0 -- vfio.devs=02:00.0", &["01:00.0"]),
+            ("xvfio.devs=01:00.0 vfio_pci.ids=10de:1c03", &[]),
+        ] {
+            assert_eq!(items(text), expected, "command line {text:?}");
+            assert_eq!(parse(text.as_bytes()).warnings, [""; 0], "command line {text:?}");
+        }
+    }
+
+    #[test]
+    fn one_bad_item_never_spoils_the_others() {
+        let request = parse(b"vfio.devs=01:00.0,nonsense,02:00.0");
+        assert_eq!(request.items.len(), 2);
+        assert_eq!(request.rejected.len(), 1);
+        assert_eq!(request.rejected[0].text, "nonsense");
+    }
+
+    #[test]
+    fn every_parameter_is_read() {
+        let base = Request::default;
+        for (text, expected) in [
+            ("vfio.off", Request { off: true, ..base() }),
+            ("vfio.off=1", Request { off: true, ..base() }),
+            ("vfio.off=no", base()),
+            ("vfio.off vfio.off=0", base()),
+            ("vfio.strict=y vfio.debug=on", Request { strict: true, debug: true, ..base() }),
+            ("vfio.console=keep", base()),
+            ("vfio.console=release", Request { console: Console::Release, ..base() }),
+            ("vfio.wait=10", Request { wait: 10, ..base() }),
+            ("vfio.wait=60", Request { wait: 60, ..base() }),
+            (
+                "vfio.driver=mlx5_vfio_pci",
+                Request { driver: Some("mlx5_vfio_pci".to_owned()), ..base() },
+            ),
+            ("vfio.enable_unsafe_noiommu_mode=1", base()),
+            ("vfio.enable-unsafe-noiommu-mode=1 vfio.dyndbg=+p", base()),
+        ] {
+            assert_eq!(parse(text.as_bytes()), expected, "command line {text:?}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_parameter_gets_a_warning_and_a_safe_value() {
+        for (text, warning, expected) in [
+            ("vfio.dev=01:00.0", "is vfio.devs meant?", Request::default()),
+            ("vfio.Devs=01:00.0", "is vfio.devs meant?", Request::default()),
+            ("vfio.strickt", "is vfio.strict meant?", Request::default()),
+            ("vfio.consol=release", "is vfio.console meant?", Request::default()),
+            ("vfio.devs", "vfio.devs has no value", Request::default()),
+            ("vfio.driver", "vfio.driver has no value", Request::default()),
+            ("vfio.console=dark", "the console is kept", Request::default()),
+            ("vfio.wait=soon", "not waiting", Request::default()),
+            ("vfio.wait=-1", "not waiting", Request::default()),
+            ("vfio.wait=61", "at most 60", Request { wait: 60, ..Request::default() }),
+            (
+                "vfio.wait=18446744073709551615",
+                "at most 60",
+                Request { wait: 60, ..Request::default() },
+            ),
+            ("vfio.driver=../x", "is no driver name", Request::default()),
+            ("vfio.driver=", "is no driver name", Request::default()),
+            ("vfio.off=maybe", "taken as yes", Request { off: true, ..Request::default() }),
+        ] {
+            let mut request = parse(text.as_bytes());
+            let warnings = std::mem::take(&mut request.warnings);
+            assert_eq!(warnings.len(), 1, "command line {text:?}");
+            assert!(warnings[0].contains(warning), "command line {text:?}: {}", warnings[0]);
+            assert_eq!(request, expected, "command line {text:?}");
+        }
+    }
+}

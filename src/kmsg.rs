@@ -1,0 +1,139 @@
+//! `log::Log` over `/dev/kmsg` in an initrd, over standard error on a host.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// The kernel refuses a record of more than 976 bytes (`devkmsg_write()` and `LOG_LINE_MAX` in
+/// `kernel/printk/printk.c`); this much is ours, level and name included.
+const LONGEST: usize = 900;
+const NAME: &str = "vfio-early: ";
+
+/// Where the log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Logger {
+    Kmsg,
+    /// With the level in front, which systemd's journal reads (`SyslogLevelPrefix=`).
+    Journal,
+    Terminal,
+}
+
+/// Starts logging; `debug` is for `vfio.debug`.
+pub fn start(debug: bool) {
+    static KMSG: Logger = Logger::Kmsg;
+    static JOURNAL: Logger = Logger::Journal;
+    static TERMINAL: Logger = Logger::Terminal;
+    let logger = if in_initrd() {
+        &KMSG
+    } else if std::env::var_os("JOURNAL_STREAM").is_some() {
+        &JOURNAL
+    } else {
+        &TERMINAL
+    };
+    // Fails only when there is a logger already.
+    let _ = log::set_logger(logger);
+    log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
+}
+
+/// systemd marks an initrd by a file; in others the root is the kernel's own rootfs still.
+fn in_initrd() -> bool {
+    let on_rootfs = |mounts: String| mounts.lines().any(|line| line.contains(" / rootfs "));
+    Path::new("/etc/initrd-release").exists()
+        || fs::read_to_string("/proc/self/mounts").is_ok_and(on_rootfs)
+}
+
+/// The level as `printk` numbers it.
+fn printk_level(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// No control character goes out: an item could forge a line of the log otherwise.
+fn escape(text: &str) -> String {
+    text.chars().fold(String::new(), |mut escaped, c| {
+        if c.is_control() {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+        escaped
+    })
+}
+
+/// Pieces of at most `longest` bytes, cut between characters.
+fn pieces(text: &str, longest: usize) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while rest.len() > longest {
+        let (piece, after) = rest.split_at(rest.floor_char_boundary(longest));
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces.push(rest);
+    pieces
+}
+
+/// One record. Each through a descriptor of its own: the kernel lets ten pass per open file in
+/// five seconds and drops the rest in silence (`devkmsg_write()`).
+fn to_kmsg(level: Level, text: &str) -> std::io::Result<()> {
+    let record = format!("<{}>{NAME}{text}\n", printk_level(level));
+    OpenOptions::new().write(true).open("/dev/kmsg")?.write_all(record.as_bytes())
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        // libkmod's wrapper traces every pointer.
+        metadata.target().starts_with("vfio_early")
+    }
+
+    fn log(&self, record: &Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = escape(&record.args().to_string());
+        let level = record.level();
+        for text in pieces(&text, LONGEST - NAME.len() - "<6>\n".len()) {
+            if *self == Logger::Kmsg && to_kmsg(level, text).is_ok() {
+                continue;
+            }
+            let prefix = match self {
+                Logger::Journal => format!("<{}>", printk_level(level)),
+                Logger::Kmsg | Logger::Terminal => NAME.to_owned(),
+            };
+            // There is nobody left to tell.
+            let _ = writeln!(std::io::stderr(), "{prefix}{text}");
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_cannot_forge_a_line() {
+        assert_eq!(escape("a\n<0>forged\u{1b}[2J"), "a\\n<0>forged\\u{1b}[2J");
+        assert_eq!(escape("plain ü"), "plain ü");
+    }
+
+    #[test]
+    fn long_lines_are_cut_between_characters_and_lose_nothing() {
+        for (text, expected) in [
+            ("", &[""][..]),
+            ("abc", &["abc"]),
+            ("abcd", &["abc", "d"]),
+            ("abü", &["ab", "ü"]),
+            ("üüü", &["ü", "ü", "ü"]),
+        ] {
+            assert_eq!(pieces(text, 3), expected, "text {text:?}");
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! PCI addresses, ids, and the items of a device list: parse and print.
+//!
+//! The notation is the kernel's own, from `Documentation/admin-guide/kernel-parameters.txt`
+//! (`pci=`): `[<domain>:]<bus>:<dev>.<func>[/<dev>.<func>]*` and
+//! `pci:<vendor>:<device>[:<subvendor>:<subdevice>]`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Serialize, Serializer};
+use static_assertions::assert_eq_size;
+
+/// The address of one PCI function, as in `/sys/bus/pci/devices`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// 32 bits: Intel VMD domains start at `0x1_0000`.
+    pub domain: u32,
+    /// Bus number.
+    pub bus: u8,
+    /// Device (slot) on the bus, 0 to 0x1f.
+    pub device: u8,
+    /// Function of the device, 0 to 7.
+    pub function: u8,
+}
+assert_eq_size!(Address, u64);
+
+/// Vendor and device, and those of the subsystem; in an item, 0 stands for any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id {
+    /// PCI vendor id.
+    pub vendor: u16,
+    /// PCI device id.
+    pub device: u16,
+    /// Subsystem vendor id; 0 where the device has none.
+    pub subvendor: u16,
+    /// Subsystem device id; 0 where the device has none.
+    pub subdevice: u16,
+}
+
+/// The 24-bit class code: base class, subclass, programming interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class(pub u32);
+
+impl Class {
+    /// A bridge header, which vfio-pci does not take (`vfio_pci_core_register_device`):
+    /// PCI-to-PCI and `CardBus` bridges. Known by their class, which costs no config access.
+    #[must_use]
+    pub fn is_pci_bridge(self) -> bool {
+        matches!(self.0 >> 8, 0x0604 | 0x0607 | 0x0609)
+    }
+
+    /// Any device of base class 06: besides the above, host and ISA bridges, which are in many
+    /// groups and rarely have a driver.
+    #[must_use]
+    pub fn is_bridge(self) -> bool {
+        self.0 >> 16 == 0x06
+    }
+
+    /// Mass storage controllers, base class 01.
+    #[must_use]
+    pub fn is_storage(self) -> bool {
+        self.0 >> 16 == 0x01
+    }
+
+    /// Network controllers, base class 02.
+    #[must_use]
+    pub fn is_network(self) -> bool {
+        self.0 >> 16 == 0x02
+    }
+}
+
+/// One `<dev>.<func>` of a place; no function stands for all, and only at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Device (slot) on its bus, 0 to 0x1f.
+    pub device: u8,
+    /// Function, 0 to 7; `None` is `*`.
+    pub function: Option<u8>,
+}
+
+/// Where a device sits: an address, or a path of hops below bridges, which survives other
+/// bus numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Domain of the bus that the path starts on.
+    pub domain: u32,
+    /// The bus that the path starts on.
+    pub bus: u8,
+    /// The first hop is on that bus, each other one below the bridge before; never empty.
+    pub hops: Vec<Hop>,
+}
+
+impl Place {
+    /// The address, where the place is one: a single hop with a function.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        match self.hops[..] {
+            [Hop { device, function: Some(function) }] => {
+                Some(Address { domain: self.domain, bus: self.bus, device, function })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Which devices an item of the list chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// The function there, or all functions of a slot.
+    Place(Place),
+    /// Every device with that id.
+    Id(Id),
+    /// Every endpoint in the IOMMU group of the device there.
+    Group(Place),
+}
+
+/// One item of `vfio.devs=`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// The item as it was written; what messages and the report call it by.
+    pub text: String,
+    /// What the device there must be; for a slot, its lowest function.
+    pub guard: Option<Id>,
+    /// The devices.
+    pub choice: Choice,
+}
+
+/// An item that could not be read, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rejected {
+    /// The item as it was written.
+    pub text: String,
+    /// What is wrong with it, and the right form.
+    pub reason: String,
+}
+
+const FORMS: &str = "write an address as 0000:01:00.0, a slot as 01:00.*, a path as \
+                     00:01.0/00.0, an id as pci:10de:1c03, a group as group:01:00.0";
+
+/// 1 to `digits` hex digits, at most `max`; `what` names the number in the message.
+fn hex(text: &str, digits: usize, max: u32, what: &str) -> Result<u32, String> {
+    if text.is_empty() {
+        return Err(format!("the {what} is missing"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(format!("the {what} {text:?} is not a hexadecimal number"));
+    }
+    u32::from_str_radix(text, 16)
+        .ok()
+        .filter(|number| text.len() <= digits && *number <= max)
+        .ok_or_else(|| format!("the {what} {text} is over {max:x}"))
+}
+
+/// As [`hex`], for numbers of 8 bits.
+fn hex8(text: &str, max: u8, what: &str) -> Result<u8, String> {
+    let number = hex(text, 2, max.into(), what)?;
+    Ok(u8::try_from(number).unwrap_or(max))
+}
+
+/// As [`hex`], for numbers of 16 bits.
+fn hex16(text: &str, what: &str) -> Result<u16, String> {
+    let number = hex(text, 4, 0xffff, what)?;
+    Ok(u16::try_from(number).unwrap_or(u16::MAX))
+}
+
+impl FromStr for Hop {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((device, function)) = text.split_once('.') else {
+            return Err(format!("{text:?} has no function, as in {text}.0 or {text}.*"));
+        };
+        Ok(Hop {
+            device: hex8(device, 0x1f, "device")?,
+            function: match function {
+                "*" => None,
+                function => Some(hex8(function, 7, "function")?),
+            },
+        })
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split('/');
+        let first: Vec<_> = parts.next().unwrap_or_default().split(':').collect();
+        let (domain, bus, slot) = match first[..] {
+            [bus, slot] => ("0", bus, slot),
+            [domain, bus, slot] => (domain, bus, slot),
+            _ => return Err("not a PCI address".to_owned()),
+        };
+        let place = Place {
+            domain: hex(domain, 8, u32::MAX, "domain")?,
+            bus: hex8(bus, 0xff, "bus")?,
+            hops: std::iter::once(slot).chain(parts).map(str::parse).collect::<Result<_, _>>()?,
+        };
+        match place.hops.split_last() {
+            Some((_, bridges)) if bridges.iter().any(|hop| hop.function.is_none()) => {
+                Err("only the last function of a path can be *".to_owned())
+            }
+            _ => Ok(place),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<Place>()?.address().ok_or_else(|| "not the address of one function".to_owned())
+    }
+}
+
+impl FromStr for Id {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<_> = text.split(':').collect();
+        let (vendor, device, subvendor, subdevice) = match parts[..] {
+            [vendor, device] => (vendor, device, "0", "0"),
+            [vendor, device, subvendor, subdevice] => (vendor, device, subvendor, subdevice),
+            _ => return Err("an id is vendor:device or vendor:device:subvendor:subdevice".into()),
+        };
+        let id = Id {
+            vendor: hex16(vendor, "vendor")?,
+            device: hex16(device, "device id")?,
+            subvendor: hex16(subvendor, "subsystem vendor")?,
+            subdevice: hex16(subdevice, "subsystem device id")?,
+        };
+        if id.vendor == 0 {
+            return Err("an id without a vendor would take devices of every maker".to_owned());
+        }
+        Ok(id)
+    }
+}
+
+impl Id {
+    /// Whether this id, with 0 for any, is that of `device`.
+    #[must_use]
+    pub fn matches(&self, device: &Id) -> bool {
+        let any_or_same = |ours: u16, theirs: u16| ours == 0 || ours == theirs;
+        any_or_same(self.vendor, device.vendor)
+            && any_or_same(self.device, device.device)
+            && any_or_same(self.subvendor, device.subvendor)
+            && any_or_same(self.subdevice, device.subdevice)
+    }
+}
+
+fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
+    let is_id = |text: &str| text.len() == 9 && text.parse::<Id>().is_ok();
+    if let Some(id) = text.strip_prefix("pci:") {
+        return Ok((None, Choice::Id(id.parse()?)));
+    }
+    if is_id(text) {
+        return Err(format!("an id needs a pci: in front, pci:{text}"));
+    }
+    let (group, rest) = match text.strip_prefix("group:") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (guard, place) = match rest.split_once('@') {
+        Some((guard, place)) => (Some(guard.parse()?), place),
+        None => (None, rest),
+    };
+    let place: Place = place.parse()?;
+    Ok((guard, if group { Choice::Group(place) } else { Choice::Place(place) }))
+}
+
+impl FromStr for Item {
+    type Err = Rejected;
+
+    fn from_str(text: &str) -> Result<Self, Rejected> {
+        match choice(text) {
+            Ok((guard, choice)) => Ok(Item { text: text.to_owned(), guard, choice }),
+            Err(why) => Err(Rejected { text: text.to_owned(), reason: format!("{why}; {FORMS}") }),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Address { domain, bus, device, function } = self;
+        write!(f, "{domain:04x}:{bus:02x}:{device:02x}.{function:x}")
+    }
+}
+
+/// Vendor and device; the subsystem is for matching.
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:04x}", self.vendor, self.device)
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:06x}", self.0)
+    }
+}
+
+impl Serialize for Address {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Serialize for Class {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(domain: u32, bus: u8, hops: &[(u8, Option<u8>)]) -> Place {
+        let hops = hops.iter().map(|&(device, function)| Hop { device, function }).collect();
+        Place { domain, bus, hops }
+    }
+
+    fn id(vendor: u16, device: u16, subvendor: u16, subdevice: u16) -> Id {
+        Id { vendor, device, subvendor, subdevice }
+    }
+
+    #[test]
+    fn every_form_of_an_item_is_read() {
+        let gtx = id(0x10de, 0x1c03, 0, 0);
+        for (text, guard, choice) in [
+            ("0000:01:00.0", None, Choice::Place(place(0, 1, &[(0, Some(0))]))),
+            ("01:00.0", None, Choice::Place(place(0, 1, &[(0, Some(0))]))),
+            ("1:0.0", None, Choice::Place(place(0, 1, &[(0, Some(0))]))),
+            ("0000:AF:1F.7", None, Choice::Place(place(0, 0xaf, &[(0x1f, Some(7))]))),
+            ("10000:e1:00.0", None, Choice::Place(place(0x10000, 0xe1, &[(0, Some(0))]))),
+            ("ffffffff:00:00.0", None, Choice::Place(place(u32::MAX, 0, &[(0, Some(0))]))),
+            ("01:00.*", None, Choice::Place(place(0, 1, &[(0, None)]))),
+            ("00:01.0/00.0", None, Choice::Place(place(0, 0, &[(1, Some(0)), (0, Some(0))]))),
+            (
+                "1:00:1c.4/02.1/00.*",
+                None,
+                Choice::Place(place(1, 0, &[(0x1c, Some(4)), (2, Some(1)), (0, None)])),
+            ),
+            ("pci:10de:1c03", None, Choice::Id(gtx)),
+            ("pci:10DE:0", None, Choice::Id(id(0x10de, 0, 0, 0))),
+            ("pci:10de:1c03:1462:3282", None, Choice::Id(id(0x10de, 0x1c03, 0x1462, 0x3282))),
+            ("group:01:00.0", None, Choice::Group(place(0, 1, &[(0, Some(0))]))),
+            ("10de:1c03@01:00.0", Some(gtx), Choice::Place(place(0, 1, &[(0, Some(0))]))),
+            ("10de:1c03@01:00.*", Some(gtx), Choice::Place(place(0, 1, &[(0, None)]))),
+            (
+                "10de:1c03@00:01.0/00.0",
+                Some(gtx),
+                Choice::Place(place(0, 0, &[(1, Some(0)), (0, Some(0))])),
+            ),
+            ("group:10de:1c03@01:00.0", Some(gtx), Choice::Group(place(0, 1, &[(0, Some(0))]))),
+        ] {
+            assert_eq!(
+                text.parse(),
+                Ok(Item { text: text.to_owned(), guard, choice }),
+                "item {text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_malformed_item_is_rejected_with_its_reason() {
+        for (text, reason) in [
+            ("01", "not a PCI address"),
+            ("0:0:0:0.0", "not a PCI address"),
+            ("01:00", "has no function, as in 00.0 or 00.*"),
+            (":00.0", "the bus is missing"),
+            ("01:.0", "the device is missing"),
+            ("01:00.", "the function is missing"),
+            ("01:00.8", "the function 8 is over 7"),
+            ("01:20.0", "the device 20 is over 1f"),
+            ("100:00.0", "the bus 100 is over ff"),
+            ("100000000:01:00.0", "the domain 100000000 is over ffffffff"),
+            ("+1:00.0", "the bus \"+1\" is not a hexadecimal number"),
+            ("01:0g.0", "the device \"0g\" is not a hexadecimal number"),
+            ("0x1:00.0", "is not a hexadecimal number"),
+            ("01:00.0/", "has no function"),
+            ("01:00.*/00.0", "only the last function of a path can be *"),
+            ("10de:1c03", "an id needs a pci: in front, pci:10de:1c03"),
+            ("pci:10de", "an id is vendor:device"),
+            ("pci:10de:1c03:1462", "an id is vendor:device"),
+            ("pci:0:0", "without a vendor"),
+            ("pci:10de:1c030", "the device id 1c030 is over ffff"),
+            ("pci:10de:1c03@01:00.0", "an id is vendor:device"),
+            ("@01:00.0", "an id is vendor:device"),
+            ("10de:1c03@", "not a PCI address"),
+            ("10de:1c03@pci:10de:1c03", "the domain \"pci\" is not"),
+            ("group:", "not a PCI address"),
+            ("group:pci:10de:1c03", "the domain \"pci\" is not"),
+            ("../../etc/passwd", "not a PCI address"),
+            ("ａ:00.0", "is not a hexadecimal number"),
+        ] {
+            let rejected = text.parse::<Item>().expect_err(text);
+            assert_eq!(rejected.text, text);
+            assert!(
+                rejected.reason.contains(reason),
+                "item {text:?} was rejected because {:?}, not {reason:?}",
+                rejected.reason
+            );
+        }
+    }
+
+    #[test]
+    fn addresses_print_as_the_kernel_names_them() {
+        for text in ["0000:01:00.0", "0000:ff:1f.7", "10000:e1:00.0", "ffffffff:00:00.0"] {
+            assert_eq!(text.parse::<Address>().map(|a| a.to_string()), Ok(text.to_owned()));
+        }
+        assert!("01:00.*".parse::<Address>().is_err());
+        assert!("00:01.0/00.0".parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn zero_matches_any_id() {
+        let card = id(0x10de, 0x1c03, 0x1462, 0x3282);
+        for (pattern, same) in [
+            ("10de:1c03", true),
+            ("10de:0", true),
+            ("10de:1c03:1462:3282", true),
+            ("10de:1c03:1462:0", true),
+            ("10de:1c03:1462:3283", false),
+            ("10de:1c04", false),
+            ("8086:1c03", false),
+        ] {
+            assert_eq!(pattern.parse::<Id>().map(|p| p.matches(&card)), Ok(same), "{pattern}");
+        }
+    }
+}

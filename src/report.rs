@@ -1,0 +1,329 @@
+//! What happened, once: log lines, JSON and exit status all come from the [`Report`].
+
+use std::collections::BTreeMap;
+
+use log::Level;
+use serde::Serialize;
+
+use crate::apply::Applied;
+use crate::cmdline::Request;
+use crate::pci::{Address, Class, Id};
+use crate::plan::{Decision, Plan, Target};
+use crate::sysfs::{Device, Machine};
+
+/// Where a requested device ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The kernel says that the vfio driver has it.
+    Bound,
+    /// Kept from every driver until a later `bind`.
+    Reserved,
+    /// Left to the host, untouched.
+    Refused,
+    /// Taken from the host, but the vfio driver did not get it.
+    Failed,
+    /// No such device.
+    Absent,
+}
+
+/// One member of an IOMMU group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// Where it is.
+    pub address: Address,
+    /// What it is.
+    pub id: Id,
+    /// Its class code.
+    pub class: Class,
+    /// The driver that had it when this read the machine.
+    pub driver: Option<String>,
+    /// Whether it was asked for and its override says so.
+    pub requested: bool,
+}
+
+/// An IOMMU group, which a VM gets whole or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// As in `/sys/kernel/iommu_groups`.
+    pub number: u32,
+    /// Whether a VM could use it at the moment, by the kernel's account; `None` unknown.
+    pub viable: Option<bool>,
+    /// In address order, the device itself included.
+    pub members: Vec<Member>,
+}
+
+/// What became of one requested device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceReport {
+    /// The item that asks for it, as written.
+    pub item: String,
+    /// `None` where the item could not be resolved.
+    pub address: Option<Address>,
+    /// Vendor and device id.
+    pub id: Option<Id>,
+    /// Class code.
+    pub class: Option<Class>,
+    /// The driver that had it before.
+    pub driver_before: Option<String>,
+    /// The driver that has it now.
+    pub driver: Option<String>,
+    /// What was written to its `driver_override`; `None` where nothing was.
+    #[serde(rename = "override")]
+    pub driver_override: Option<String>,
+    /// `None` without an IOMMU.
+    pub group: Option<Group>,
+    /// Where it ended.
+    pub outcome: Outcome,
+    /// Why, where it is not bound.
+    pub reason: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+    /// What will be a problem although it is bound.
+    pub warnings: Vec<String>,
+}
+
+/// The whole report; as JSON in `/run/vfio-early/report.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Of the format: 1. New fields may come without a new version.
+    pub version: u32,
+    /// The command line that was read.
+    pub command_line: String,
+    /// As `uname -r` has it.
+    pub kernel: Option<String>,
+    /// What was asked for.
+    pub request: Request,
+    /// In the order of the items.
+    pub devices: Vec<DeviceReport>,
+    /// What concerns the machine as a whole.
+    pub warnings: Vec<String>,
+    /// See [`exit_status`].
+    pub exit_status: u8,
+    /// Microseconds from the start of the program to the last check.
+    pub elapsed_us: u64,
+}
+
+/// From here on only devices that are not bound get a line of their own.
+const LINES_FOR_ALL: usize = 32;
+
+/// Makes the report; `exit_status`, `elapsed_us`, `command_line` and `kernel` are the caller's.
+#[must_use]
+pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: Applied) -> Report {
+    let ours = |address: &Address| applied.fates.get(address).is_some_and(|fate| fate.overridden);
+    let groups: BTreeMap<_, _> = plan
+        .targets
+        .iter()
+        .filter_map(|target| target.device.as_ref()?.1.group)
+        .map(|number| (number, group(number, machine, &applied, ours)))
+        .collect();
+    let devices: Vec<_> =
+        plan.targets.iter().map(|target| device(target, &groups, &applied)).collect();
+    let unmet = !request.rejected.is_empty()
+        || devices.iter().any(|device| device.outcome != Outcome::Bound);
+    let warnings =
+        [request.warnings.as_slice(), plan.warnings.as_slice(), applied.warnings.as_slice()];
+    Report {
+        version: 1,
+        command_line: String::new(),
+        kernel: None,
+        exit_status: exit_status(unmet, request.strict),
+        warnings: warnings.concat(),
+        request,
+        devices,
+        elapsed_us: 0,
+    }
+}
+
+/// 0: all is bound, or nothing was asked for. 1: something is not. 3: the same, and
+/// `vfio.strict` wants the boot to stop.
+#[must_use]
+pub fn exit_status(unmet: bool, strict: bool) -> u8 {
+    match (unmet, strict) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => 3,
+    }
+}
+
+fn group(
+    number: u32,
+    machine: &Machine,
+    applied: &Applied,
+    ours: impl Fn(&Address) -> bool,
+) -> Group {
+    let member = |(address, device): (&Address, &Device)| Member {
+        address: *address,
+        id: device.id,
+        class: device.class,
+        driver: match applied.fates.get(address) {
+            Some(fate) => fate.driver.clone(),
+            None => device.driver.clone(),
+        },
+        requested: ours(address),
+    };
+    Group {
+        number,
+        viable: applied.viable.get(&number).copied().flatten(),
+        members: machine.group(number).map(member).collect(),
+    }
+}
+
+fn device(target: &Target, groups: &BTreeMap<u32, Group>, applied: &Applied) -> DeviceReport {
+    let mut report = DeviceReport {
+        item: target.item.clone(),
+        address: None,
+        id: None,
+        class: None,
+        driver_before: None,
+        driver: None,
+        driver_override: None,
+        group: None,
+        outcome: Outcome::Absent,
+        reason: None,
+        remedy: None,
+        warnings: target.warnings.clone(),
+    };
+    if let Some((address, device)) = &target.device {
+        report.address = Some(*address);
+        report.id = Some(device.id);
+        report.class = Some(device.class);
+        report.driver_before.clone_from(&device.driver);
+        report.driver.clone_from(&device.driver);
+        report.group = device.group.and_then(|number| groups.get(&number).cloned());
+    }
+    match (&target.decision, report.address.and_then(|address| applied.fates.get(&address))) {
+        (Decision::Absent { remedy }, _) => {
+            report.reason = Some("no such device".to_owned());
+            report.remedy = Some(remedy.clone());
+        }
+        (Decision::Refuse { reason, remedy }, _) => {
+            report.outcome = Outcome::Refused;
+            report.reason = Some(reason.clone());
+            report.remedy = Some(remedy.clone());
+        }
+        (Decision::Take { driver }, fate) => {
+            report.outcome = Outcome::Failed;
+            if let Some(fate) = fate {
+                report.driver.clone_from(&fate.driver);
+                report.driver_override = fate.overridden.then(|| driver.clone());
+                report.reason = fate.failure.as_ref().map(|failure| failure.reason.clone());
+                report.remedy = fate.failure.as_ref().map(|failure| failure.remedy.clone());
+                if fate.failure.is_none() {
+                    report.outcome = Outcome::Bound;
+                    report.warnings.extend(report.group.as_ref().and_then(strangers));
+                }
+            }
+        }
+    }
+    report
+}
+
+/// Members that udev will give to the host, which leaves the group to no VM. By membership and
+/// not by today's drivers: before udev most members have none yet. Bridges do not count
+/// (`vfio_dev_viable()`), and host and ISA bridges do only where a driver has them already.
+fn strangers(group: &Group) -> Option<String> {
+    let harmless =
+        |driver: &str| driver.contains("vfio") || matches!(driver, "pci-stub" | "pcieport");
+    let strangers: Vec<_> = group
+        .members
+        .iter()
+        .filter(|member| !member.requested && !member.class.is_pci_bridge())
+        .filter(|member| match &member.driver {
+            Some(driver) => !harmless(driver),
+            None => !member.class.is_bridge(),
+        })
+        .map(|member| match &member.driver {
+            Some(driver) => format!("{} {} (on {driver})", member.address, member.id),
+            None => format!("{} {}", member.address, member.id),
+        })
+        .collect();
+    let list = strangers.join(", ");
+    (!strangers.is_empty()).then(|| {
+        format!(
+            "its IOMMU group {} also has {list}: once the host's driver takes that, no VM can \
+             open the group; list it, too",
+            group.number
+        )
+    })
+}
+
+impl DeviceReport {
+    /// Address and id, or the item where there is no device.
+    fn name(&self) -> String {
+        match (&self.address, &self.id) {
+            (Some(address), Some(id)) => format!("{address} {id}"),
+            _ => self.item.clone(),
+        }
+    }
+
+    fn line(&self) -> (Level, String) {
+        let name = self.name();
+        let why = || {
+            let reason = self.reason.as_deref().unwrap_or("the reason is unknown");
+            match &self.remedy {
+                Some(remedy) => format!("{reason}; {remedy}"),
+                None => reason.to_owned(),
+            }
+        };
+        let driver = self.driver.as_deref().unwrap_or("no driver");
+        match self.outcome {
+            Outcome::Bound => {
+                let group =
+                    self.group.as_ref().map_or(String::new(), |g| format!(", group {}", g.number));
+                let was = match &self.driver_before {
+                    Some(before) if before == driver => " already".to_owned(),
+                    Some(before) => format!(" (was {before})"),
+                    None => String::new(),
+                };
+                (Level::Info, format!("{name}: bound to {driver}{was}{group}"))
+            }
+            Outcome::Reserved => (Level::Warn, format!("{name}: reserved: {}", why())),
+            Outcome::Refused => (Level::Error, format!("{name}: refused: {}", why())),
+            Outcome::Failed => (Level::Error, format!("{name}: failed: {}", why())),
+            Outcome::Absent => (Level::Error, format!("{name}: absent: {}", why())),
+        }
+    }
+}
+
+impl Report {
+    /// The log, in order; the last line sums up.
+    #[must_use]
+    pub fn lines(&self) -> Vec<(Level, String)> {
+        let mut lines = Vec::new();
+        for rejected in &self.request.rejected {
+            lines.push((Level::Error, format!("{:?}: {}", rejected.text, rejected.reason)));
+        }
+        let all = self.devices.len() <= LINES_FOR_ALL || self.request.debug;
+        for device in &self.devices {
+            if all || device.outcome != Outcome::Bound {
+                lines.push(device.line());
+            }
+            let warnings = device.warnings.iter();
+            lines.extend(warnings.map(|text| (Level::Warn, format!("{}: {text}", device.name()))));
+        }
+        lines.extend(self.warnings.iter().map(|text| (Level::Warn, text.clone())));
+        lines.push(self.summary());
+        lines
+    }
+
+    fn summary(&self) -> (Level, String) {
+        let count = |outcome| self.devices.iter().filter(|d| d.outcome == outcome).count();
+        let bound = count(Outcome::Bound);
+        let asked = self.devices.len() + self.request.rejected.len();
+        let others: String = [
+            (count(Outcome::Reserved), "reserved"),
+            (count(Outcome::Refused), "refused"),
+            (count(Outcome::Failed), "failed"),
+            (count(Outcome::Absent), "absent"),
+            (self.request.rejected.len(), "malformed"),
+        ]
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| format!(", {number} {what}"))
+        .collect();
+        let (whole, part) = (self.elapsed_us / 1000, self.elapsed_us % 1000 / 100);
+        let level = if self.exit_status == 0 { Level::Info } else { Level::Error };
+        (level, format!("{bound} of {asked} bound{others}, in {whole}.{part} ms"))
+    }
+}

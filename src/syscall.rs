@@ -1,0 +1,152 @@
+//! The system calls that need `unsafe` or more than a line, and nothing else.
+#![allow(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, fork, pipe};
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// One write of the whole value into an attribute.
+pub fn store(attribute: &Path, value: &[u8]) -> Result<(), Errno> {
+    // No O_CREAT: a missing attribute must say so itself.
+    let mut file = OpenOptions::new().write(true).open(attribute).map_err(|e| errno(&e))?;
+    file.write_all(value).map_err(|e| errno(&e))
+}
+
+/// Runs `work(0)`, `work(1)`, … in a child process, one for each deadline, and appends the
+/// results. It ends early where one exceeds its deadline: that one's result is `ETIMEDOUT`, and
+/// the caller goes on with the rest in a new child. The child is left behind: what hangs in the
+/// kernel can neither be killed nor waited for, and a thread in that state would keep this
+/// process from exiting.
+pub fn supervise(
+    deadlines: impl Iterator<Item = Duration>,
+    work: impl Fn(usize) -> Result<(), Errno>,
+    results: &mut Vec<Result<(), Errno>>,
+) {
+    let deadlines: Vec<_> = deadlines.collect();
+    // SAFETY: this process has one thread, so the child may do whatever the parent could; it
+    // leaves by _exit and never returns into the caller.
+    let forked = pipe().and_then(|ends| Ok((ends, unsafe { fork() }?)));
+    let ((from_child, to_parent), child) = match forked {
+        Ok((ends, ForkResult::Parent { child })) => (ends, child),
+        Ok(((_, to_parent), ForkResult::Child)) => {
+            let mut to_parent = File::from(to_parent);
+            for index in 0..deadlines.len() {
+                let result = work(index).map_or_else(|errno| errno as i32, |()| 0);
+                if to_parent.write_all(&result.to_ne_bytes()).is_err() {
+                    break;
+                }
+            }
+            // SAFETY: _exit only ends the process; no destructor of the parent's runs twice.
+            unsafe { libc::_exit(0) }
+        }
+        Err(why) => {
+            log::warn!("no child process ({why}): writing without a deadline");
+            results.extend((0..deadlines.len()).map(work));
+            return;
+        }
+    };
+    drop(to_parent);
+    let mut from_child = File::from(from_child);
+    for deadline in deadlines {
+        let mut result = [0; 4];
+        if !readable(&from_child, deadline) {
+            // It may be over before the signal; either way it does no further write.
+            let _ = kill(child, Signal::SIGKILL);
+            results.push(Err(Errno::ETIMEDOUT));
+            return;
+        }
+        results.push(match from_child.read_exact(&mut result) {
+            Ok(()) => match i32::from_ne_bytes(result) {
+                0 => Ok(()),
+                number => Err(Errno::from_raw(number)),
+            },
+            // The child died, as the kernel's out-of-memory killer does it.
+            Err(_) => Err(Errno::ECHILD),
+        });
+    }
+    let _ = waitpid(child, None);
+}
+
+/// Waits until there is something to read (or the other end is closed), at most so long.
+fn readable(file: &impl AsFd, at_most: Duration) -> bool {
+    let end = Instant::now() + at_most;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        // Rounded up: rounded down, the last millisecond would be a busy loop.
+        let left =
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], left) {
+            Err(Errno::EINTR) => {}
+            ready => return ready.is_ok_and(|count| count > 0),
+        }
+    }
+}
+
+mod ioctl {
+    /// `struct vfio_group_status` in `include/uapi/linux/vfio.h`.
+    #[repr(C)]
+    pub struct GroupStatus {
+        pub argsz: u32,
+        pub flags: u32,
+    }
+    pub const VIABLE: u32 = 1;
+
+    // VFIO_GROUP_GET_STATUS is _IO(';', 100 + 3): it has no size although it has an argument.
+    nix::ioctl_read_bad!(group_get_status, nix::request_code_none!(b';', 103), GroupStatus);
+}
+
+/// `VFIO_GROUP_GET_STATUS` on `/dev/vfio/N`; `None` where it cannot be opened.
+pub fn group_viable(group: u32) -> Option<bool> {
+    let path = format!("/dev/vfio/{group}");
+    let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
+    let argsz = u32::try_from(size_of::<ioctl::GroupStatus>()).ok()?;
+    let mut status = ioctl::GroupStatus { argsz, flags: 0 };
+    // SAFETY: the descriptor is open, and the structure is the one that this request fills.
+    unsafe { ioctl::group_get_status(file.as_raw_fd(), &raw mut status) }.ok()?;
+    Some(status.flags & ioctl::VIABLE != 0)
+}
+
+/// The kernel's uevents, as udevd hears them.
+#[derive(Debug)]
+pub struct Uevents(OwnedFd);
+
+impl Uevents {
+    /// Hears all that comes after this.
+    pub fn open() -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let protocol = SockProtocol::NetlinkKObjectUEvent;
+        let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
+        // Group 1 is the kernel's, 2 is udev's (MONITOR_GROUP_KERNEL in systemd's sd-device).
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 1))?;
+        Ok(Uevents(socket))
+    }
+
+    /// Waits for at least one and forgets all that came; false when none came.
+    pub fn wait(&self, at_most: Duration) -> bool {
+        if !readable(&self.0, at_most) {
+            return false;
+        }
+        let mut message = [0; 4096];
+        // Until it would block. ENOBUFS tells of lost messages, which count like any other.
+        while !matches!(
+            recv(self.0.as_raw_fd(), &mut message, MsgFlags::empty()),
+            Err(Errno::EAGAIN | Errno::EBADF)
+        ) {}
+        true
+    }
+}

@@ -1,0 +1,340 @@
+//! Every read: `/sys` and `/proc` to [`Machine`], from a root path.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use crate::cmdline::Request;
+use crate::pci::{Address, Choice, Class, Id, Item};
+
+/// One PCI function as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Vendor, device and subsystem. Source: `PCI_ID`, `PCI_SUBSYS_ID` in `uevent`.
+    pub id: Id,
+    /// Source: `PCI_CLASS` in `uevent`.
+    pub class: Class,
+    /// The driver that has it. Source: the link `driver`.
+    pub driver: Option<String>,
+    /// Its IOMMU group; `None` without an IOMMU. Source: the link `iommu_group`.
+    pub group: Option<u32>,
+    /// The bridge right above it, `None` on a root bus. Source: the folder it is in below
+    /// `/sys/devices`.
+    pub parent: Option<Address>,
+}
+
+/// Why a device has no IOMMU group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Iommu {
+    /// An IOMMU works, so the kernel left out just this device.
+    #[default]
+    Works,
+    /// ACPI tells of no IOMMU: none there, or off in the firmware.
+    NoTable,
+    /// There is an ACPI `DMAR` table (Intel) and no IOMMU works.
+    IntelOff,
+    /// There is an ACPI `IVRS` table (AMD) and no IOMMU works.
+    AmdOff,
+}
+
+/// What the plan is made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// The devices that the request can mean, and the other members of their groups.
+    pub devices: BTreeMap<Address, Device>,
+    /// Names of the drivers on the PCI bus, as far as the request can need them.
+    pub drivers: BTreeSet<String>,
+    /// Whether the module `vfio_iommu_type1` is there already.
+    pub iommu_type1: bool,
+    /// Read only where a device has no group.
+    pub iommu: Iommu,
+    /// Whether the kernel remaps interrupts; `None` where it cannot be told.
+    pub interrupt_remapping: Option<bool>,
+}
+
+impl Machine {
+    /// The members of an IOMMU group in address order.
+    pub fn group(&self, number: u32) -> impl Iterator<Item = (&Address, &Device)> {
+        self.devices.iter().filter(move |(_, device)| device.group == Some(number))
+    }
+}
+
+/// The driver that is taken where nothing else is asked for.
+pub const VFIO_PCI: &str = "vfio-pci";
+
+/// Reads below a root folder, `/` but for tests and support cases.
+#[derive(Clone, Debug)]
+pub struct Sysfs {
+    root: PathBuf,
+}
+
+/// `Ok(None)` for what is not there.
+fn optional<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An error that names the file.
+fn at<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
+    result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// The last part of a link's target.
+fn link_name(link: &Path) -> io::Result<Option<String>> {
+    let target = at(link, optional(fs::read_link(link)))?;
+    Ok(target.and_then(|target| Some(target.file_name()?.to_str()?.to_owned())))
+}
+
+impl Sysfs {
+    /// Below `root`, which holds `sys` and `proc`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Sysfs { root: root.into() }
+    }
+
+    fn pci(&self) -> PathBuf {
+        self.root.join("sys/bus/pci")
+    }
+
+    fn device_folder(&self, address: Address) -> PathBuf {
+        self.pci().join("devices").join(address.to_string())
+    }
+
+    /// The kernel command line, without its newline. Source: `/proc/cmdline`.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted; the error names the file.
+    pub fn cmdline(&self) -> io::Result<Vec<u8>> {
+        let path = self.root.join("proc/cmdline");
+        let mut text = at(&path, fs::read(&path))?;
+        text.truncate(text.trim_ascii_end().len());
+        Ok(text)
+    }
+
+    /// The kernel's release, as `uname -r` has it. Source: `/proc/sys/kernel/osrelease`.
+    #[must_use]
+    pub fn kernel_release(&self) -> Option<String> {
+        let text = fs::read_to_string(self.root.join("proc/sys/kernel/osrelease")).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+
+    /// The driver that has the device now. Source: the link `driver`, which is the kernel's
+    /// answer; writes to `driver_override` and `drivers_probe` succeed regardless.
+    ///
+    /// # Errors
+    /// When the link cannot be read; not when there is none.
+    pub fn driver(&self, address: Address) -> io::Result<Option<String>> {
+        link_name(&self.device_folder(address).join("driver"))
+    }
+
+    /// Whether the kernel still has the device.
+    #[must_use]
+    pub fn has_device(&self, address: Address) -> bool {
+        self.device_folder(address).exists()
+    }
+
+    /// Whether a driver of that name is registered on the PCI bus.
+    #[must_use]
+    pub fn has_driver(&self, driver: &str) -> bool {
+        self.pci().join("drivers").join(driver).exists()
+    }
+
+    /// What the request needs to know of the machine. Devices that are named by their address
+    /// are read alone; ids, paths and guards that do not hold need them all.
+    ///
+    /// # Errors
+    /// When the PCI bus cannot be read; the error names the file.
+    pub fn machine(&self, request: &Request) -> io::Result<Machine> {
+        // Without this a sysfs that is not mounted looks like a machine without devices.
+        at(&self.pci(), fs::metadata(self.pci()))?;
+        let mut devices = BTreeMap::new();
+        if request.items.iter().all(|item| self.read_named(item, &mut devices).unwrap_or(false)) {
+            self.read_groups(&mut devices)?;
+        } else {
+            self.read_all(&mut devices)?;
+        }
+        let no_group = devices.values().any(|device| device.group.is_none());
+        let wanted = request.driver.as_deref().unwrap_or(VFIO_PCI);
+        Ok(Machine {
+            iommu: if no_group { self.iommu() } else { Iommu::Works },
+            interrupt_remapping: self.interrupt_remapping(),
+            drivers: self.has_driver(wanted).then(|| wanted.to_owned()).into_iter().collect(),
+            iommu_type1: self.root.join("sys/module/vfio_iommu_type1").exists(),
+            devices,
+        })
+    }
+
+    /// Reads the devices of one item where it names them by address; false where it does not,
+    /// or a guard does not hold and the message will have to say where that id is now.
+    fn read_named(&self, item: &Item, devices: &mut BTreeMap<Address, Device>) -> io::Result<bool> {
+        let (Choice::Place(place) | Choice::Group(place)) = &item.choice else {
+            return Ok(false);
+        };
+        let [hop] = place.hops[..] else { return Ok(false) };
+        let first = Address {
+            domain: place.domain,
+            bus: place.bus,
+            device: hop.device,
+            function: hop.function.unwrap_or(0),
+        };
+        let last = hop.function.unwrap_or(7);
+        let mut guarded = None;
+        for function in first.function..=last {
+            let address = Address { function, ..first };
+            if let Some(device) = self.device(address)? {
+                guarded = guarded.or(Some(device.id));
+                devices.insert(address, device);
+            }
+        }
+        Ok(match (item.guard, guarded) {
+            (Some(guard), Some(id)) => guard.matches(&id),
+            (Some(_), None) => false,
+            (None, _) => true,
+        })
+    }
+
+    /// Adds the other members of the devices' groups. Source: `iommu_group/devices/`.
+    fn read_groups(&self, devices: &mut BTreeMap<Address, Device>) -> io::Result<()> {
+        let mut seen = BTreeSet::new();
+        let firsts: Vec<_> = devices
+            .iter()
+            .filter(|(_, device)| device.group.is_some_and(|group| seen.insert(group)))
+            .map(|(address, _)| *address)
+            .collect();
+        for first in firsts {
+            let members = self.device_folder(first).join("iommu_group/devices");
+            for address in addresses(&members)? {
+                if !devices.contains_key(&address)
+                    && let Some(device) = self.device(address)?
+                {
+                    devices.insert(address, device);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_all(&self, devices: &mut BTreeMap<Address, Device>) -> io::Result<()> {
+        for address in addresses(&self.pci().join("devices"))? {
+            if let Some(device) = self.device(address)? {
+                devices.insert(address, device);
+            }
+        }
+        Ok(())
+    }
+
+    /// One device, or `None` where there is none (or it goes away while it is read).
+    fn device(&self, address: Address) -> io::Result<Option<Device>> {
+        let folder = self.device_folder(address);
+        let uevent = folder.join("uevent");
+        let Some(text) = at(&uevent, optional(fs::read_to_string(&uevent)))? else {
+            return Ok(None);
+        };
+        let (id, class) = id_and_class(&text);
+        let group = link_name(&folder.join("iommu_group"))?;
+        Ok(Some(Device {
+            id,
+            class,
+            driver: link_name(&folder.join("driver"))?,
+            group: group.and_then(|number| number.parse().ok()),
+            parent: at(&folder, optional(fs::read_link(&folder)))?.and_then(|path| parent(&path)),
+        }))
+    }
+
+    /// Source: `/sys/class/iommu` and the ACPI tables' names.
+    fn iommu(&self) -> Iommu {
+        let table = |name| self.root.join("sys/firmware/acpi/tables").join(name).exists();
+        let iommus = fs::read_dir(self.root.join("sys/class/iommu"));
+        if iommus.is_ok_and(|mut entries| entries.next().is_some()) {
+            Iommu::Works
+        } else if table("DMAR") {
+            Iommu::IntelOff
+        } else if table("IVRS") {
+            Iommu::AmdOff
+        } else {
+            Iommu::NoTable
+        }
+    }
+
+    /// There is no flag for it in sysfs; interrupt chips that remap have `IR-` in their names
+    /// (x86). Source: `/proc/interrupts`.
+    fn interrupt_remapping(&self) -> Option<bool> {
+        if !cfg!(target_arch = "x86_64") {
+            return None;
+        }
+        // By line, since the file is long on large machines and the first lines tell.
+        let mut lines = BufReader::new(File::open(self.root.join("proc/interrupts")).ok()?).lines();
+        Some(lines.any(|line| line.is_ok_and(|line| line.contains(" IR-"))))
+    }
+}
+
+/// The names in a folder that are PCI addresses.
+fn addresses(folder: &Path) -> io::Result<Vec<Address>> {
+    let mut addresses = Vec::new();
+    for entry in at(folder, fs::read_dir(folder))? {
+        let name = at(folder, entry)?.file_name();
+        addresses.extend(name.to_str().and_then(|name| name.parse::<Address>().ok()));
+    }
+    Ok(addresses)
+}
+
+/// From the text of a PCI device's `uevent` (`pci_uevent()` in `drivers/pci/pci-driver.c`);
+/// what is missing or no number reads 0, which no item asks for.
+fn id_and_class(uevent: &str) -> (Id, Class) {
+    let value = |key: &str| {
+        uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or("")
+    };
+    let pair = |key: &str| {
+        let (left, right) = value(key).split_once(':').unwrap_or_default();
+        let number = |text| u16::from_str_radix(text, 16).unwrap_or(0);
+        (number(left), number(right))
+    };
+    let (vendor, device) = pair("PCI_ID");
+    let (subvendor, subdevice) = pair("PCI_SUBSYS_ID");
+    let class = u32::from_str_radix(value("PCI_CLASS"), 16).unwrap_or(0);
+    (Id { vendor, device, subvendor, subdevice }, Class(class))
+}
+
+/// The bridge above, from a device's path below `/sys/devices`: `…/0000:00:01.0/0000:01:00.0`.
+/// On a root bus a `pci0000:00` is there instead.
+fn parent(path: &Path) -> Option<Address> {
+    path.parent()?.file_name()?.to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uevent_gives_id_and_class() {
+        let card = "DRIVER=nouveau\nPCI_CLASS=30000\nPCI_ID=10DE:1C03\nPCI_SUBSYS_ID=1462:3282\n\
+                    PCI_SLOT_NAME=0000:01:00.0\n";
+        for (text, id, class) in [
+            (card, "10de:1c03:1462:3282", 0x03_0000),
+            ("PCI_CLASS=C0330\nPCI_ID=1B36:000D", "1b36:000d", 0x0c_0330),
+        ] {
+            assert_eq!(id_and_class(text), (id.parse().unwrap(), Class(class)), "uevent {text:?}");
+        }
+        let nothing = Id { vendor: 0, device: 0, subvendor: 0, subdevice: 0 };
+        for text in ["", "PCI_ID", "PCI_ID=", "PCI_ID=1", "PCI_ID=x:y", "PCI_CLASS=-1", "=\n:\n"] {
+            assert_eq!(id_and_class(text), (nothing, Class(0)), "uevent {text:?}");
+        }
+    }
+
+    #[test]
+    fn the_folder_above_is_the_bridge() {
+        for (path, expected) in [
+            ("../../../devices/pci0000:00/0000:00:01.0", None),
+            ("../../../devices/pci0000:00/0000:00:01.0/0000:01:00.0", Some("0000:00:01.0")),
+            ("../../../devices/pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0", None),
+            ("x", None),
+        ] {
+            let expected = expected.map(|text| text.parse().unwrap());
+            assert_eq!(parent(Path::new(path)), expected, "path {path}");
+        }
+    }
+}
