@@ -23,5 +23,6 @@ pub mod run;
 pub mod scenarios;
 pub mod step;
 pub mod suite;
+mod table;
 pub mod topology;
 pub mod vm;
