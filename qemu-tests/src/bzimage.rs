@@ -3,7 +3,7 @@
 //! Layout: Documentation/arch/x86/boot.rst in the kernel's sources.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -43,15 +43,17 @@ fn unpack_image(image: &[u8], vmlinux: &Path) -> Result<()> {
         .arg("-dc")
         .stdin(Stdio::piped())
         .stdout(File::create(vmlinux)?)
+        .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {program}: install the package of that name"))?;
     let mut stdin = unpacking.stdin.take().context("no pipe to it")?;
-    thread::scope(|scope| {
+    let ended = thread::scope(|scope| {
         // When the program gives up early, its own status says so.
-        scope.spawn(move || std::io::Write::write_all(&mut stdin, stream));
-    });
-    let status = unpacking.wait()?;
-    ensure!(status.success(), "{program} -dc failed ({status})");
+        scope.spawn(move || stdin.write_all(stream));
+        unpacking.wait_with_output()
+    })?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    ensure!(ended.status.success(), "{program} -dc failed ({}): {}", ended.status, said.trim());
 
     let unpacked = fs::metadata(vmlinux)?.len();
     ensure!(unpacked == u64::from(size), "{unpacked} bytes came out of it instead of {size}");

@@ -142,12 +142,7 @@ fn make(source: &Source, entry: &Path) -> Result<()> {
 
     let label = Label { layout: LAYOUT, release, package_version };
     fs::write(entry.join("kernel.json"), serde_json::to_vec_pretty(&label)?)?;
-    step::say(format_args!(
-        "kernel {line}: {} (Debian {}), done in {:.0?}",
-        label.release,
-        label.package_version,
-        start.elapsed()
-    ));
+    step::say(format_args!("kernel {line}: done in {:.0?}", start.elapsed()));
     Ok(())
 }
 

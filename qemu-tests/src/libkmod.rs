@@ -18,6 +18,9 @@ const SUITE: &str = "trixie";
 /// kmod's own version. Debian's revision of it does not matter: its patches are not applied.
 pub const VERSION: &str = "34.2";
 
+/// The variable by which `build.rs` finds the folder.
+pub const VARIABLE: &str = "LIBKMOD_STATIC_DIR";
+
 /// SHA-256 of kmod's source archive of [`VERSION`], on top of apt's check against the index.
 const SOURCE_SHA256: &str = "012d16e2099115486d8aa9f2c2a23d058d3d0cad83113a60512647d25d3869e8";
 

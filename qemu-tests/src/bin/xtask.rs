@@ -66,7 +66,7 @@ fn set_up(setup: &Setup) -> Result<()> {
         if setup.kernels.is_empty() || setup.kernels.iter().any(|wanted| wanted == line) {
             let kernel = kernels::set_up(line)?;
             step::say(format_args!(
-                "kernel {line}: {} (Debian {}) is there",
+                "kernel {line} is {} (Debian {})",
                 kernel.release, kernel.package_version
             ));
         }
