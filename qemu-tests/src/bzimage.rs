@@ -45,7 +45,7 @@ fn unpack_image(image: &[u8], vmlinux: &Path) -> Result<()> {
         .stdout(File::create(vmlinux)?)
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot run {program}: install the package of that name"))?;
+        .with_context(|| format!("cannot run {program}, which unpacks it"))?;
     let mut stdin = unpacking.stdin.take().context("no pipe to it")?;
     let ended = thread::scope(|scope| {
         // When the program gives up early, its own status says so.

@@ -30,7 +30,7 @@ pub const BUILD: &[Package] = &[
     package("meson", "configures libkmod"),
     package("ninja-build", "builds libkmod"),
     package("pkg-config", "libkmod's build finds liblzma with it"),
-    package("xz-utils", "unpacks libkmod's source, and kernels"),
+    package("xz-utils", "unpacks libkmod's source"),
 ];
 
 /// What a boot needs.
@@ -39,7 +39,8 @@ pub const BOOT: &[Package] = &[
     package("kmod", "depmod, for the kernels' modules"),
     package("ovmf", "firmware for virtual machines that boot by UEFI"),
     package("qemu-system-x86", "runs the virtual machines"),
-    package("xz-utils", "unpacks kernels"),
+    package("xz-utils", "packs and unpacks kernel modules, and unpacks older kernels"),
+    package("zstd", "unpacks kernels since 6.12"),
 ];
 
 /// Installs those that are missing; says which, and why.
@@ -62,14 +63,13 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
         eprintln!("  {name:width$}  {purpose}");
     }
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
+    let mut install = as_root(&["install", "--yes", "--no-install-recommends"])?;
     if let Err(error) = update_index() {
         // A foreign source that is out of reach does not matter if Debian's own is not.
         step::say(format_args!("{error:#}\n  going on with the package index that is there"));
     }
     step::say(format_args!("installing {}", names.join(" ")));
-    let words = ["install", "--yes", "--no-install-recommends"];
-    step::run_with_progress(as_root(&words)?.args(&names))?;
-    Ok(())
+    step::run_with_progress(install.args(&names))
 }
 
 /// Runs `apt-get update` for the machine itself.
@@ -95,7 +95,11 @@ fn missing(packages: &[Package]) -> Result<Vec<Package>> {
             )
         })?;
     let listed = String::from_utf8_lossy(&output.stdout);
-    Ok(packages.iter().filter(|package| !is_installed(&listed, package.name)).copied().collect())
+    let mut missing: Vec<Package> =
+        packages.iter().filter(|package| !is_installed(&listed, package.name)).copied().collect();
+    missing.sort_unstable_by_key(|package| package.name);
+    missing.dedup_by_key(|package| package.name);
+    Ok(missing)
 }
 
 /// Whether dpkg-query's list has the package as installed, and not, say, removed with its

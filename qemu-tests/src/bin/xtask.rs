@@ -59,8 +59,7 @@ fn run(command: Command) -> Result<()> {
 }
 
 fn set_up(setup: &Setup) -> Result<()> {
-    packages::ensure(packages::BUILD)?;
-    packages::ensure(packages::BOOT)?;
+    packages::ensure(&[packages::BUILD, packages::BOOT].concat())?;
     step::say(format_args!("libkmod {} is in {}", libkmod::VERSION, libkmod::set_up()?.display()));
     for line in kernels::LINES {
         if setup.kernels.is_empty() || setup.kernels.iter().any(|wanted| wanted == line) {
