@@ -1,6 +1,6 @@
 //! [`Plan`] to [`Fate`]s: performs the steps, then believes only what reads back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::mem::discriminant;
 use std::time::{Duration, Instant};
 
@@ -48,9 +48,11 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Performs the plan.
 pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
-    let wanted = plan.taken().map(|(address, _, driver)| (address, driver)).collect();
     let (failures, applied) = (BTreeMap::new(), Applied::default());
-    let mut run = Run { plan, sysfs, kernel, wanted, failures, applied };
+    let mut run = Run { plan, sysfs, kernel, wanted: BTreeMap::new(), failures, applied };
+    for (address, _, driver) in plan.taken() {
+        run.wanted.insert(address, driver);
+    }
     for batch in plan.steps.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
         run.perform(batch);
     }
@@ -125,13 +127,12 @@ impl<K: Kernel> Run<'_, K> {
                 ),
                 true,
             ),
-            // The driver had let go by itself, or the device is gone; the read-back tells.
-            Step::Unbind(..) => return,
             Step::Probe(_) if errno == Errno::ETIMEDOUT => (
                 "the probe hangs".to_owned(),
                 "see the kernel log (dmesg) for the device".to_owned(),
                 true,
             ),
+            // An unbind fails where the driver had let go by itself; the read-back tells the rest.
             _ => return,
         };
         self.failures.insert(*address, (Failure { reason, remedy }, overridden));
@@ -151,21 +152,23 @@ impl<K: Kernel> Run<'_, K> {
             return;
         }
         let mut modules = Vec::new();
-        let mut seen = BTreeSet::new();
         for module in wanted.iter().filter_map(|(_, needed)| needed.as_ref()).flatten() {
-            if seen.insert(module) {
+            if !modules.contains(&module) {
                 modules.push(module);
             }
         }
         let inserts: Vec<_> =
             modules.iter().map(|module| Write::Insert { module: (*module).clone() }).collect();
-        let results: BTreeMap<_, _> =
-            modules.into_iter().zip(self.kernel.perform(&inserts)).collect();
+        let results = self.kernel.perform(&inserts);
+        let errno_of = |module| {
+            let (_, result) = modules.iter().zip(&results).find(|(name, _)| **name == module)?;
+            result.err()
+        };
         for (module, needed) in &wanted {
             let why = match needed {
                 None => Some(format!("{module} is not in this initrd")),
                 Some(needed) => needed.iter().find_map(|needed| {
-                    let errno = results.get(needed)?.err()?;
+                    let errno = errno_of(needed)?;
                     Some(format!("loading {needed}: {}", words(errno)))
                 }),
             };

@@ -50,7 +50,7 @@ impl Request {
     /// Whether any device is asked for, well-formed or not.
     #[must_use]
     pub fn asks_for_devices(&self) -> bool {
-        !self.off && !(self.items.is_empty() && self.rejected.is_empty())
+        !self.off && (!self.items.is_empty() || !self.rejected.is_empty())
     }
 }
 

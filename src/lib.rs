@@ -36,7 +36,7 @@ pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Re
     let plan = plan::plan(&request, &machine, late);
     log::debug!("the plan:\n{plan}");
     let applied = apply::apply(&plan, sysfs, kernel);
-    let mut report = report::report(request, &machine, &plan, applied);
+    let mut report = report::report(request, &machine, &plan, &applied);
     report.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(report)
 }

@@ -42,12 +42,15 @@ impl Modules {
         let module = self.lookup(name)?;
         let mut modules: Vec<_> = module.dependencies().collect();
         modules.push(module);
-        // What is built in has no file.
-        modules.retain(|module| module.path().is_some());
+        // What is built in has no file, and what is loaded has a folder.
+        modules.retain(|module| module.path().is_some() && !is_loaded(module));
         Some(modules.iter().map(|module| module.name().to_string_lossy().into_owned()).collect())
     }
 
     /// Inserts one module with its options from modprobe.d and the command line.
+    ///
+    /// # Errors
+    /// The errno of `finit_module`; `ENOENT` also where there is no such module.
     pub fn insert(&self, name: &str) -> Result<(), Errno> {
         let module = self.lookup(name).ok_or(Errno::ENOENT)?;
         let options = module.options().map(|options| own_options(name, options.as_bytes()));
@@ -59,6 +62,11 @@ impl Modules {
             Err(_) => Err(Errno::EINVAL),
         }
     }
+}
+
+/// The kernel would check and unpack the module before it says that it is there.
+fn is_loaded(module: &Module) -> bool {
+    Path::new("/sys/module").join(module.name()).exists()
 }
 
 /// The module's options less our own parameters, which libkmod takes for parameters of the

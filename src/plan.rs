@@ -113,7 +113,7 @@ pub fn misses_a_device(request: &Request, machine: &Machine) -> bool {
 fn resolve(item: &Item, machine: &Machine) -> Vec<Address> {
     match &item.choice {
         Choice::Place(place) => resolve_place(place, machine),
-        Choice::Id(id) => matching(id, machine),
+        Choice::Id(id) => matching(*id, machine),
         Choice::Group(place) => {
             let named = resolve_place(place, machine);
             let group_of = |address: &Address| machine.devices[address].group;
@@ -130,7 +130,7 @@ fn resolve(item: &Item, machine: &Machine) -> Vec<Address> {
     }
 }
 
-fn matching(id: &Id, machine: &Machine) -> Vec<Address> {
+fn matching(id: Id, machine: &Machine) -> Vec<Address> {
     let devices = machine.devices.iter();
     devices.filter(|(_, device)| id.matches(&device.id)).map(|(address, _)| *address).collect()
 }
@@ -145,7 +145,7 @@ fn resolve_place(place: &Place, machine: &Machine) -> Vec<Address> {
             } else {
                 device.parent == bridge
             };
-            above && is_at(address, *hop)
+            above && is_at(*address, *hop)
         };
         found = machine
             .devices
@@ -161,7 +161,7 @@ fn resolve_place(place: &Place, machine: &Machine) -> Vec<Address> {
     found
 }
 
-fn is_at(address: &Address, hop: Hop) -> bool {
+fn is_at(address: Address, hop: Hop) -> bool {
     address.device == hop.device && hop.function.is_none_or(|function| address.function == function)
 }
 
@@ -210,24 +210,24 @@ fn absent_remedy(item: &Item, request: &Request, machine: &Machine) -> String {
         0 => "if it appears late, add vfio.wait=10".to_owned(),
         seconds => format!("waited {seconds} s for it"),
     };
-    match (&item.choice, &item.guard) {
+    match (&item.choice, item.guard) {
         (_, Some(guard)) => format!("{}; {waited}", where_now(guard, machine)),
         (Choice::Id(_), _) => format!("check the id with lspci -nn; {waited}"),
         _ => format!("check the address with lspci -D; {waited}"),
     }
 }
 
-fn where_now(guard: &Id, machine: &Machine) -> String {
+fn where_now(guard: Id, machine: &Machine) -> String {
     let now: Vec<_> = matching(guard, machine).iter().map(Address::to_string).collect();
-    match now.is_empty() {
-        true => format!("{guard} is nowhere on this machine"),
-        false => format!("{guard} is now at {}", now.join(", ")),
+    if now.is_empty() {
+        return format!("{guard} is nowhere on this machine");
     }
+    format!("{guard} is now at {}", now.join(", "))
 }
 
 /// A guard is for the device at that place; in a slot, for its lowest function.
 fn guard_mismatch(item: &Item, machine: &Machine) -> Option<Decision> {
-    let guard = item.guard.as_ref()?;
+    let guard = item.guard?;
     let (Choice::Place(place) | Choice::Group(place)) = &item.choice else { return None };
     let address = *resolve_place(place, machine).first()?;
     let found = machine.devices[&address].id;
@@ -306,7 +306,7 @@ fn steps(targets: &[Target], machine: &Machine, driver: &str) -> Vec<Step> {
     if !machine.iommu_type1 {
         steps.push(Step::Load(IOMMU_TYPE1.to_owned()));
     }
-    if !machine.drivers.contains(driver) {
+    if !machine.drivers.iter().any(|there| there == driver) {
         steps.push(Step::Load(driver.to_owned()));
     }
     // After the modules, so that a host without them keeps what it has.

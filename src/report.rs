@@ -109,16 +109,14 @@ const LINES_FOR_ALL: usize = 32;
 
 /// Makes the report; `exit_status`, `elapsed_us`, `command_line` and `kernel` are the caller's.
 #[must_use]
-pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: Applied) -> Report {
+pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applied) -> Report {
     let ours = |address: &Address| applied.fates.get(address).is_some_and(|fate| fate.overridden);
-    let groups: BTreeMap<_, _> = plan
-        .targets
-        .iter()
-        .filter_map(|target| target.device.as_ref()?.1.group)
-        .map(|number| (number, group(number, machine, &applied, ours)))
-        .collect();
+    let mut groups = BTreeMap::new();
+    for number in plan.targets.iter().filter_map(|target| target.device.as_ref()?.1.group) {
+        groups.entry(number).or_insert_with(|| group(number, machine, applied, ours));
+    }
     let devices: Vec<_> =
-        plan.targets.iter().map(|target| device(target, &groups, &applied)).collect();
+        plan.targets.iter().map(|target| device(target, &groups, applied)).collect();
     let unmet = !request.rejected.is_empty()
         || devices.iter().any(|device| device.outcome != Outcome::Bound);
     let warnings =
@@ -311,19 +309,20 @@ impl Report {
         let count = |outcome| self.devices.iter().filter(|d| d.outcome == outcome).count();
         let bound = count(Outcome::Bound);
         let asked = self.devices.len() + self.request.rejected.len();
-        let others: String = [
+        let mut line = format!("{bound} of {asked} bound");
+        for (number, what) in [
             (count(Outcome::Reserved), "reserved"),
             (count(Outcome::Refused), "refused"),
             (count(Outcome::Failed), "failed"),
             (count(Outcome::Absent), "absent"),
             (self.request.rejected.len(), "malformed"),
-        ]
-        .iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, what)| format!(", {number} {what}"))
-        .collect();
+        ] {
+            if number > 0 {
+                line = line + ", " + &number.to_string() + " " + what;
+            }
+        }
         let (whole, part) = (self.elapsed_us / 1000, self.elapsed_us % 1000 / 100);
         let level = if self.exit_status == 0 { Level::Info } else { Level::Error };
-        (level, format!("{bound} of {asked} bound{others}, in {whole}.{part} ms"))
+        (level, line + &format!(", in {whole}.{part} ms"))
     }
 }

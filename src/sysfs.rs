@@ -44,7 +44,7 @@ pub struct Machine {
     /// The devices that the request can mean, and the other members of their groups.
     pub devices: BTreeMap<Address, Device>,
     /// Names of the drivers on the PCI bus, as far as the request can need them.
-    pub drivers: BTreeSet<String>,
+    pub drivers: Vec<String>,
     /// Whether the module `vfio_iommu_type1` is there already.
     pub iommu_type1: bool,
     /// Read only where a device has no group.

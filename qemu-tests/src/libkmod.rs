@@ -28,8 +28,8 @@ const SOURCE_SHA256: &str = "012d16e2099115486d8aa9f2c2a23d058d3d0cad83113a60512
 ///
 /// Modules compressed by xz are unpacked here; for the others the kernel does it, and each further
 /// library costs 100 to 200 kB. With meson's own prefix, modprobe.d would be looked for in
-/// /usr/local/etc.
-const OPTIONS: [&str; 11] = [
+/// /usr/local/etc. The compiler's flags let the linker leave out what is not called.
+const OPTIONS: [&str; 12] = [
     "--prefix=/usr",
     "--sysconfdir=/etc",
     "--buildtype=minsize",
@@ -41,6 +41,7 @@ const OPTIONS: [&str; 11] = [
     "-Dmanpages=false",
     "-Dbuild-tests=false",
     "-Dtools=false",
+    "-Dc_args=-ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables",
 ];
 
 /// The folder that holds `libkmod.a`, built when it is not in the cache.
