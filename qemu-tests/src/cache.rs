@@ -63,13 +63,14 @@ fn entry_in(
         unreachable!("an entry's name is a relative path")
     };
     let prefix = format!(".{last}.new-");
-    remove_leftovers(parent, &prefix)?;
     let new = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
     make(new.path())?;
     if place.exists() {
         fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
     }
     fs::rename(new.path(), &place).with_context(|| format!("cannot make {}", place.display()))?;
+    // Only now: a program that outlived its killed set-up may have been writing there until then.
+    remove_leftovers(parent, &prefix)?;
     Ok(place)
 }
 
@@ -103,7 +104,7 @@ fn remove_leftovers(parent: &Path, prefix: &str) -> Result<()> {
         let found = found?;
         if found.file_name().to_string_lossy().starts_with(prefix) {
             let path = found.path();
-            // A program that outlived its set-up may still write there: no reason to fail.
+            // They cost room, and nothing else.
             if let Err(error) = fs::remove_dir_all(&path) {
                 step::say(format_args!("cannot remove {}: {error}", path.display()));
             }
