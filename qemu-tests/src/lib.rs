@@ -5,11 +5,13 @@
 //! ([`binary`]). Then a virtual machine ([`vm`]) with an initrd ([`initrd`]) and devices
 //! ([`topology`]) runs a scenario ([`scenarios`]). `cargo xtask` is a thin front over all of it.
 
+pub mod answers;
 pub mod archive;
 pub mod binary;
 pub mod boot;
 pub mod bzimage;
 pub mod cache;
+mod complaints;
 pub mod demo;
 pub mod initrd;
 pub mod kernels;
@@ -20,6 +22,7 @@ pub mod packages;
 mod qemu;
 pub mod qmp;
 pub mod run;
+pub mod scenario;
 pub mod scenarios;
 pub mod step;
 pub mod suite;

@@ -150,6 +150,11 @@ pub static MODELS: &[Model] = &[
         "snd_hda_intel",
         "snd_hda_intel",
     ),
+    // Its driver is built into every Debian kernel.
+    Model {
+        module: None,
+        ..endpoint("pci-serial", "PCI serial port", (0x1b36, 0x0002), 0x07_0002, "serial", "")
+    },
     virtio("virtio-rng-pci", "Virtio random numbers", (0x1005, 0x0004), 0x1044, 0x00_ff00),
     display("VGA", "QEMU graphics card", (0x1234, 0x1111), 0x03_0000),
     display("secondary-vga", "QEMU secondary display", (0x1234, 0x1111), 0x03_8000),
@@ -163,10 +168,32 @@ pub fn find(name: &str) -> Option<&'static Model> {
     MODELS.iter().find(|model| model.name == name)
 }
 
-/// Functions that the machine `q35` has of itself: address, id, class.
-pub static Q35: &[(&str, (u16, u16), u32)] = &[
-    ("0000:00:00.0", (0x8086, 0x29c0), 0x06_0000),
-    ("0000:00:1f.0", (0x8086, 0x2918), 0x06_0100),
-    ("0000:00:1f.2", (0x8086, 0x2922), 0x01_0601),
-    ("0000:00:1f.3", (0x8086, 0x2930), 0x0c_0500),
+/// A function that the machine `q35` has of itself.
+#[derive(Debug)]
+pub struct Own {
+    /// Where it is.
+    pub address: &'static str,
+    /// Vendor and device.
+    pub id: (u16, u16),
+    /// 24 bits, as in sysfs.
+    pub class: u32,
+    /// The host's driver and its module.
+    pub driver: Option<(&'static str, &'static str)>,
+}
+
+const fn own(
+    address: &'static str,
+    device: u16,
+    class: u32,
+    driver: Option<(&'static str, &'static str)>,
+) -> Own {
+    Own { address, id: (0x8086, device), class, driver }
+}
+
+/// All of them.
+pub static Q35: &[Own] = &[
+    own("0000:00:00.0", 0x29c0, 0x06_0000, None),
+    own("0000:00:1f.0", 0x2918, 0x06_0100, Some(("lpc_ich", "lpc_ich"))),
+    own("0000:00:1f.2", 0x2922, 0x01_0601, Some(("ahci", "ahci"))),
+    own("0000:00:1f.3", 0x2930, 0x0c_0500, Some(("i801_smbus", "i2c_i801"))),
 ];

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::moment::Moment;
+use crate::scenario::Observed;
 
 /// Name of the moment before the binary runs.
 pub const BEFORE: &str = "before";
@@ -18,7 +20,7 @@ pub const AFTER: &str = "after 1";
 pub const HOST: &str = "host";
 
 /// One run of a program in the guest.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Execution {
     /// Exit status as the shell says it: 128 and more for a signal.
     pub status: i32,
@@ -33,7 +35,7 @@ pub struct Execution {
 }
 
 /// One record of the kernel's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// 0 emergency … 7 debug, without the facility.
     pub level: u8,
@@ -198,6 +200,17 @@ impl Run {
     #[must_use]
     pub fn own_log(&self) -> Vec<&Record> {
         self.log.iter().filter(|record| record.text.starts_with("vfio-early:")).collect()
+    }
+
+    /// What a scenario's expectation is held against.
+    #[must_use]
+    pub fn observed(&self) -> Observed {
+        Observed {
+            executions: self.executions.clone(),
+            moments: self.moments.clone(),
+            parameters: self.parameters.clone(),
+            log: self.own_log().into_iter().cloned().collect(),
+        }
     }
 
     /// All that helps to see why a check failed.

@@ -1,21 +1,290 @@
 //! `cargo xtask test`: every check.
 
-use anyhow::{Result, bail};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::kernels::{self, Kernel};
+use crate::run::BEFORE;
+use crate::scenario::{Scenario, Sides};
+use crate::{answers, binary, packages, scenarios};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only checks whose name contains one of these words
+    /// Only checks whose name contains one of these texts; a scenario's name begins with its kernel
     pub filters: Vec<String>,
     /// Boot only this kernel line (may be repeated)
-    #[arg(long = "kernel", value_name = "LINE", value_parser = crate::kernels::LINES)]
+    #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::LINES)]
     pub kernels: Vec<String>,
+    /// Virtual machines that run side by side
+    #[arg(long, value_name = "NUMBER", default_value_t = 2)]
+    pub jobs: usize,
+    /// Boot this program instead of the vfio-early of this tree
+    #[arg(long, value_name = "PROGRAM")]
+    pub binary: Option<PathBuf>,
+    /// Only list the checks
+    #[arg(long)]
+    pub list: bool,
 }
 
-/// Runs it.
+/// A check that is a cargo command.
+struct Cargo {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    variable: Option<(&'static str, &'static str)>,
+}
+
+const CARGO: &[Cargo] = &[
+    Cargo { name: "format", arguments: &["fmt", "--all", "--check"], variable: None },
+    Cargo {
+        name: "lints",
+        arguments: &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"],
+        variable: None,
+    },
+    Cargo {
+        name: "documentation",
+        arguments: &["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"],
+        variable: Some(("RUSTDOCFLAGS", "-Dwarnings")),
+    },
+    Cargo {
+        name: "unit tests and fake kernel",
+        arguments: &["test", "--workspace", "--no-fail-fast"],
+        variable: None,
+    },
+];
+
+/// What was counted.
+#[derive(Default)]
+struct Count {
+    passed: usize,
+    failed: Vec<String>,
+}
+
+impl Count {
+    /// Says how a check went, and counts it.
+    fn note(&mut self, name: &str, start: Instant, result: &Result<(), String>) {
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                println!("ok {name} ({seconds:.1} s)");
+                self.passed += 1;
+            }
+            Err(details) => {
+                println!("FAILED {name} ({seconds:.1} s)\n{details}");
+                self.failed.push(name.to_owned());
+            }
+        }
+    }
+}
+
+/// Runs the checks.
 ///
 /// # Errors
-/// When a check fails.
-pub fn run(_arguments: Arguments) -> Result<()> {
-    bail!("not written yet")
+/// When one fails, or when there is none of the wanted name.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let start = Instant::now();
+    let wanted = |name: &str| {
+        arguments.filters.is_empty() || arguments.filters.iter().any(|text| name.contains(text))
+    };
+    let cargo: Vec<&Cargo> = CARGO.iter().filter(|check| wanted(check.name)).collect();
+    let boots: Vec<(&str, Scenario)> = kernels::LINES
+        .into_iter()
+        .filter(|line| arguments.kernels.is_empty() || arguments.kernels.iter().any(|k| k == line))
+        .flat_map(|line| {
+            let of_line = move |scenario: &Scenario| scenario.kernels.contains(&line);
+            scenarios::all().into_iter().filter(of_line).map(move |scenario| (line, scenario))
+        })
+        .filter(|(line, scenario)| wanted(&name(line, scenario)))
+        .collect();
+    if cargo.is_empty() && boots.is_empty() {
+        bail!("no check has {} in its name", arguments.filters.join(" or "));
+    }
+    if arguments.list {
+        for check in cargo {
+            println!("{}", check.name);
+        }
+        for (line, scenario) in boots {
+            println!("{}", name(line, &scenario));
+        }
+        return Ok(());
+    }
+
+    let answers = tempfile::Builder::new().prefix("vfio-early-answers-").tempdir()?;
+    let mut count = Count::default();
+    for check in cargo {
+        run_cargo(check, answers.path(), &mut count)?;
+    }
+    if !boots.is_empty() {
+        let count = Mutex::new(&mut count);
+        boot_all(boots, arguments, answers.path(), &count)?;
+    }
+    println!(
+        "\n{} passed, {} failed, in {:.0} s",
+        count.passed,
+        count.failed.len(),
+        start.elapsed().as_secs_f64()
+    );
+    if !count.failed.is_empty() {
+        bail!("failed:\n  {}", count.failed.join("\n  "));
+    }
+    Ok(())
+}
+
+fn name(line: &str, scenario: &Scenario) -> String {
+    format!("{line} {}", scenario.name)
+}
+
+fn run_cargo(check: &Cargo, answers: &Path, count: &mut Count) -> Result<()> {
+    let start = Instant::now();
+    let mut command: Command = binary::cargo(check.arguments)?;
+    command.env(answers::VARIABLE, answers).stdin(Stdio::null());
+    if let Some((key, value)) = check.variable {
+        command.env(key, value);
+    }
+    let output = command.output().with_context(|| format!("cannot run cargo: {}", check.name))?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let result = if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{stdout}{}", String::from_utf8_lossy(&output.stderr)))
+    };
+    // A command of tests counts as many as it says; others count as one.
+    match tests(&stdout) {
+        Some((passed, failed)) => {
+            count.passed += passed;
+            let name = format!("{}: {passed} passed, {} failed", check.name, failed.len());
+            match result {
+                Ok(()) => println!("ok {name} ({:.1} s)", start.elapsed().as_secs_f64()),
+                Err(details) => {
+                    println!("FAILED {name}\n{details}");
+                    // A test program that died says nothing of its tests.
+                    let died = failed.is_empty().then(|| check.name.to_owned());
+                    count.failed.extend(failed.into_iter().chain(died));
+                }
+            }
+        }
+        None => count.note(check.name, start, &result),
+    }
+    Ok(())
+}
+
+/// Passed tests, and the names of failed ones, in the output of `cargo test`.
+fn tests(output: &str) -> Option<(usize, Vec<String>)> {
+    let lines: Vec<&str> = output.lines().collect();
+    lines.iter().find(|line| line.starts_with("test result: "))?;
+    let passed = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("test result: "))
+        .filter_map(|line| line.split_once(". ")?.1.split_once(" passed"))
+        .filter_map(|(number, _)| number.parse::<usize>().ok())
+        .sum();
+    let failed = lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+        .map(str::to_owned)
+        .collect();
+    Some((passed, failed))
+}
+
+fn boot_all(
+    boots: Vec<(&str, Scenario)>,
+    arguments: &Arguments,
+    answers: &Path,
+    count: &Mutex<&mut Count>,
+) -> Result<()> {
+    packages::ensure(packages::BOOT)?;
+    let program = match &arguments.binary {
+        Some(program) => program.clone(),
+        None => match binary::build() {
+            Ok(program) => program,
+            Err(error) => {
+                let failed = Err(format!("{error:#}"));
+                count.lock().expect("no check panics").note("build", Instant::now(), &failed);
+                return Ok(());
+            }
+        },
+    };
+    // A kernel that cannot be had fails each of its scenarios: nothing is skipped.
+    let mut lines: Vec<&str> = boots.iter().map(|(line, _)| *line).collect();
+    lines.dedup();
+    let kernels: Vec<(&str, Result<Kernel, String>)> = lines
+        .into_iter()
+        .map(|line| (line, kernels::set_up(line).map_err(|error| format!("{error:#}"))))
+        .collect();
+    let kernel = |line: &str| {
+        let (_, kernel) = kernels.iter().find(|(other, _)| *other == line)?;
+        Some(kernel)
+    };
+
+    let queue = Mutex::new(VecDeque::from(boots));
+    let next = || queue.lock().expect("no check panics").pop_front();
+    thread::scope(|scope| {
+        for _ in 0..arguments.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some((line, scenario)) = next() {
+                    let start = Instant::now();
+                    let result = match kernel(line) {
+                        Some(Ok(kernel)) => boot(&scenario, kernel, &program, answers),
+                        Some(Err(error)) => Err(error.clone()),
+                        None => Err(format!("kernel {line} was not set up")),
+                    };
+                    let mut count = count.lock().expect("no check panics");
+                    count.note(&name(line, &scenario), start, &result);
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Boots one scenario; the error has all that helps.
+fn boot(
+    scenario: &Scenario,
+    kernel: &Kernel,
+    program: &Path,
+    answers: &Path,
+) -> Result<(), String> {
+    let run = scenario.machine(kernel, program).boot().map_err(|error| format!("{error:#}"))?;
+    let seen = run.observed();
+    let mut complaints = scenario.topology_complaints(run.at(BEFORE));
+    complaints.extend(scenario.complaints(&seen));
+    complaints.extend(run.log_complaints());
+    match answers::kept(answers, scenario) {
+        Ok(Some(fake)) if scenario.sides == Sides::Both => {
+            complaints.extend(answers::differences(&fake, &seen));
+        }
+        Ok(_) => {}
+        Err(error) => complaints.push(format!("the fake kernel's answer: {error:#}")),
+    }
+    if complaints.is_empty() {
+        return Ok(());
+    }
+    let details = run.details();
+    Err(format!(
+        "{}\n{details}\n--- its files are kept in {}",
+        complaints.join("\n"),
+        run.keep().display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_of_all_test_programs_are_added_up() {
+        let output = "running 2 tests\n\
+                      test cmdline::tests::a ... ok\n\
+                      test plan::tests::b ... FAILED\n\
+                      test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured\n\
+                      test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured\n";
+        assert_eq!(tests(output), Some((8, vec!["plan::tests::b".to_owned()])));
+        assert_eq!(tests("nothing was run"), None);
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::models::{self, Kind, Model, Q35};
+use crate::models::{self, Kind, Model, Own, Q35};
 
 /// The machine's IOMMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -156,7 +156,7 @@ pub struct Function {
     pub group: Option<usize>,
     /// The host's driver for it, as the `driver` link names it.
     pub host_driver: Option<&'static str>,
-    /// The module of that driver.
+    /// The module of that driver; none where it is built into every kernel.
     pub host_module: Option<&'static str>,
     /// It is not there at power-on.
     pub hot_added: bool,
@@ -251,16 +251,16 @@ impl Topology {
     /// Buses are numbered as the firmware numbers them: depth first, in the order of slots.
     #[must_use]
     pub fn functions(&self) -> Vec<Function> {
-        let mut functions: Vec<Function> =
-            Q35.iter().map(|(address, id, class)| q35_function(address, *id, *class)).collect();
+        let mut functions: Vec<Function> = Q35.iter().map(own_function).collect();
         if self.iommu == Iommu::Amd {
             let taken: Vec<u8> = self.on_bus(None).iter().map(|device| device.slot).collect();
             let slot = (1..31).find(|slot| !taken.contains(slot)).unwrap_or(31);
-            functions.push(q35_function(
-                &format!("0000:00:{slot:02x}.0"),
-                (0x1022, 0x0008),
-                0x08_0600,
-            ));
+            functions.push(Function {
+                address: format!("0000:00:{slot:02x}.0"),
+                id: (0x1022, 0x0008),
+                class: 0x08_0600,
+                ..own_function(&Q35[0])
+            });
         }
         self.walk(None, 0, &mut 0, None, &mut functions);
         functions.sort_by(|one, other| one.address.cmp(&other.address));
@@ -373,17 +373,17 @@ fn address(bus: u8, device: &Device) -> String {
     format!("0000:{bus:02x}:{:02x}.{}", device.slot, device.function)
 }
 
-fn q35_function(address: &str, id: (u16, u16), class: u32) -> Function {
+fn own_function(own: &Own) -> Function {
     Function {
-        address: address.to_owned(),
-        id,
+        address: own.address.to_owned(),
+        id: own.id,
         subsystem: (0x1af4, 0x1100),
-        class,
+        class: own.class,
         bridge: false,
         parent: None,
         group: None,
-        host_driver: None,
-        host_module: None,
+        host_driver: own.driver.map(|(driver, _)| driver),
+        host_module: own.driver.map(|(_, module)| module),
         hot_added: false,
         title: "part of the machine",
     }

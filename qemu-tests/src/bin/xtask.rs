@@ -54,7 +54,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Boot(arguments) => boot::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
-        Command::Test(arguments) => suite::run(arguments),
+        Command::Test(arguments) => suite::run(&arguments),
     }
 }
 

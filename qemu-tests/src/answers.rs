@@ -1,0 +1,91 @@
+//! Answers of the fake kernel, kept for the same scenarios in QEMU.
+//!
+//! The fake kernel is a claim about Linux: `cargo xtask test` names a folder in
+//! [`VARIABLE`], the tests over the fake kernel leave there what they saw, and each boot's answer
+//! is held against that.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::scenario::{Observed, Scenario};
+
+/// Environment variable that names the folder.
+pub const VARIABLE: &str = "VFIO_EARLY_ANSWERS";
+
+/// Keeps what the fake kernel's side of a scenario saw, where somebody wants it.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn keep(scenario: &Scenario, seen: &Observed) -> Result<()> {
+    let Some(folder) = env::var_os(VARIABLE) else { return Ok(()) };
+    let path = file(Path::new(&folder), scenario);
+    fs::write(&path, serde_json::to_vec_pretty(seen)?)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What the fake kernel's side of a scenario saw; none when it did not run.
+///
+/// # Errors
+/// When the file is there but cannot be read.
+pub fn kept(folder: &Path, scenario: &Scenario) -> Result<Option<Observed>> {
+    let path = file(folder, scenario);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Some(serde_json::from_slice(&text)?))
+}
+
+/// Where two answers to one scenario differ, one sentence each.
+#[must_use]
+pub fn differences(fake: &Observed, real: &Observed) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("", &fake.answer(), &real.answer(), &mut found);
+    found
+}
+
+fn compare(path: &str, fake: &Value, real: &Value, found: &mut Vec<String>) {
+    match (fake, real) {
+        (Value::Object(one), Value::Object(other)) => {
+            let mut keys: Vec<&String> = one.keys().chain(other.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let at = |map: &serde_json::Map<String, Value>| {
+                    map.get(key).cloned().unwrap_or_default()
+                };
+                compare(&format!("{path}/{key}"), &at(one), &at(other), found);
+            }
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            for (index, (one, other)) in one.iter().zip(other).enumerate() {
+                compare(&format!("{path}/{index}"), one, other, found);
+            }
+        }
+        _ if fake == real => {}
+        _ => found.push(format!("{path}: the fake kernel says {fake}, this one {real}")),
+    }
+}
+
+fn file(folder: &Path, scenario: &Scenario) -> PathBuf {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    folder.join(format!("{}.json", scenario.name.chars().map(plain).collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_difference_names_its_place_and_both_values() {
+        let mut found = Vec::new();
+        let fake = json!({ "runs": [{ "status": 0 }] });
+        compare("", &fake, &json!({ "runs": [{ "status": 1 }] }), &mut found);
+        assert_eq!(found, ["/runs/0/status: the fake kernel says 0, this one 1"]);
+    }
+}
