@@ -8,7 +8,7 @@
 pub enum Kind {
     /// A device that a virtual machine can be given.
     Endpoint,
-    /// A PCI Express port with one slot below it; it has ACS, so what is below is in a group of its own.
+    /// A PCI Express port with one slot below it.
     RootPort,
     /// A bridge to a conventional bus: what is below shares the bridge's group.
     PciBridge,
@@ -35,6 +35,9 @@ pub struct Model {
     pub module: Option<&'static str>,
     /// Device and subsystem of a virtio device without its legacy half, that is, below a port.
     pub modern: Option<((u16, u16), (u16, u16))>,
+    /// Functions of one slot cannot reach each other behind the IOMMU's back, by ACS or by what the
+    /// kernel knows of the chip, so each is in a group of its own.
+    pub acs: bool,
     /// It would bring an option ROM, which only costs time.
     pub rom: bool,
 }
@@ -60,6 +63,7 @@ const fn endpoint(
         driver: Some(driver),
         module: Some(module),
         modern: None,
+        acs: false,
         rom: false,
     }
 }
@@ -102,12 +106,13 @@ const fn bridge(
         name,
         title,
         id: (0x1b36, device),
-        subsystem: (0x1b36, 0),
+        subsystem: (0, 0),
         class: 0x06_0400,
         kind,
         driver,
         module: None,
         modern: None,
+        acs: false,
         rom: false,
     }
 }
@@ -116,6 +121,7 @@ const fn bridge(
 pub static MODELS: &[Model] = &[
     Model {
         subsystem: (0x8086, 0x0000),
+        acs: true,
         ..network("e1000e", "Intel 82574L Gigabit Ethernet", (0x8086, 0x10d3), "e1000e")
     },
     network("e1000", "Intel 82540EM Gigabit Ethernet", (0x8086, 0x100e), "e1000"),
@@ -158,7 +164,11 @@ pub static MODELS: &[Model] = &[
     virtio("virtio-rng-pci", "Virtio random numbers", (0x1005, 0x0004), 0x1044, 0x00_ff00),
     display("VGA", "QEMU graphics card", (0x1234, 0x1111), 0x03_0000),
     display("secondary-vga", "QEMU secondary display", (0x1234, 0x1111), 0x03_8000),
-    bridge("pcie-root-port", "PCIe root port", 0x000c, Kind::RootPort, Some("pcieport")),
+    Model {
+        subsystem: (0x1b36, 0),
+        acs: true,
+        ..bridge("pcie-root-port", "PCIe root port", 0x000c, Kind::RootPort, Some("pcieport"))
+    },
     bridge("pcie-pci-bridge", "PCIe to PCI bridge", 0x000e, Kind::PciBridge, None),
 ];
 

@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -90,9 +90,9 @@ pub(crate) fn run(arguments: &[String], orders: &Orders) -> Result<Ended> {
     };
     let status = wait(&mut child, start + orders.limit)?;
     let errors = errors.join().unwrap_or_default();
-    if problem.is_none() && status != Some(0) {
+    if problem.is_none() && !status.is_some_and(|status| status.success()) {
         problem = Some(match status {
-            Some(code) => format!("QEMU ended with status {code}"),
+            Some(status) => format!("QEMU ended with {status}"),
             None => "QEMU closed its console but did not end".to_owned(),
         });
     }
@@ -164,7 +164,7 @@ fn plug(orders: &Orders) -> Result<()> {
 }
 
 /// Waits for the end; none when there is none before the deadline, and then it is killed.
-fn wait(child: &mut Child, deadline: Instant) -> Result<Option<i32>> {
+fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
     // Its console is closed, so that this takes a moment at most.
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {
@@ -174,5 +174,5 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<Option<i32>> {
         }
         thread::sleep(Duration::from_millis(5));
     }
-    Ok(child.wait()?.code())
+    child.wait().map(Some).context("cannot wait for QEMU")
 }

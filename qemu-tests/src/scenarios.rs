@@ -144,14 +144,20 @@ fn items() -> Vec<Scenario> {
             .host_modules(["e1000e", "nvme"])
             .bound("pci:8086:10d3", "0000:00:03.0")
             .bound("pci:8086:10d3", "0000:00:04.0"),
-        scenario("an id with a subsystem and a wildcard takes what matches all of it")
+        scenario("an id with a subsystem and wildcards takes what matches all of it")
             .device("e1000e", "03.0")
             .device("e1000", "04.0")
             .device("nvme", "05.0")
-            .cmdline("vfio.devs=pci:0:0010:1af4:1100,pci:8086:0:8086:0")
+            .cmdline("vfio.devs=pci:1b36:0010:1af4:1100,pci:8086:0:8086:0")
             .host_modules(["e1000e", "nvme", "e1000"])
-            .bound("pci:0:0010:1af4:1100", "0000:00:05.0")
+            .bound("pci:1b36:0010:1af4:1100", "0000:00:05.0")
             .bound("pci:8086:0:8086:0", "0000:00:03.0"),
+        scenario("an id without a vendor takes what matches the rest of it")
+            .device("e1000e", "03.0")
+            .device("nvme", "05.0")
+            .cmdline("vfio.devs=pci:0:0010:1af4:1100")
+            .host_modules(["e1000e", "nvme"])
+            .bound("pci:0:0010:1af4:1100", "0000:00:05.0"),
         desktop("an id that no device has is absent")
             .cmdline("vfio.devs=pci:10de:1c03,00:05.0")
             .absent("pci:10de:1c03")
@@ -173,7 +179,7 @@ fn items() -> Vec<Scenario> {
             .cmdline("vfio.devs=00:05.0,0000:00:05.0,pci:1b36:000d")
             .bound_by_any("0000:00:05.0"),
         desktop("a repeated parameter counts every time, and spaces in quotes separate")
-            .cmdline("vfio.devs=8086:10d3@00:03.0 quiet vfio-devs=\"1b36:0010@00:04.0  00:05.0,\"")
+            .cmdline("vfio.devs=8086:10d3@00:03.0 quiet vfio.devs=\"1b36:0010@00:04.0  00:05.0,\"")
             .bound("8086:10d3@00:03.0", "0000:00:03.0")
             .bound("1b36:0010@00:04.0", "0000:00:04.0")
             .bound("00:05.0", "0000:00:05.0"),

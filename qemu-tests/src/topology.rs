@@ -99,8 +99,8 @@ impl Device {
     pub fn properties(&self, multifunction: bool) -> Vec<(String, String)> {
         let mut properties = vec![
             ("driver".to_owned(), self.model.name.to_owned()),
-            ("id".to_owned(), self.id.clone()),
-            ("bus".to_owned(), self.below.clone().unwrap_or_else(|| "pcie.0".to_owned())),
+            ("id".to_owned(), qemu_id(&self.id)),
+            ("bus".to_owned(), self.below.as_deref().map_or("pcie.0".to_owned(), qemu_id)),
             ("addr".to_owned(), format!("{:02x}.{}", self.slot, self.function)),
         ];
         let mut put = |key: &str, value: String| properties.push((key.to_owned(), value));
@@ -123,6 +123,11 @@ impl Device {
         }
         properties
     }
+}
+
+/// QEMU crashes on an id that is the name of a property.
+fn qemu_id(id: &str) -> String {
+    format!("x-{id}")
 }
 
 fn default_id(slot: u8, function: u8) -> String {
@@ -154,6 +159,8 @@ pub struct Function {
     /// Functions of the same IOMMU group share this number; the kernel numbers differently. None
     /// without an IOMMU.
     pub group: Option<usize>,
+    /// Its slot does not put it into a group with others.
+    pub acs: bool,
     /// The host's driver for it, as the `driver` link names it.
     pub host_driver: Option<&'static str>,
     /// The module of that driver; none where it is built into every kernel.
@@ -322,6 +329,7 @@ impl Topology {
                 bridge: device.model.kind != Kind::Endpoint,
                 parent: parent.map(str::to_owned),
                 group: None,
+                acs: device.model.acs,
                 host_driver: device.model.driver,
                 host_module: device.model.module,
                 hot_added: device.hot_added,
@@ -340,7 +348,6 @@ impl Topology {
         if self.iommu == Iommu::None {
             return;
         }
-        let is_root_port = |function: &Function| function.id == (0x1b36, 0x000c);
         let is_pci_bridge = |function: &Function| function.id == (0x1b36, 0x000e);
         // In address order a bridge comes before what is below it.
         for index in 0..functions.len() {
@@ -357,8 +364,8 @@ impl Topology {
             let slot = |function: &Function| function.address[..10].to_owned();
             let sibling = functions[..index]
                 .iter()
-                .find(|other| slot(other) == slot(function) && !is_root_port(other))
-                .filter(|_| !is_root_port(function))
+                .find(|other| slot(other) == slot(function) && !other.acs)
+                .filter(|_| !function.acs)
                 .and_then(|other| other.group);
             functions[index].group = shared.or(sibling).or(Some(index));
         }
@@ -382,6 +389,7 @@ fn own_function(own: &Own) -> Function {
         bridge: false,
         parent: None,
         group: None,
+        acs: false,
         host_driver: own.driver.map(|(driver, _)| driver),
         host_module: own.driver.map(|(_, module)| module),
         hot_added: false,
