@@ -53,7 +53,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Boot(arguments) => boot::run(arguments),
-        Command::Demo(arguments) => demo::run(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => suite::run(&arguments),
     }
 }
