@@ -14,6 +14,9 @@ const LINES_FOR_ALL: usize = 32;
 
 const VFIO: &str = "vfio-pci";
 
+/// No scenario has to wait so long: a run that does waits for what is there already, or hangs.
+const MICROSECONDS: u64 = 30_000_000;
+
 impl Scenario {
     /// All that is not as expected, one sentence each; empty when everything is.
     #[must_use]
@@ -138,6 +141,11 @@ impl Check<'_> {
             &execution.report_mode.as_str(),
             &"644",
         );
+        match report["elapsed_us"].as_u64() {
+            None => self.complain(format!("{run}: the report does not say how long it took")),
+            Some(long @ MICROSECONDS..) => self.complain(format!("{run}: it took {long} us")),
+            Some(_) => {}
+        }
         let rejected = list(&report["request"]["rejected"]);
         let texts: Vec<&str> = rejected.iter().filter_map(|each| each["text"].as_str()).collect();
         self.same(&format!("{run}: the rejected items"), &texts, &scenario.rejected);

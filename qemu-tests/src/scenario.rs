@@ -3,6 +3,19 @@
 //! The same table runs in QEMU and over the fake kernel. Both sides fill in an [`Observed`], and
 //! [`Scenario::complaints`] holds it against what is expected, and against what holds always: no
 //! device that was not asked for is touched, every warning is one that was expected.
+//!
+//! The fake kernel's side of a scenario:
+//! - its tree has [`Topology::functions`], less those that are hot-added; they have no groups when
+//!   [`Scenario::iommu_off`] is set, and interrupt remapping as the topology says;
+//! - host drivers have their devices where [`Scenario::bound_at_power_on`] says so, then those
+//!   of the modules in [`Scenario::before`] take theirs;
+//! - the binary's library runs once for each of [`Scenario::runs`], with
+//!   [`Scenario::command_line`], and without the modules in [`Scenario::left_out`];
+//! - then the drivers of [`Scenario::host_modules`] take what they can get;
+//! - what was seen on the way is an [`Observed`]: the report as JSON with `644` as its mode, the
+//!   moments `before`, `after 1` … and, with host modules, `host`, and the log's lines;
+//! - [`Scenario::complaints`] must be empty, and [`answers::keep`](crate::answers::keep) leaves
+//!   the answer for the same scenario in QEMU.
 
 use std::collections::BTreeMap;
 use std::path::Path;

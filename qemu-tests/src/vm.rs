@@ -35,7 +35,7 @@ pub const COMMAND_LINE_LIMIT: usize = 2047;
 /// What every guest is told: the console, to end at a panic (`-no-reboot`), and to skip what only
 /// takes time in an emulated machine.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 tsc=reliable no_timer_check \
-                            cryptomgr.notests nokaslr mitigations=off";
+                            cryptomgr.notests mitigations=off";
 
 /// A virtual machine to be booted; made by [`vm`].
 #[derive(Debug, Clone)]
