@@ -219,7 +219,9 @@ impl Vm {
         };
         let ended = qemu::run(&arguments, &orders)?;
 
-        let results = fs::read(folder.path().join("results")).unwrap_or_default();
+        let results = folder.path().join("results");
+        let results = fs::read(&results)
+            .with_context(|| format!("cannot read what the guest sent: {}", results.display()));
         let mut run = Run {
             kernel: format!("{}, {}", self.kernel.line, self.kernel.release),
             moments: BTreeMap::new(),
@@ -233,7 +235,7 @@ impl Vm {
             command: qemu::to_paste(&arguments),
             folder,
         };
-        let read = run.read(&String::from_utf8_lossy(&results));
+        let read = results.and_then(|sent| run.read(&String::from_utf8_lossy(&sent)));
         if let Some(problem) =
             ended.problem.or_else(|| read.err().map(|error| format!("{error:#}")))
         {
