@@ -37,7 +37,8 @@ struct Setup {
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("cargo xtask: {error:#}");
             ExitCode::FAILURE
@@ -45,17 +46,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+/// Whether what was asked for came out well, where that is an answer and not an error.
+fn run(command: Command) -> Result<bool> {
     match command {
-        Command::Setup(setup) => set_up(&setup),
-        Command::Build => {
-            println!("{}", binary::build()?.display());
-            Ok(())
-        }
-        Command::Boot(arguments) => boot::run(arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Test(arguments) => suite::run(&arguments),
+        Command::Setup(setup) => set_up(&setup)?,
+        Command::Build => println!("{}", binary::build()?.display()),
+        Command::Boot(arguments) => boot::run(arguments)?,
+        Command::Demo(arguments) => demo::run(&arguments)?,
+        Command::Test(arguments) => return suite::run(&arguments),
     }
+    Ok(true)
 }
 
 fn set_up(setup: &Setup) -> Result<()> {
