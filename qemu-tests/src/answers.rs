@@ -27,15 +27,15 @@ pub fn keep(scenario: &Scenario, seen: &Observed) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What the fake kernel's side of a scenario saw; none when it did not run.
+/// What the fake kernel's side of a scenario saw; none when the tests over it did not run at all.
 ///
 /// # Errors
-/// When the file is there but cannot be read.
+/// When they ran and left no answer to this scenario, or it cannot be read.
 pub fn kept(folder: &Path, scenario: &Scenario) -> Result<Option<Observed>> {
-    let path = file(folder, scenario);
-    if !path.exists() {
+    if fs::read_dir(folder)?.next().is_none() {
         return Ok(None);
     }
+    let path = file(folder, scenario);
     let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Some(serde_json::from_slice(&text)?))
 }

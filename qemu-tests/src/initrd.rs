@@ -348,3 +348,73 @@ impl Archive {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalogue(folder: &Path) -> Modules {
+        let pci = "kernel/drivers/vfio/pci";
+        let files = [
+            ("modules.builtin", "kernel/drivers/char/random.ko\n".to_owned()),
+            (
+                "modules.dep",
+                format!(
+                    "{pci}/vfio-pci.ko.xz: {pci}/vfio-pci-core.ko.xz kernel/vfio.ko.xz\n\
+                     {pci}/vfio-pci-core.ko.xz: kernel/vfio.ko.xz\n\
+                     kernel/vfio.ko.xz:\n\
+                     kernel/vfio_iommu_type1.ko.xz: kernel/vfio.ko.xz\n"
+                ),
+            ),
+            ("modules.softdep", "softdep vfio post: vfio_iommu_type1 not_there\n".to_owned()),
+        ];
+        for (name, text) in files {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        Modules::read(&Kernel {
+            line: "6.12".to_owned(),
+            release: "6.12.0".to_owned(),
+            vmlinuz: PathBuf::new(),
+            vmlinux: PathBuf::new(),
+            modules: folder.to_owned(),
+            package_version: String::new(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_module_is_loaded_after_what_it_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = catalogue(folder.path()).load_order("vfio-pci").unwrap();
+        let names: Vec<_> = names.iter().map(|path| name_of(path)).collect();
+        assert_eq!(names, ["vfio", "vfio_pci_core", "vfio_pci"]);
+    }
+
+    #[test]
+    fn a_built_in_module_needs_no_loading_and_an_unknown_one_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = catalogue(folder.path());
+        assert!(catalogue.load_order("random").unwrap().is_empty());
+        let error = catalogue.load_order("nvidia").unwrap_err().to_string();
+        assert_eq!(error, "kernel 6.12 has no module nvidia");
+    }
+
+    #[test]
+    fn soft_dependencies_come_along_unless_they_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = catalogue(folder.path());
+        let names = BTreeSet::from(["vfio-pci".to_owned()]);
+        assert_eq!(catalogue.closure(&names, &BTreeSet::new()).unwrap().len(), 4);
+        let left_out = BTreeSet::from(["vfio-iommu-type1".to_owned()]);
+        assert_eq!(catalogue.closure(&names, &left_out).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn words_of_a_step_are_quoted_for_the_shell() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = catalogue(folder.path());
+        let steps = [Step::Run(vec!["/bin/vfio-early".to_owned(), "a'b c".to_owned()])];
+        let text = render(&steps, &catalogue, &[], Compression::AsPackaged).unwrap();
+        assert_eq!(text, "run '1' '/bin/vfio-early' 'a'\\''b c'\n");
+    }
+}

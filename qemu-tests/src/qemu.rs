@@ -176,3 +176,17 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
     }
     child.wait().map(Some).context("cannot wait for QEMU")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_pasted_into_a_shell() {
+        let arguments = ["-append", "vfio.devs=\"01:00.0 it's\"", ""].map(str::to_owned);
+        assert_eq!(
+            to_paste(&arguments),
+            r#"qemu-system-x86_64 -append 'vfio.devs="01:00.0 it'\''s"' ''"#
+        );
+    }
+}

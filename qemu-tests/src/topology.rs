@@ -396,3 +396,64 @@ fn own_function(own: &Own) -> Function {
         title: "part of the machine",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group_of(topology: &Topology, address: &str) -> Option<usize> {
+        let functions = topology.functions();
+        functions.iter().find(|function| function.address == address).unwrap().group
+    }
+
+    #[test]
+    fn buses_are_numbered_depth_first_in_the_order_of_slots() {
+        let topology = Topology::new([
+            Device::new("pcie-root-port", "04.0").named("late"),
+            Device::new("edu", "00.0").below("late").named("last"),
+            Device::new("pcie-root-port", "02.0").named("early"),
+            Device::new("pcie-pci-bridge", "00.0").below("early").named("bridge"),
+            Device::new("edu", "05.0").below("bridge").named("deep"),
+        ]);
+        for (id, address) in
+            [("bridge", "0000:01:00.0"), ("deep", "0000:02:05.0"), ("last", "0000:03:00.0")]
+        {
+            assert_eq!(topology.address(id).as_deref(), Some(address));
+        }
+        let functions = topology.functions();
+        let deep = functions.iter().find(|function| function.address == "0000:02:05.0").unwrap();
+        assert_eq!(deep.parent.as_deref(), Some("0000:01:00.0"));
+    }
+
+    #[test]
+    fn slots_and_conventional_buses_share_a_group() {
+        let topology = Topology::new([
+            Device::new("edu", "03.0"),
+            Device::new("nvme", "03.1"),
+            Device::new("edu", "04.0"),
+            Device::new("pcie-pci-bridge", "05.0").named("bridge"),
+            Device::new("e1000", "01.0").below("bridge"),
+            Device::new("e1000", "02.0").below("bridge"),
+        ]);
+        let group = |address| group_of(&topology, address);
+        assert_eq!(group("0000:00:03.0"), group("0000:00:03.1"));
+        assert_ne!(group("0000:00:03.0"), group("0000:00:04.0"));
+        assert_eq!(group("0000:01:01.0"), group("0000:01:02.0"));
+        assert_eq!(group("0000:01:01.0"), group("0000:00:05.0"));
+    }
+
+    #[test]
+    fn an_amd_iommu_takes_the_first_free_slot_and_is_in_no_group() {
+        let topology = Topology::new([Device::new("edu", "01.0"), Device::new("edu", "03.0")])
+            .iommu(Iommu::Amd);
+        assert_eq!(group_of(&topology, "0000:00:02.0"), None);
+        assert!(topology.qemu_arguments().last().unwrap().starts_with("amd-iommu"));
+    }
+
+    #[test]
+    fn a_device_that_comes_later_is_no_argument_of_qemu() {
+        let topology = Topology::new([Device::new("edu", "01.0").hot_added()]);
+        assert!(!topology.qemu_arguments().iter().any(|argument| argument.contains("edu")));
+        assert!(topology.functions().iter().any(|function| function.hot_added));
+    }
+}
