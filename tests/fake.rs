@@ -1,0 +1,507 @@
+//! A small driver core on a temporary `/sys`: it answers writes as Linux does, and shows in its
+//! files what came of them.
+//!
+//! It is a claim about Linux; the scenarios that it shares with the VM harness hold that claim
+//! against real kernels. Where they disagree, the kernel is right.
+//!
+//! A new attribute is one arm in [`Fake::store`], a new way to go wrong one [`Fault`].
+
+pub mod modules;
+pub mod tree;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use vfio_early::cmdline;
+use vfio_early::kernel::{Kernel, Write};
+use vfio_early::report::Report;
+use vfio_early::sysfs::Sysfs;
+
+use crate::machine::{Function, Line, Machine};
+use modules::{Module, Modules};
+use tree::Tree;
+
+/// `driver_override` takes less than a page, with room for a newline.
+const LONGEST_OVERRIDE: usize = 4095;
+
+#[derive(Debug)]
+struct Device {
+    function: Function,
+    driver: Option<String>,
+    driver_override: Option<String>,
+    /// Not so between the uevent of a new device and `pci_bus_add_device()`.
+    attachable: bool,
+    /// A driver hangs in its probe or its removal, with the device's lock held.
+    stuck: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Driver {
+    name: String,
+    ids: Vec<(u16, u16)>,
+    vfio: bool,
+}
+
+/// What a netlink socket hears, and what has happened then.
+#[derive(Debug)]
+enum Uevent {
+    /// A device is there, but no driver can bind to it yet.
+    Added(Box<Function>),
+    /// Now they can.
+    Settled(String),
+    /// Something else, on another bus.
+    Unrelated,
+}
+
+/// A way to go wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `/sys` is mounted read-only.
+    ReadOnly,
+    /// The driver's removal never ends.
+    UnbindHangs { driver: String },
+    /// The write to `unbind` fails.
+    UnbindFails { driver: String, errno: Errno },
+    /// A vfio driver's probe of that device never ends.
+    ProbeHangs { address: String },
+    /// `finit_module` fails; with `ETIMEDOUT` it never ends.
+    InsertFails { module: String, errno: Errno },
+    /// There is no netlink.
+    NoNetlink,
+    /// The device is pulled right before the write of that number, from 0.
+    GoesAway { address: String, before: usize },
+}
+
+/// What [`Fake::bind_until_killed`] unwinds with.
+struct Killed;
+
+/// The kernel.
+#[derive(Debug)]
+pub struct Fake {
+    pub tree: Tree,
+    line: Line,
+    devices: BTreeMap<String, Device>,
+    /// In the order of their registration, in which they are tried.
+    drivers: Vec<Driver>,
+    modules: Modules,
+    /// Ids that the host's drivers match.
+    host_ids: Vec<(String, (u16, u16))>,
+    uevents: VecDeque<Uevent>,
+    listening: bool,
+    faults: Vec<Fault>,
+    writes: Vec<(Write, Result<(), Errno>)>,
+    writes_left: Option<usize>,
+}
+
+impl Fake {
+    /// As the first program of the initrd finds it.
+    pub fn boot(machine: &Machine) -> Self {
+        let all: Vec<_> = machine.functions.iter().chain(&machine.hot_added).collect();
+        let hosts = || all.iter().filter_map(|function| Some((function, function.host.as_ref()?)));
+        let of_hosts = hosts().filter_map(|(_, host)| {
+            Some(Module::new(host.module.as_ref()?, &[]).driver(&host.driver))
+        });
+        let further = of_hosts.chain(machine.modules.iter().cloned());
+        let mut fake = Fake {
+            tree: Tree::new(machine),
+            line: machine.line,
+            devices: BTreeMap::new(),
+            drivers: Vec::new(),
+            modules: Modules::new(machine.line, further, &machine.left_out),
+            host_ids: hosts().map(|(function, host)| (host.driver.clone(), function.id)).collect(),
+            uevents: VecDeque::new(),
+            listening: false,
+            faults: Vec::new(),
+            writes: Vec::new(),
+            writes_left: None,
+        };
+        let built_in: Vec<_> = hosts()
+            .filter(|(_, host)| host.module.is_none())
+            .map(|(_, host)| host.driver.clone())
+            .collect();
+        for driver in built_in {
+            if !fake.drivers.iter().any(|there| there.name == driver) {
+                fake.register(&driver, false, None).expect("there is no device yet");
+            }
+        }
+        for function in &machine.functions {
+            fake.add_device(function.clone());
+            fake.settle(&function.address);
+        }
+        for function in &machine.hot_added {
+            fake.plug_in_later(function.clone());
+        }
+        fake
+    }
+
+    /// The device appears during the next waits: the first hears of it, the second that drivers
+    /// can bind to it.
+    pub fn plug_in_later(&mut self, function: Function) {
+        let address = function.address.clone();
+        self.uevents.extend([Uevent::Added(Box::new(function)), Uevent::Settled(address)]);
+    }
+
+    /// The next waits hear something that is none of ours.
+    pub fn unrelated_uevents(&mut self, count: usize) {
+        self.uevents.extend((0..count).map(|_| Uevent::Unrelated));
+    }
+
+    pub fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    pub fn mend(&mut self) {
+        self.faults.clear();
+    }
+
+    /// Loads a module with its dependencies, as the host would.
+    pub fn load(&mut self, module: &str) {
+        let modules = self
+            .modules
+            .with_dependencies(module)
+            .unwrap_or_else(|| panic!("{module} is not in this initrd"));
+        for module in modules {
+            self.insert(&module).unwrap_or_else(|errno| panic!("loading {module}: {errno}"));
+        }
+    }
+
+    pub fn sysfs(&self) -> Sysfs {
+        Sysfs::new(self.tree.root())
+    }
+
+    /// The main job with this text for a command line.
+    pub fn bind(&mut self, text: &str) -> Report {
+        self.try_bind(text.as_bytes()).expect("the PCI bus can be read")
+    }
+
+    /// As [`Fake::bind`].
+    pub fn try_bind(&mut self, text: &[u8]) -> io::Result<Report> {
+        let sysfs = self.sysfs();
+        vfio_early::bind(cmdline::parse(text), &sysfs, self)
+    }
+
+    /// The process is killed right before the write of that number, from 0; whether it got there.
+    pub fn bind_until_killed(&mut self, text: &str, writes: usize) -> bool {
+        self.writes_left = Some(writes);
+        let run = panic::catch_unwind(AssertUnwindSafe(|| self.bind(text)));
+        self.writes_left = None;
+        // Its socket is closed with it.
+        self.listening = false;
+        match run {
+            Ok(_) => false,
+            Err(why) if why.is::<Killed>() => true,
+            Err(why) => panic::resume_unwind(why),
+        }
+    }
+
+    /// All writes since the boot or the last call, and what came of them.
+    pub fn take_writes(&mut self) -> Vec<(Write, Result<(), Errno>)> {
+        std::mem::take(&mut self.writes)
+    }
+
+    /// As [`Fake::take_writes`], one line each: the end of the attribute and the value, or `load`
+    /// and the module.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        let line = |write| match write {
+            Write::Store { attribute, value } => {
+                let short = attribute.trim_start_matches("bus/pci/");
+                let short = short.trim_start_matches("devices/");
+                format!("{short} {value}")
+            }
+            Write::Insert { module } => format!("load {module}"),
+        };
+        self.take_writes().into_iter().map(|(write, _)| line(write)).collect()
+    }
+
+    /// As the link shows it.
+    pub fn driver(&self, address: &str) -> Option<String> {
+        self.tree.link_name(&format!("sys/bus/pci/devices/{address}/driver"))
+    }
+
+    pub fn driver_override(&self, address: &str) -> Option<String> {
+        self.devices[address].driver_override.clone()
+    }
+
+    /// The override goes without a write, as if it had never been there.
+    pub fn forget_override(&mut self, address: &str) {
+        let device = self.devices.get_mut(address).expect("the device is there");
+        device.driver_override = None;
+        self.tree.write_override(&device.function, None);
+    }
+
+    pub fn remove_device(&mut self, address: &str) {
+        let device = self.devices.remove(address).expect("the device is there");
+        if let Some(driver) = &device.driver {
+            self.tree.unlink_driver(&device.function, driver);
+        }
+        self.tree.remove_device(&device.function);
+    }
+
+    fn add_device(&mut self, function: Function) {
+        self.tree.add_device(&function);
+        let address = function.address.clone();
+        let (driver, driver_override) = (None, None);
+        let device = Device { function, driver, driver_override, attachable: false, stuck: false };
+        self.devices.insert(address, device);
+    }
+
+    fn settle(&mut self, address: &str) {
+        // It may have been pulled again.
+        if let Some(device) = self.devices.get_mut(address) {
+            device.attachable = true;
+            let _ = self.device_attach(address);
+        }
+    }
+
+    fn has(&self, fault: &Fault) -> bool {
+        self.faults.contains(fault)
+    }
+
+    /// The device's lock; what waits for it may wait for ever.
+    fn lock(&mut self, address: &str) -> Result<&mut Device, Errno> {
+        let device = self.devices.get_mut(address).ok_or(Errno::ENODEV)?;
+        if device.stuck { Err(Errno::ETIMEDOUT) } else { Ok(device) }
+    }
+
+    /// `pci_bus_match()`.
+    fn matches(driver: &Driver, device: &Device) -> bool {
+        device.attachable
+            && match &device.driver_override {
+                Some(name) => *name == driver.name,
+                None => driver.ids.contains(&device.function.id),
+            }
+    }
+
+    /// `driver_register()`: it gets every matching device that has no driver.
+    fn register(&mut self, name: &str, vfio: bool, module: Option<&str>) -> Result<(), Errno> {
+        self.tree.add_driver(name, module);
+        let own = self.host_ids.iter().filter(|(driver, _)| driver == name);
+        let driver = Driver { name: name.to_owned(), ids: own.map(|(_, id)| *id).collect(), vfio };
+        self.drivers.push(driver.clone());
+        let addresses: Vec<_> = self.devices.keys().cloned().collect();
+        for address in addresses {
+            let device = &self.devices[&address];
+            if Self::matches(&driver, device)
+                && (device.stuck || device.driver.is_none())
+                && self.probe(&address, &driver) == Err(Errno::ETIMEDOUT)
+            {
+                return Err(Errno::ETIMEDOUT);
+            }
+        }
+        Ok(())
+    }
+
+    /// `device_attach()`: the first driver that matches and whose probe succeeds; that none did is
+    /// no failure, a probe without an end is.
+    fn device_attach(&mut self, address: &str) -> Result<(), Errno> {
+        if self.lock(address)?.driver.is_some() {
+            return Ok(());
+        }
+        for driver in self.drivers.clone() {
+            if Self::matches(&driver, &self.devices[address]) {
+                match self.probe(address, &driver) {
+                    Err(Errno::ETIMEDOUT) => return Err(Errno::ETIMEDOUT),
+                    Err(_) => {}
+                    Ok(()) => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `really_probe()`.
+    fn probe(&mut self, address: &str, driver: &Driver) -> Result<(), Errno> {
+        let hangs = driver.vfio && self.has(&Fault::ProbeHangs { address: address.to_owned() });
+        let device = self.lock(address)?;
+        let refusal = match device.function.refusal {
+            _ if !driver.vfio => None,
+            _ if device.function.bridge || device.function.group.is_none() => Some(Errno::EINVAL),
+            refusal => refusal,
+        };
+        if let (Some(errno), false) = (refusal, hangs) {
+            return Err(errno);
+        }
+        device.driver = Some(driver.name.clone());
+        device.stuck = hangs;
+        // The links come before the driver's own probe.
+        self.tree.link_driver(&self.devices[address].function, &driver.name);
+        if hangs { Err(Errno::ETIMEDOUT) } else { Ok(()) }
+    }
+
+    fn insert(&mut self, name: &str) -> Result<(), Errno> {
+        for fault in &self.faults {
+            if let Fault::InsertFails { module, errno } = fault
+                && module == name
+            {
+                return Err(*errno);
+            }
+        }
+        let Some(module) = self.modules.insert(name)? else { return Ok(()) };
+        self.tree.add_module(name);
+        match &module.driver {
+            Some(driver) => self.register(driver, module.vfio, Some(name)),
+            None => Ok(()),
+        }
+    }
+
+    fn store(&mut self, attribute: &str, value: &str) -> Result<(), Errno> {
+        if self.has(&Fault::ReadOnly) {
+            return Err(Errno::EROFS);
+        }
+        // sysfs does not hand an empty write on.
+        if value.is_empty() {
+            return Ok(());
+        }
+        match attribute.split('/').collect::<Vec<_>>()[..] {
+            ["bus", "pci", "drivers_probe"] => self.device_attach(value),
+            ["bus", "pci", "drivers", driver, "bind"] => self.store_bind(driver, value),
+            ["bus", "pci", "drivers", driver, "unbind"] => self.store_unbind(driver, value),
+            ["bus", "pci", "devices", address, ref path @ ..] => {
+                let device = self.devices.get(address).ok_or(Errno::ENOENT)?;
+                match path {
+                    ["driver_override"] => self.store_override(address, value),
+                    ["driver", "unbind"] => {
+                        let function = &device.function;
+                        let link = format!("sys/devices/{}/driver", function.folder());
+                        let driver = self.tree.link_name(&link).ok_or(Errno::ENOENT)?;
+                        self.store_unbind(&driver, value)
+                    }
+                    _ => panic!("the fake kernel has no {attribute} yet: add it to Fake::store"),
+                }
+            }
+            _ => panic!("the fake kernel has no {attribute} yet: add it to Fake::store"),
+        }
+    }
+
+    fn store_override(&mut self, address: &str, value: &str) -> Result<(), Errno> {
+        if value.len() >= LONGEST_OVERRIDE {
+            return Err(Errno::EINVAL);
+        }
+        let name = value.split('\n').next().filter(|name| !name.is_empty());
+        self.lock(address)?.driver_override = name.map(str::to_owned);
+        self.tree.write_override(&self.devices[address].function, name);
+        Ok(())
+    }
+
+    fn store_bind(&mut self, driver: &str, address: &str) -> Result<(), Errno> {
+        let Some(driver) = self.drivers.iter().find(|there| there.name == driver).cloned() else {
+            return Err(Errno::ENOENT);
+        };
+        let device = self.devices.get(address).ok_or(Errno::ENODEV)?;
+        if !Self::matches(&driver, device) {
+            return Err(Errno::ENODEV);
+        }
+        let bound = self.lock(address)?.driver.is_some();
+        let answer = if bound { Err(Errno::EBUSY) } else { self.probe(address, &driver) };
+        match answer {
+            // Until 5.10 the core kept the errno of a probe to itself.
+            Err(errno) if errno != Errno::ETIMEDOUT && self.line == Line::V5_10 => {
+                Err(Errno::ENODEV)
+            }
+            answer => answer,
+        }
+    }
+
+    fn store_unbind(&mut self, driver: &str, address: &str) -> Result<(), Errno> {
+        for fault in &self.faults {
+            if let Fault::UnbindFails { driver: held, errno } = fault
+                && held == driver
+            {
+                return Err(*errno);
+            }
+        }
+        let hangs = self.has(&Fault::UnbindHangs { driver: driver.to_owned() });
+        let device = self.lock(address)?;
+        if device.driver.as_deref() != Some(driver) {
+            return Err(Errno::ENODEV);
+        }
+        device.stuck = hangs;
+        if !hangs {
+            device.driver = None;
+        }
+        // The links go before the driver's own removal.
+        self.tree.unlink_driver(&self.devices[address].function, driver);
+        if hangs { Err(Errno::ETIMEDOUT) } else { Ok(()) }
+    }
+
+    fn answer(&mut self, write: &Write) -> Result<(), Errno> {
+        match write {
+            Write::Store { attribute, value } => self.store(attribute, value),
+            Write::Insert { module } => self.insert(module),
+        }
+    }
+}
+
+impl Kernel for Fake {
+    fn perform(&mut self, writes: &[Write]) -> Vec<Result<(), Errno>> {
+        let mut results = Vec::new();
+        for write in writes {
+            match &mut self.writes_left {
+                // Past the panic hook: nothing is wrong.
+                Some(0) => panic::resume_unwind(Box::new(Killed)),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            for fault in self.faults.clone() {
+                if let Fault::GoesAway { address, before } = fault
+                    && before == self.writes.len()
+                {
+                    self.remove_device(&address);
+                }
+            }
+            let result = self.answer(write);
+            self.writes.push((write.clone(), result));
+            results.push(result);
+        }
+        results
+    }
+
+    fn modules_for(&mut self, module: &str) -> Option<Vec<String>> {
+        self.modules.with_dependencies(module)
+    }
+
+    fn group_viable(&mut self, group: u32) -> Option<bool> {
+        let is_vfio =
+            |name: &str| self.drivers.iter().any(|driver| driver.vfio && driver.name == name);
+        let members = || {
+            let devices = self.devices.values();
+            devices.filter(|device| device.function.group == Some(group))
+        };
+        // /dev/vfio/N is there while a vfio driver has a member.
+        if !members().any(|device| device.driver.as_deref().is_some_and(is_vfio)) {
+            return None;
+        }
+        // Since 5.19 a driver that does not say that it does no DMA owns the group's, a bridge's
+        // included; before, bridges did not count.
+        let allowed = |device: &Device| match device.driver.as_deref() {
+            None | Some("pci-stub" | "pcieport") => true,
+            Some(_) if device.function.bridge && self.line == Line::V5_10 => true,
+            Some(driver) => is_vfio(driver),
+        };
+        Some(members().all(allowed))
+    }
+
+    fn listen(&mut self) -> io::Result<()> {
+        if self.has(&Fault::NoNetlink) {
+            return Err(Errno::EPROTONOSUPPORT.into());
+        }
+        self.listening = true;
+        Ok(())
+    }
+
+    fn wait_for_uevent(&mut self, _at_most: Duration) -> bool {
+        if !self.listening {
+            return false;
+        }
+        match self.uevents.pop_front() {
+            None => return false,
+            Some(Uevent::Added(function)) => self.add_device(*function),
+            Some(Uevent::Settled(address)) => self.settle(&address),
+            Some(Uevent::Unrelated) => {}
+        }
+        true
+    }
+}

@@ -1,0 +1,117 @@
+//! The initrd's modules, as `modules.dep` has them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::errno::Errno;
+
+use crate::machine::Line;
+
+/// The kernel's name of a module: file names and drivers also have `-`.
+pub fn name_of(module: &str) -> String {
+    module.replace('-', "_")
+}
+
+/// One module.
+#[derive(Clone, Debug)]
+pub struct Module {
+    pub name: String,
+    /// Modules whose symbols it uses.
+    pub needs: Vec<String>,
+    /// The PCI driver that it registers.
+    pub driver: Option<String>,
+    /// Whether that is a vfio driver.
+    pub vfio: bool,
+}
+
+impl Module {
+    pub fn new(name: &str, needs: &[&str]) -> Self {
+        let needs = needs.iter().map(|&name| name.to_owned()).collect();
+        Module { name: name.to_owned(), needs, driver: None, vfio: false }
+    }
+
+    pub fn driver(mut self, driver: &str) -> Self {
+        self.driver = Some(driver.to_owned());
+        self
+    }
+
+    pub fn vfio(mut self) -> Self {
+        self.vfio = true;
+        self
+    }
+}
+
+/// Those of vfio, as each kernel has them cut.
+fn of_vfio(line: Line) -> Vec<Module> {
+    let core: &[&str] = match line {
+        Line::V5_10 => &["vfio", "vfio_virqfd", "irqbypass"],
+        Line::V6_1 => &["vfio_pci_core", "vfio", "vfio_virqfd", "irqbypass"],
+        Line::V6_12 | Line::V7_2 => &["vfio_pci_core", "vfio", "irqbypass"],
+    };
+    let mut modules = vec![
+        Module::new("irqbypass", &[]),
+        Module::new("vfio", &[]),
+        Module::new("vfio_iommu_type1", &["vfio"]),
+        Module::new("vfio_pci", core).driver("vfio-pci").vfio(),
+    ];
+    if line >= Line::V6_1 {
+        modules.push(Module::new("vfio_pci_core", &core[1..]));
+    }
+    if line <= Line::V6_1 {
+        modules.push(Module::new("vfio_virqfd", &[]));
+    }
+    modules
+}
+
+/// All of them, and which are loaded.
+#[derive(Debug)]
+pub struct Modules {
+    there: BTreeMap<String, Module>,
+    loaded: BTreeSet<String>,
+}
+
+impl Modules {
+    pub fn new(line: Line, further: impl IntoIterator<Item = Module>, left_out: &[String]) -> Self {
+        let mut there = BTreeMap::new();
+        for module in of_vfio(line).into_iter().chain(further) {
+            there.insert(module.name.clone(), module);
+        }
+        for module in left_out {
+            let removed = there.remove(&name_of(module));
+            assert!(removed.is_some(), "{module} is left out, but no kernel here has it");
+        }
+        Modules { there, loaded: BTreeSet::new() }
+    }
+
+    /// Dependencies first, without those that are loaded; `None` where it is not in the initrd.
+    pub fn with_dependencies(&self, module: &str) -> Option<Vec<String>> {
+        let module = self.there.get(&name_of(module))?;
+        let mut modules = Vec::new();
+        self.collect(module, &mut modules);
+        modules.retain(|module| !self.loaded.contains(module));
+        Some(modules)
+    }
+
+    fn collect(&self, module: &Module, modules: &mut Vec<String>) {
+        // depmod leaves out what it does not find.
+        for needed in module.needs.iter().filter_map(|needed| self.there.get(needed)) {
+            self.collect(needed, modules);
+        }
+        if !modules.contains(&module.name) {
+            modules.push(module.name.clone());
+        }
+    }
+
+    /// `finit_module`; the module where it was not loaded yet.
+    pub fn insert(&mut self, name: &str) -> Result<Option<Module>, Errno> {
+        let module = self.there.get(name).ok_or(Errno::ENOENT)?;
+        if self.loaded.contains(name) {
+            return Ok(None);
+        }
+        // "Unknown symbol in module".
+        if !module.needs.iter().all(|needed| self.loaded.contains(needed)) {
+            return Err(Errno::ENOENT);
+        }
+        self.loaded.insert(name.to_owned());
+        Ok(Some(module.clone()))
+    }
+}

@@ -1,0 +1,275 @@
+//! Machines to boot the fake kernel on: from the VM harness' topologies, or by hand where QEMU
+//! has no such device.
+
+use nix::errno::Errno;
+use qemu_tests::scenario::Scenario;
+use qemu_tests::topology::{self, Topology};
+
+use crate::fake::Fake;
+use crate::fake::modules::{Module, name_of};
+
+/// A line of kernels, in their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Line {
+    V5_10,
+    #[default]
+    V6_1,
+    V6_12,
+    V7_2,
+}
+
+impl Line {
+    pub const ALL: [Line; 4] = [Line::V5_10, Line::V6_1, Line::V6_12, Line::V7_2];
+
+    /// As the VM harness writes it.
+    pub fn of(text: &str) -> Self {
+        Line::ALL
+            .into_iter()
+            .find(|line| line.text() == text)
+            .unwrap_or_else(|| panic!("the fake kernel has no line {text}: add it to Line"))
+    }
+
+    pub fn text(self) -> &'static str {
+        match self {
+            Line::V5_10 => "5.10",
+            Line::V6_1 => "6.1",
+            Line::V6_12 => "6.12",
+            Line::V7_2 => "7.2",
+        }
+    }
+}
+
+/// The host's driver of a function.
+#[derive(Clone, Debug)]
+pub struct HostDriver {
+    pub driver: String,
+    /// `None` where it is built in, and so has the function at power-on.
+    pub module: Option<String>,
+}
+
+/// One PCI function.
+#[derive(Clone, Debug)]
+pub struct Function {
+    pub address: String,
+    pub id: (u16, u16),
+    pub subsystem: (u16, u16),
+    pub class: u32,
+    /// A bridge's header, which vfio drivers refuse.
+    pub bridge: bool,
+    /// Folder below `/sys/devices`, without the function's own.
+    pub above: String,
+    pub group: Option<u32>,
+    pub host: Option<HostDriver>,
+    /// What a vfio driver's probe says for a reason of the device's own.
+    pub refusal: Option<Errno>,
+}
+
+fn id(text: &str) -> (u16, u16) {
+    let (vendor, device) = text.split_once(':').expect("an id is vendor:device");
+    let number = |text| u16::from_str_radix(text, 16).expect("an id is hexadecimal");
+    (number(vendor), number(device))
+}
+
+impl Function {
+    /// On a root bus, in a group that has the number of its slot.
+    pub fn new(address: &str, id_text: &str, class: u32) -> Self {
+        let (bus, slot) = address.rsplit_once(':').expect("an address has a bus");
+        let slot = slot.split_once('.').expect("an address has a function").0;
+        Function {
+            address: address.to_owned(),
+            id: id(id_text),
+            subsystem: (0, 0),
+            class,
+            bridge: class >> 8 == 0x0604,
+            above: format!("pci{bus}"),
+            group: u32::from_str_radix(slot, 16).ok(),
+            host: None,
+            refusal: None,
+        }
+    }
+
+    pub fn below(mut self, bridge: &Function) -> Self {
+        self.above = bridge.folder();
+        self
+    }
+
+    /// Below a root bus that sits in that folder of `/sys/devices`.
+    pub fn in_folder(mut self, folder: &str) -> Self {
+        folder.clone_into(&mut self.above);
+        self
+    }
+
+    pub fn group(mut self, number: impl Into<Option<u32>>) -> Self {
+        self.group = number.into();
+        self
+    }
+
+    /// A host driver in a module of nearly the same name.
+    pub fn host(mut self, driver: &str) -> Self {
+        self.host = Some(HostDriver { driver: driver.to_owned(), module: Some(name_of(driver)) });
+        self
+    }
+
+    /// A host driver that has it at power-on.
+    pub fn built_in(mut self, driver: &str) -> Self {
+        self.host = Some(HostDriver { driver: driver.to_owned(), module: None });
+        self
+    }
+
+    pub fn refused_with(mut self, errno: Errno) -> Self {
+        self.refusal = Some(errno);
+        self
+    }
+
+    /// Below `/sys/devices`.
+    pub fn folder(&self) -> String {
+        format!("{}/{}", self.above, self.address)
+    }
+}
+
+/// A machine before power-on.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub functions: Vec<Function>,
+    /// They are not there at power-on.
+    pub hot_added: Vec<Function>,
+    pub line: Line,
+    /// Name of the ACPI table that tells of an IOMMU.
+    pub table: Option<&'static str>,
+    /// Whether the kernel uses that IOMMU; without it there are no groups.
+    pub iommu: bool,
+    /// Whether the interrupt chips remap; `None` without `/proc/interrupts`.
+    pub remapping: Option<bool>,
+    pub command_line: String,
+    /// In the initrd, besides vfio's.
+    pub modules: Vec<Module>,
+    pub left_out: Vec<String>,
+}
+
+impl Machine {
+    pub fn new(functions: impl IntoIterator<Item = Function>) -> Self {
+        Machine {
+            functions: functions.into_iter().collect(),
+            hot_added: Vec::new(),
+            line: Line::default(),
+            table: Some("DMAR"),
+            iommu: true,
+            remapping: Some(true),
+            command_line: String::new(),
+            modules: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+
+    pub fn line(mut self, line: Line) -> Self {
+        self.line = line;
+        self
+    }
+
+    pub fn left_out(mut self, module: &str) -> Self {
+        self.left_out.push(module.to_owned());
+        self
+    }
+
+    pub fn module(mut self, module: Module) -> Self {
+        self.modules.push(module);
+        self
+    }
+
+    pub fn command_line(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.command_line);
+        self
+    }
+
+    /// As with an IOMMU that is off in the firmware (no table) or in the kernel.
+    pub fn without_iommu(mut self, table: Option<&'static str>) -> Self {
+        self.iommu = false;
+        self.table = table;
+        for function in &mut self.functions {
+            function.group = None;
+        }
+        self
+    }
+
+    /// The machine that QEMU would make of it.
+    pub fn of(topology: &Topology) -> Self {
+        let mut machine = Machine::new([]);
+        let shown = topology.functions();
+        for function in &shown {
+            let number = function.group.map(|group| u32::try_from(group).expect("few groups"));
+            let above = function.parent.as_ref().map(|parent| {
+                let there = machine.functions.iter().find(|other| other.address == *parent);
+                there.expect("a bridge comes before what is below it").folder()
+            });
+            let ours = Function {
+                address: function.address.clone(),
+                id: function.id,
+                subsystem: function.subsystem,
+                class: function.class,
+                bridge: function.bridge,
+                above: above.unwrap_or_else(|| format!("pci{}", &function.address[..7])),
+                group: number,
+                host: function.host_driver.map(|driver| HostDriver {
+                    driver: driver.to_owned(),
+                    module: function.host_module.map(str::to_owned),
+                }),
+                refusal: None,
+            };
+            if function.hot_added {
+                machine.hot_added.push(ours);
+            } else {
+                machine.functions.push(ours);
+            }
+        }
+        machine.table = match topology.iommu {
+            topology::Iommu::Intel => Some("DMAR"),
+            topology::Iommu::Amd => Some("IVRS"),
+            topology::Iommu::None => None,
+        };
+        machine.iommu = topology.iommu != topology::Iommu::None;
+        machine.remapping = Some(machine.iommu && topology.interrupt_remapping);
+        machine
+    }
+
+    /// The machine of a scenario, and its initrd.
+    pub fn of_scenario(scenario: &Scenario, line: Line) -> Self {
+        let mut machine = Machine::of(&scenario.topology).line(line);
+        if scenario.iommu_off {
+            let table = machine.table;
+            machine = machine.without_iommu(table);
+        }
+        for function in machine.functions.iter_mut().chain(&mut machine.hot_added) {
+            let Some(host) = &mut function.host else { continue };
+            let built_in = |module: &mut String| scenario.built_in.contains(&module.as_str());
+            host.module.take_if(built_in);
+        }
+        machine.left_out = scenario.left_out.iter().map(|&module| module.to_owned()).collect();
+        machine.command_line = scenario.command_line.clone();
+        machine
+    }
+
+    /// The kernel as it is when the initrd's first program starts.
+    pub fn boot(&self) -> Fake {
+        Fake::boot(self)
+    }
+}
+
+/// A host bridge, a graphics card with its audio function behind a root port, a USB controller, a
+/// network card, a disk controller behind another port. No host driver is loaded yet.
+pub fn desktop() -> Machine {
+    let port = Function::new("0000:00:01.0", "8086:1901", 0x06_0400).built_in("pcieport");
+    let other = Function::new("0000:00:1c.0", "8086:a110", 0x06_0400).built_in("pcieport");
+    Machine::new([
+        Function::new("0000:00:00.0", "8086:591f", 0x06_0000),
+        Function::new("0000:01:00.0", "10de:1c03", 0x03_0000).below(&port).group(2).host("nouveau"),
+        Function::new("0000:01:00.1", "10de:10f1", 0x04_0300)
+            .below(&port)
+            .group(2)
+            .host("snd_hda_intel"),
+        Function::new("0000:00:14.0", "8086:a12f", 0x0c_0330).host("xhci_hcd"),
+        Function::new("0000:00:19.0", "8086:15b8", 0x02_0000).host("e1000e"),
+        Function::new("0000:02:00.0", "144d:a808", 0x01_0802).below(&other).group(9).host("nvme"),
+        port,
+        other,
+    ])
+}

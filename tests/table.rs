@@ -1,0 +1,151 @@
+//! The table of scenarios that the fake kernel shares with the VM harness.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use log::Level;
+use qemu_tests::moment::{Device, Moment};
+use qemu_tests::run::{BEFORE, Execution, HOST, Record};
+use qemu_tests::scenario::{Observed, Scenario, Sides};
+use qemu_tests::{answers, scenarios};
+use vfio_early::report::{Report, exit_status};
+use vfio_early::{cmdline, report_file};
+
+use crate::fake::Fake;
+use crate::journal;
+use crate::machine::{Line, Machine};
+
+/// Every device as the files show it.
+fn moment(fake: &Fake) -> Moment {
+    let devices = fake.tree.root().join("sys/bus/pci/devices");
+    let mut moment = Moment::default();
+    for entry in fs::read_dir(&devices).expect("the devices' folder") {
+        let entry = entry.expect("a device");
+        let address = entry.file_name().into_string().expect("an address");
+        let text = |name: &str| {
+            let text = fs::read_to_string(entry.path().join(name)).expect("an attribute");
+            text.trim_end().trim_start_matches("0x").to_owned()
+        };
+        let link =
+            |name: &str| fake.tree.link_name(&format!("sys/bus/pci/devices/{address}/{name}"));
+        let folder = fs::read_link(entry.path()).expect("a link");
+        let above = folder.parent().and_then(Path::file_name).expect("a bus");
+        let above = above.to_str().expect("a name").to_owned();
+        let device = Device {
+            id: format!("{}:{}", text("vendor"), text("device")),
+            subsystem: format!("{}:{}", text("subsystem_vendor"), text("subsystem_device")),
+            class: text("class"),
+            driver: link("driver"),
+            driver_override: Some(text("driver_override")).filter(|name| name != "(null)"),
+            group: link("iommu_group").map(|number| number.parse().expect("a number")),
+            parent: Some(above).filter(|above| !above.starts_with("pci")),
+        };
+        moment.devices.insert(address, device);
+    }
+    moment
+}
+
+fn parameters(fake: &Fake) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (path, content) in fake.tree.everything() {
+        if let Some(name) = path.strip_prefix("sys/module/vfio")
+            && name.contains("/parameters/")
+        {
+            found.insert(format!("vfio{name}"), content.trim_end().to_owned());
+        }
+    }
+    found
+}
+
+fn printk_level(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// What `main` does with the command line that the tree has.
+fn run(fake: &mut Fake, folder: &Path) -> Execution {
+    let text = fake.sysfs().cmdline().expect("the tree has a command line");
+    let request = cmdline::parse(&text);
+    let mut execution = Execution::default();
+    if request.asks_for_devices() {
+        let command_line = String::from_utf8_lossy(&text).into_owned();
+        let report = fake.try_bind(&text).expect("the PCI bus can be read");
+        let report = Report { command_line, kernel: fake.sysfs().kernel_release(), ..report };
+        report_file::save(&report, folder).expect("the report can be written");
+        for (level, line) in report.lines() {
+            log::log!(target: "vfio_early", level, "{line}");
+        }
+        execution.status = report.exit_status.into();
+    } else {
+        request.warnings.iter().for_each(|warning| log::warn!(target: "vfio_early", "{warning}"));
+        execution.status = exit_status(false, false).into();
+    }
+    let report = folder.join(report_file::NAME);
+    if let Ok(text) = fs::read(&report) {
+        execution.report = serde_json::from_slice(&text).expect("the report is JSON");
+        let mode = fs::metadata(&report).expect("the report is there").permissions().mode();
+        execution.report_mode = format!("{:o}", mode & 0o7777);
+    }
+    execution
+}
+
+fn observe(scenario: &Scenario, line: Line) -> Observed {
+    let mut fake = Machine::of_scenario(scenario, line).boot();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut seen = Observed::default();
+    scenario.before.iter().for_each(|module| fake.load(module));
+    seen.moments.insert(BEFORE.to_owned(), moment(&fake));
+    journal::start();
+    for number in 1..=scenario.runs.len() {
+        seen.executions.push(run(&mut fake, &folder.path().join("vfio-early")));
+        seen.moments.insert(format!("after {number}"), moment(&fake));
+    }
+    let record = |(level, text)| Record { level: printk_level(level), text };
+    seen.log = journal::take().into_iter().map(record).collect();
+    if !scenario.host_modules.is_empty() {
+        scenario.host_modules.iter().for_each(|module| fake.load(module));
+        seen.moments.insert(HOST.to_owned(), moment(&fake));
+    }
+    seen.parameters = parameters(&fake);
+    seen
+}
+
+/// The table and the parser do not agree yet whether an id can do without a vendor.
+const DISPUTED: [&str; 1] = ["an id without a vendor takes what matches the rest of it"];
+
+#[test]
+fn every_scenario_ends_as_the_table_says() {
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    for scenario in scenarios::all() {
+        if scenario.sides != Sides::Both {
+            continue;
+        }
+        if DISPUTED.contains(&scenario.name) {
+            eprintln!("not run: {}", scenario.name);
+            continue;
+        }
+        count += 1;
+        let mut last: Option<Observed> = None;
+        for line in scenario.kernels {
+            let seen = observe(&scenario, Line::of(line));
+            let mut found = scenario.topology_complaints(&seen.moments[BEFORE]);
+            found.extend(scenario.complaints(&seen));
+            // One answer is kept, for every kernel that the harness boots.
+            found.extend(last.iter().flat_map(|last| answers::differences(last, &seen)));
+            let name = scenario.name;
+            complaints.extend(found.into_iter().map(|text| format!("{name} ({line}): {text}")));
+            last = Some(seen);
+        }
+        let last = last.expect("a scenario has a kernel");
+        answers::keep(&scenario, &last).expect("the answer can be kept");
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    assert!(count > 40, "only {count} scenarios run over the fake kernel");
+}
