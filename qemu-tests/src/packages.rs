@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -72,13 +73,18 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
     step::run_with_progress(install.args(&names))
 }
 
-/// Runs `apt-get update` for the machine itself.
+/// Runs `apt-get update` for the machine itself, once in this process.
 ///
 /// # Errors
 /// As [`ensure`].
 pub fn update_index() -> Result<()> {
-    step::say("updating this machine's package index");
-    step::run_with_progress(&mut as_root(&["update"])?)
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if !DONE.load(Ordering::Relaxed) {
+        step::say("updating this machine's package index");
+        step::run_with_progress(&mut as_root(&["update"])?)?;
+        DONE.store(true, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 fn missing(packages: &[Package]) -> Result<Vec<Package>> {
