@@ -12,6 +12,7 @@ pub mod tree;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
+use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -52,8 +53,6 @@ enum Uevent {
     Added(Box<Function>),
     /// Now they can.
     Settled(String),
-    /// Something else, on another bus.
-    Unrelated,
 }
 
 /// A way to go wrong.
@@ -90,6 +89,8 @@ pub struct Fake {
     /// Ids that the host's drivers match.
     host_ids: Vec<(String, (u16, u16))>,
     uevents: VecDeque<Uevent>,
+    /// So many of other buses come first.
+    unrelated: usize,
     listening: bool,
     faults: Vec<Fault>,
     writes: Vec<(Write, Result<(), Errno>)>,
@@ -113,6 +114,7 @@ impl Fake {
             modules: Modules::new(machine.line, further, &machine.left_out),
             host_ids: hosts().map(|(function, host)| (host.driver.clone(), function.id)).collect(),
             uevents: VecDeque::new(),
+            unrelated: 0,
             listening: false,
             faults: Vec::new(),
             writes: Vec::new(),
@@ -146,15 +148,11 @@ impl Fake {
 
     /// The next waits hear something that is none of ours.
     pub fn unrelated_uevents(&mut self, count: usize) {
-        self.uevents.extend((0..count).map(|_| Uevent::Unrelated));
+        self.unrelated = count;
     }
 
     pub fn fault(&mut self, fault: Fault) {
         self.faults.push(fault);
-    }
-
-    pub fn mend(&mut self) {
-        self.faults.clear();
     }
 
     /// Loads a module with its dependencies, as the host would.
@@ -496,11 +494,16 @@ impl Kernel for Fake {
         if !self.listening {
             return false;
         }
+        if self.unrelated > 0 {
+            self.unrelated -= 1;
+            // As often as a busy machine has them.
+            thread::sleep(Duration::from_millis(1));
+            return true;
+        }
         match self.uevents.pop_front() {
             None => return false,
             Some(Uevent::Added(function)) => self.add_device(*function),
             Some(Uevent::Settled(address)) => self.settle(&address),
-            Some(Uevent::Unrelated) => {}
         }
         true
     }

@@ -244,7 +244,7 @@ impl Machine {
             host.module.take_if(built_in);
         }
         machine.left_out = scenario.left_out.iter().map(|&module| module.to_owned()).collect();
-        machine.command_line = scenario.command_line.clone();
+        machine.command_line.clone_from(&scenario.command_line);
         machine
     }
 

@@ -1,11 +1,17 @@
 //! `bind` over a fake kernel: a small driver core acting on a temporary sysfs.
 
+mod bytes;
 mod fake;
 mod faults;
+mod groups;
+mod interruptions;
 mod journal;
 mod linux;
 mod machine;
 mod naming;
 mod order;
 mod outcome;
+mod program;
+mod report;
 mod table;
+mod waiting;

@@ -75,7 +75,9 @@ fn a_host_without_vfio_pci_keeps_its_devices() {
 
 fn with_host_drivers_and_no_vfio_pci() -> Fake {
     let mut fake = desktop().left_out("vfio-pci").boot();
-    ["nouveau", "snd_hda_intel", "e1000e", "nvme"].iter().for_each(|module| fake.load(module));
+    for module in ["nouveau", "snd_hda_intel", "e1000e", "nvme"] {
+        fake.load(module);
+    }
     fake
 }
 
@@ -113,13 +115,9 @@ fn a_second_bind_writes_only_the_same_overrides_and_changes_nothing() {
         assert!(outcomes(&report).iter().all(|line| line.ends_with(" bound")), "{report:#?}");
         for (write, result) in fake.take_writes() {
             assert_eq!(result, Ok(()), "{write:?}");
-            match write {
-                Write::Store { attribute, value } => {
-                    assert!(attribute.ends_with("/driver_override"), "{attribute} {value}");
-                    assert_eq!(value, "vfio-pci");
-                }
-                other => panic!("{other:?}"),
-            }
+            let Write::Store { attribute, value } = &write else { panic!("{write:?}") };
+            assert!(attribute.ends_with("/driver_override"), "{attribute} {value}");
+            assert_eq!(value, "vfio-pci");
         }
         assert_eq!(fake.tree.everything(), before);
     }

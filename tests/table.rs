@@ -83,7 +83,9 @@ fn run(fake: &mut Fake, folder: &Path) -> Execution {
         }
         execution.status = report.exit_status.into();
     } else {
-        request.warnings.iter().for_each(|warning| log::warn!(target: "vfio_early", "{warning}"));
+        for warning in &request.warnings {
+            log::warn!(target: "vfio_early", "{warning}");
+        }
         execution.status = exit_status(false, false).into();
     }
     let report = folder.join(report_file::NAME);
@@ -99,7 +101,9 @@ fn observe(scenario: &Scenario, line: Line) -> Observed {
     let mut fake = Machine::of_scenario(scenario, line).boot();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut seen = Observed::default();
-    scenario.before.iter().for_each(|module| fake.load(module));
+    for module in &scenario.before {
+        fake.load(module);
+    }
     seen.moments.insert(BEFORE.to_owned(), moment(&fake));
     journal::start();
     for number in 1..=scenario.runs.len() {
@@ -109,7 +113,9 @@ fn observe(scenario: &Scenario, line: Line) -> Observed {
     let record = |(level, text)| Record { level: printk_level(level), text };
     seen.log = journal::take().into_iter().map(record).collect();
     if !scenario.host_modules.is_empty() {
-        scenario.host_modules.iter().for_each(|module| fake.load(module));
+        for module in &scenario.host_modules {
+            fake.load(module);
+        }
         seen.moments.insert(HOST.to_owned(), moment(&fake));
     }
     seen.parameters = parameters(&fake);

@@ -21,7 +21,10 @@ fn up(folder: &str) -> String {
 impl Tree {
     /// What is there at power-on, without devices and drivers.
     pub fn new(machine: &Machine) -> Self {
-        let root = tempfile::Builder::new().prefix("vfio-early-fake-").tempdir();
+        let mut name = tempfile::Builder::new();
+        name.prefix("vfio-early-fake-");
+        // A test writes thousands of small files: in memory that is twenty times as fast.
+        let root = name.tempdir_in("/dev/shm").or_else(|_| name.tempdir());
         let tree = Tree(root.expect("a temporary folder"));
         for folder in [
             "sys/bus/pci/devices",

@@ -1,0 +1,196 @@
+//! The program itself: arguments, exit status, and what goes where.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Output};
+
+use crate::fake::Fake;
+use crate::machine::desktop;
+
+/// With one of these, none of this machine's devices is written to.
+const HARMLESS: [&str; 7] =
+    ["--dry-run", "--root", "--help", "-h", "--version", "-V", "--no-such-argument"];
+
+fn program(arguments: &[&OsStr]) -> Output {
+    let is_harmless = |argument: &&OsStr| HARMLESS.iter().any(|text| *argument == *text);
+    // Not even with a typing error in a test.
+    assert!(arguments.iter().any(is_harmless), "{arguments:?} might bind devices");
+    Command::new(env!("CARGO_BIN_EXE_vfio-early"))
+        .args(arguments)
+        .env_remove("JOURNAL_STREAM")
+        .output()
+        .expect("the program starts")
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let arguments: Vec<_> = arguments.iter().map(OsStr::new).collect();
+    let output = program(&arguments);
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn dry_run(fake: &Fake, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let root = fake.tree.root().to_str().expect("a name");
+    run(&[&["--root", root, "--dry-run"], arguments].concat())
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for argument in ["--help", "-h"] {
+        let (status, stdout, stderr) = run(&[argument]);
+        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{argument}");
+        for text in ["usage: vfio-early [bind]", "--cmdline", "--root", "--dry-run", "exit status"]
+        {
+            assert!(stdout.contains(text), "{argument}: {text:?} is not in\n{stdout}");
+        }
+    }
+    for argument in ["--version", "-V"] {
+        let version = format!("vfio-early {}\n", env!("CARGO_PKG_VERSION"));
+        assert_eq!(run(&[argument]), (Some(0), version, String::new()), "{argument}");
+    }
+}
+
+#[test]
+fn wrong_arguments_end_with_status_2_and_say_which() {
+    for (arguments, text) in [
+        (&["--no-such-argument"][..], "--no-such-argument"),
+        (&["--dry-run", "unbind"], "unbind"),
+        (&["--dry-run", "bind", "bind"], "bind"),
+        (&["--root", "/nowhere", "--dry-run=yes"], "yes"),
+        (&["--dry-run", "--cmdline"], "--cmdline"),
+        (&["--dry-run", "--root"], "--root"),
+        (&["--dry-run", "-x"], "-x"),
+    ] {
+        let (status, stdout, stderr) = run(arguments);
+        assert_eq!((status, stdout.as_str()), (Some(2), ""), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("vfio-early: ") && stderr.contains(text), "{stderr}");
+        assert!(stderr.contains("vfio-early --help"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn another_tree_is_not_written_to() {
+    let mut fake = desktop().command_line("vfio.devs=00:14.0").boot();
+    fake.load("vfio-pci");
+    let before = fake.tree.everything();
+    let root = fake.tree.root().to_str().expect("a name");
+    for arguments in [&["--root", root][..], &["bind", "--root", root]] {
+        let (status, stdout, stderr) = run(arguments);
+        assert_eq!((status, stdout.as_str()), (Some(2), ""), "{stderr}");
+        assert!(stderr.contains("--dry-run"), "{stderr}");
+    }
+    assert_eq!(fake.tree.everything(), before);
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_of_the_trees_command_line() {
+    let mut fake = desktop().command_line("quiet vfio.devs=01:00.0,00:14.0 splash").boot();
+    fake.load("nouveau");
+    let before = fake.tree.everything();
+    let (status, stdout, stderr) = dry_run(&fake, &[]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    for line in [
+        "write vfio-pci to driver_override of 0000:01:00.0",
+        "write vfio-pci to driver_override of 0000:00:14.0",
+        "load vfio-pci with its dependencies",
+        "unbind 0000:01:00.0 from nouveau",
+        "write 0000:01:00.0 to drivers_probe",
+    ] {
+        assert!(stdout.lines().any(|other| other == line), "{line:?} is not in\n{stdout}");
+    }
+    assert_eq!(fake.tree.everything(), before);
+}
+
+#[test]
+fn a_dry_run_has_the_exit_status_that_bind_would_have() {
+    let fake = desktop().boot();
+    for (text, status) in [
+        ("", 0),
+        ("quiet", 0),
+        ("vfio.devs=00:14.0", 0),
+        ("vfio.devs=00:14.0 vfio.strict", 0),
+        ("vfio.devs=00:14.0,05:00.0", 1),
+        ("vfio.devs=00:01.0", 1),
+        ("vfio.devs=00:14.0,x", 1),
+        ("vfio.devs=05:00.0 vfio.strict", 3),
+        ("vfio.devs=x vfio.strict", 3),
+        ("vfio.devs=05:00.0 vfio.strict vfio.off", 0),
+    ] {
+        let (found, _, stderr) = dry_run(&fake, &["--cmdline", text]);
+        assert_eq!(found, Some(status), "{text}: {stderr}");
+    }
+}
+
+#[test]
+fn a_command_line_given_as_an_argument_replaces_that_of_the_tree() {
+    let fake = desktop().command_line("vfio.devs=00:14.0").boot();
+    let (status, stdout, _) = dry_run(&fake, &["bind", "--cmdline", "vfio.devs=00:19.0"]);
+    assert_eq!(status, Some(0));
+    assert!(stdout.contains("0000:00:19.0") && !stdout.contains("0000:00:14.0"), "{stdout}");
+    // Of bytes that are no text, too.
+    let root = fake.tree.root().as_os_str();
+    let text = OsStr::from_bytes(b"\xff\xfe vfio.devs=00:19.0,\xff");
+    let [dry_run, root_is, cmdline] = ["--dry-run", "--root", "--cmdline"].map(OsStr::new);
+    let output = program(&[dry_run, root_is, root, cmdline, text]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("0000:00:19.0"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains('\u{fffd}'));
+}
+
+#[test]
+fn what_is_wrong_goes_to_standard_error_with_a_name_in_front() {
+    let fake = desktop().boot();
+    let (_, stdout, stderr) = dry_run(&fake, &["--cmdline", "vfio.devs=x,00:14.0 vfio.dev=1"]);
+    assert!(!stdout.contains("\"x\""), "{stdout}");
+    for text in ["vfio.dev is unknown; is vfio.devs meant?", "\"x\": not a PCI address"] {
+        let has =
+            stderr.lines().any(|line| line.starts_with("vfio-early: ") && line.contains(text));
+        assert!(has, "{text:?} is not in\n{stderr}");
+    }
+}
+
+#[test]
+fn for_the_journal_lines_have_their_level_in_front() {
+    let output = Command::new(env!("CARGO_BIN_EXE_vfio-early"))
+        .args(["--dry-run", "--root", "/nowhere", "--cmdline", "vfio.devs=00:14.0 vfio.dev=1"])
+        .env("JOURNAL_STREAM", "8:1")
+        .output()
+        .expect("the program starts");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    let levels: Vec<_> = stderr.lines().map(|line| &line[..3]).collect();
+    assert_eq!(levels, ["<4>", "<3>"], "{stderr}");
+}
+
+#[test]
+fn a_list_cannot_forge_a_line_of_the_log() {
+    let fake = desktop().boot();
+    let text = "vfio.devs=\"\u{1b}[2J\u{7}x\u{0b}y\"";
+    let (_, _, stderr) = dry_run(&fake, &["--cmdline", text]);
+    assert!(!stderr.chars().any(|c| c.is_control() && c != '\n'), "{stderr:?}");
+}
+
+#[test]
+fn a_tree_that_cannot_be_read_is_an_error_that_names_the_file() {
+    let root = tempfile::tempdir().unwrap();
+    let name = root.path().to_str().unwrap();
+    let (status, stdout, stderr) = run(&["--root", name, "--dry-run"]);
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("proc/cmdline") && stderr.contains("mount /proc"), "{stderr}");
+
+    let asked = ["--root", name, "--dry-run", "--cmdline", "vfio.devs=00:14.0"];
+    let (status, stdout, stderr) = run(&asked);
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("sys/bus/pci") && stderr.contains("sysfs"), "{stderr}");
+
+    // Root may read everything, but not this.
+    fs::create_dir_all(root.path().join("sys/bus")).unwrap();
+    symlink("pci", root.path().join("sys/bus/pci")).unwrap();
+    let (status, stdout, stderr) = run(&asked);
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("sys/bus/pci"), "{stderr}");
+    let strict = ["--root", name, "--dry-run", "--cmdline", "vfio.devs=00:14.0 vfio.strict"];
+    assert_eq!(run(&strict).0, Some(3));
+}
