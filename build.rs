@@ -25,6 +25,21 @@ fn main() {
     // kmod-sys asks for libkmod itself; this one is what libkmod asks for, and has to follow it.
     println!("cargo:rustc-link-lib=static:-bundle=kmod");
     println!("cargo:rustc-link-lib=static:-bundle=lzma");
+    if is_small_build() {
+        let script = "/.cargo/no-unwind-tables.ld";
+        println!("cargo:rerun-if-changed={}{script}", env!("CARGO_MANIFEST_DIR"));
+        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all,--no-eh-frame-hdr");
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}{script}", env!("CARGO_MANIFEST_DIR"));
+    }
+}
+
+/// The release build of a target for which Rust brings LLVM's linker; others may not know the
+/// options.
+fn is_small_build() -> bool {
+    let is = |name, value: &str| env::var(name).is_ok_and(|found| found == value);
+    is("PROFILE", "release")
+        && is("CARGO_CFG_TARGET_ARCH", "x86_64")
+        && is("CARGO_CFG_TARGET_ENV", "gnu")
 }
 
 fn has_archive(folder: &Path) -> Option<PathBuf> {

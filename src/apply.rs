@@ -6,38 +6,32 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::console::Framebuffer;
 use crate::kernel::{Kernel, Write};
 use crate::pci::Address;
-use crate::plan::{IOMMU_TYPE1, Plan, Step};
-use crate::sysfs::Sysfs;
+use crate::plan::{Driver, IOMMU_TYPE1, OtherDisplay, Plan, RESERVED, Step, Why};
+use crate::sysfs::{Sysfs, VFIO_PCI};
 
-/// Why a device was not bound, and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What happened, with the errno where there was one.
-    pub reason: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-/// What became of a device that was to be taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What became of a device that was to be taken or reserved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fate {
     /// The driver that has it now.
     pub driver: Option<String>,
-    /// Whether its `driver_override` was written.
-    pub overridden: bool,
-    /// Why that is not the vfio driver.
-    pub failure: Option<Failure>,
+    /// What its `driver_override` is; `None` where it could not be written.
+    pub driver_override: Option<String>,
+    /// Why the vfio driver has not got it; `None` where it has.
+    pub failure: Option<Why>,
+    /// Whether it is bound, but not by the driver that it was to get.
+    pub fallback: Option<String>,
+    /// Whether a VM could use its group now; see [`Kernel::group_viable`].
+    pub viable: Option<bool>,
 }
 
 /// What became of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Of each device that was to be taken.
+    /// Of each device that was to be taken or reserved.
     pub fates: BTreeMap<Address, Fate>,
-    /// What the kernel says of their groups; see [`Kernel::group_viable`].
-    pub viable: BTreeMap<u32, Option<bool>>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
 }
@@ -46,32 +40,43 @@ pub struct Applied {
 /// kernel announces it before `pci_bus_add_device()` lets them.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// How long a display's driver may take to make its framebuffer.
+const FRAMEBUFFER: Duration = Duration::from_secs(2);
+
+/// The console driver over all framebuffers (`drivers/video/fbdev/core/fbcon.c`).
+const FBCON: &str = "frame buffer device";
+
 /// Performs the plan.
 pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
-    let (failures, applied) = (BTreeMap::new(), Applied::default());
-    let mut run = Run { plan, sysfs, kernel, wanted: BTreeMap::new(), failures, applied };
-    for (address, _, driver) in plan.taken() {
-        run.wanted.insert(address, driver);
-    }
+    let mut run = Run { plan, sysfs, kernel, fates: BTreeMap::new(), warnings: Vec::new() };
     for batch in plan.steps.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
         run.perform(batch);
     }
     run.read_back();
-    run.applied
+    run.look_after_the_console();
+    Applied { fates: run.fates, warnings: run.warnings }
 }
 
 struct Run<'a, K> {
     plan: &'a Plan,
     sysfs: &'a Sysfs,
     kernel: &'a mut K,
-    wanted: BTreeMap<Address, &'a str>,
-    /// The devices given up, and whether their override was written.
-    failures: BTreeMap<Address, (Failure, bool)>,
-    applied: Applied,
+    fates: BTreeMap<Address, Fate>,
+    warnings: Vec<String>,
 }
+
+const SEE_DMESG: &str = "see the kernel log (dmesg)";
 
 fn words(errno: Errno) -> String {
     format!("{} ({errno:?})", errno.desc())
+}
+
+fn store(attribute: impl Into<String>, value: impl Into<String>) -> Write {
+    Write::Store { attribute: attribute.into(), value: value.into() }
+}
+
+fn override_of(address: Address, driver: &str) -> Write {
+    store(format!("bus/pci/devices/{address}/driver_override"), driver)
 }
 
 impl<K: Kernel> Run<'_, K> {
@@ -80,207 +85,359 @@ impl<K: Kernel> Run<'_, K> {
         let (steps, writes): (Vec<_>, Vec<_>) =
             batch.iter().filter_map(|step| Some((step, self.write(step)?))).unzip();
         for (step, result) in steps.into_iter().zip(self.kernel.perform(&writes)) {
-            if let Err(errno) = result {
-                self.failed(step, errno);
+            match (step, result) {
+                (Step::Override(address, driver), Ok(())) => self.overridden(*address, driver),
+                (step, Err(errno)) => self.failed(step, errno),
+                _ => {}
             }
         }
-        self.load(batch);
+        let mut modules = Vec::new();
+        for step in batch {
+            match step {
+                Step::Load(module) => modules.push(module.as_str()),
+                Step::HandOver { to, from } => self.hand_over(to, from),
+                Step::Rename(address, module) => self.rename(*address, module),
+                _ => {}
+            }
+        }
+        if !modules.is_empty() {
+            self.load_drivers(&modules);
+        }
     }
 
-    /// The write of a step that concerns one device and is still of use.
+    fn overridden(&mut self, address: Address, driver: &str) {
+        self.fates.entry(address).or_default().driver_override = Some(driver.to_owned());
+    }
+
+    /// Gives a device up, for the first reason that comes.
+    fn give_up(&mut self, address: Address, why: Why) {
+        self.fates.entry(address).or_default().failure.get_or_insert(why);
+    }
+
+    fn is_given_up(&self, address: Address) -> bool {
+        self.fates.get(&address).is_some_and(|fate| fate.failure.is_some())
+    }
+
+    /// The write of a step that is no more than one and still of use.
     fn write(&self, step: &Step) -> Option<Write> {
-        let (address, attribute, value) = match step {
-            Step::Override(address, driver) => {
-                (address, format!("bus/pci/devices/{address}/driver_override"), driver.clone())
-            }
+        let (address, write) = match step {
+            Step::Override(address, driver) => (address, override_of(*address, driver)),
             Step::Unbind(address, _) => {
-                (address, format!("bus/pci/devices/{address}/driver/unbind"), address.to_string())
+                let unbind = format!("bus/pci/devices/{address}/driver/unbind");
+                (address, store(unbind, address.to_string()))
             }
             // Loading the driver has bound the devices that no other driver had.
             Step::Probe(address) if self.is_bound(*address) => return None,
-            Step::Probe(address) => (address, "bus/pci/drivers_probe".into(), address.to_string()),
-            Step::Load(_) => return None,
+            Step::Probe(address) => (address, store("bus/pci/drivers_probe", address.to_string())),
+            Step::Announce(address) => {
+                let text = format!(
+                    "{address} is given away with the screen (vfio.console=release): this \
+                     picture stops here, and the boot goes on"
+                );
+                (address, Write::Announce { text })
+            }
+            Step::HandOver { .. } | Step::Load(_) | Step::Rename(..) => return None,
         };
-        (!self.failures.contains_key(address)).then_some(Write::Store { attribute, value })
+        (!self.is_given_up(*address)).then_some(write)
     }
 
     fn failed(&mut self, step: &Step, errno: Errno) {
-        let (Step::Override(address, _) | Step::Unbind(address, _) | Step::Probe(address)) = step
-        else {
-            return;
-        };
-        let (reason, remedy, overridden) = match step {
-            Step::Override(..) if !self.sysfs.has_device(*address) => (
-                "the device went away".to_owned(),
-                "if it comes back later, add vfio.wait=10".to_owned(),
-                false,
-            ),
-            Step::Override(..) => (
-                format!("writing driver_override: {}", words(errno)),
-                "/sys must be writable, and vfio-early run as root".to_owned(),
-                false,
-            ),
-            Step::Unbind(_, driver) if errno == Errno::ETIMEDOUT => (
-                format!("{driver} does not let go of it: the unbind hangs"),
-                format!(
-                    "keep {driver} from loading before vfio-early, or stop what uses the device"
+        let (address, why) = match step {
+            Step::Override(address, _) if !self.sysfs.has_device(*address) => {
+                let remedy = "if it comes back later, add vfio.wait=10";
+                (address, Why::new("the device went away", remedy))
+            }
+            Step::Override(address, _) => (
+                address,
+                Why::new(
+                    format!("writing driver_override: {}", words(errno)),
+                    "/sys must be writable, and vfio-early run as root",
                 ),
-                true,
             ),
-            Step::Probe(_) if errno == Errno::ETIMEDOUT => (
-                "the probe hangs".to_owned(),
-                "see the kernel log (dmesg) for the device".to_owned(),
-                true,
+            Step::Unbind(address, driver) if errno == Errno::ETIMEDOUT => (
+                address,
+                Why::new(
+                    format!("{driver} does not let go of it: the unbind hangs"),
+                    format!("keep {driver} from loading before, or stop what uses the device"),
+                ),
             ),
+            Step::Probe(address) if errno == Errno::ETIMEDOUT => {
+                (address, Why::new("the probe hangs", SEE_DMESG))
+            }
+            Step::Announce(address) => {
+                log::warn!("{address}: no word of it on the screen: {}", words(errno));
+                return;
+            }
             // An unbind fails where the driver had let go by itself; the read-back tells the rest.
             _ => return,
         };
-        self.failures.insert(*address, (Failure { reason, remedy }, overridden));
+        self.give_up(*address, why);
     }
 
-    /// Loads the modules of a batch, each once, and fails the devices whose driver is still
-    /// missing afterwards.
-    fn load(&mut self, batch: &[Step]) {
-        let wanted: Vec<_> = batch
-            .iter()
-            .filter_map(|step| match step {
-                Step::Load(module) => Some((module, self.kernel.modules_for(module))),
-                _ => None,
-            })
-            .collect();
-        if wanted.is_empty() {
-            return;
-        }
-        let mut modules = Vec::new();
-        for module in wanted.iter().filter_map(|(_, needed)| needed.as_ref()).flatten() {
-            if !modules.contains(&module) {
-                modules.push(module);
+    /// Inserts what the modules need and them, each once; the reason for each that is not there
+    /// afterwards.
+    fn load<'m>(&mut self, modules: &[&'m str]) -> Vec<(&'m str, Option<String>)> {
+        let needs: Vec<_> =
+            modules.iter().map(|module| (*module, self.kernel.modules_for(module))).collect();
+        let mut names: Vec<&String> = Vec::new();
+        for name in needs.iter().filter_map(|(_, needed)| needed.as_ref()).flatten() {
+            if !names.contains(&name) {
+                names.push(name);
             }
         }
         let inserts: Vec<_> =
-            modules.iter().map(|module| Write::Insert { module: (*module).clone() }).collect();
+            names.iter().map(|name| Write::Insert { module: (*name).clone() }).collect();
         let results = self.kernel.perform(&inserts);
-        let errno_of = |module| {
-            let (_, result) = modules.iter().zip(&results).find(|(name, _)| **name == module)?;
+        let errno_of = |module: &String| {
+            let (_, result) = names.iter().zip(&results).find(|(name, _)| **name == module)?;
             result.err()
         };
-        for (module, needed) in &wanted {
-            let why = match needed {
-                None => Some(format!("{module} is not in this initrd")),
-                Some(needed) => needed.iter().find_map(|needed| {
-                    let errno = errno_of(needed)?;
-                    Some(format!("loading {needed}: {}", words(errno)))
-                }),
-            };
-            if module.as_str() == IOMMU_TYPE1 {
-                self.applied.warnings.extend(why.map(|why| {
+        let why = |(module, needed): &(&str, Option<Vec<String>>)| match needed {
+            None => Some(format!("{module} is not in this initrd")),
+            Some(needed) => needed.iter().find_map(|name| {
+                let blacklisted = match errno_of(name)? {
+                    Errno::EPERM => ", as module_blacklist= or lockdown does",
+                    _ => "",
+                };
+                Some(format!("loading {name}: {}{blacklisted}", words(errno_of(name)?)))
+            }),
+        };
+        needs.iter().map(|need| (need.0, why(need))).collect()
+    }
+
+    /// Loads the modules for the devices, and fails those whose driver is still missing.
+    fn load_drivers(&mut self, modules: &[&str]) {
+        for (module, why) in self.load(modules) {
+            if module == IOMMU_TYPE1 {
+                self.warnings.extend(why.map(|why| {
                     format!(
-                        "{why}: no VM can use the devices until it is loaded; add \
-                         {IOMMU_TYPE1} to the initrd"
+                        "{why}: no VM can use the devices until it is loaded; add {IOMMU_TYPE1} \
+                         to the initrd"
                     )
                 }));
-            } else {
-                self.driver_missing(module, why);
+            } else if !self.sysfs.has_driver(module) {
+                let reason = why.unwrap_or_else(|| {
+                    format!("{module} is loaded, but there is no PCI driver of that name")
+                });
+                let remedy = format!("add {module} and {IOMMU_TYPE1}");
+                let named = Driver::Named(module.to_owned());
+                for (address, _, _) in self.plan.taken().filter(|(_, _, driver)| **driver == named)
+                {
+                    self.give_up(address, Why::new(&reason, &remedy));
+                }
             }
         }
     }
 
-    fn driver_missing(&mut self, driver: &str, why: Option<String>) {
-        if self.sysfs.has_driver(driver) {
+    /// Writes the name of a variant's driver, which only the loaded module tells; where that did
+    /// not load, plain vfio-pci has to do.
+    fn rename(&mut self, address: Address, module: &str) {
+        if self.is_given_up(address) {
             return;
         }
-        let failure = Failure {
-            reason: why.unwrap_or_else(|| {
-                format!("{driver} is loaded, but there is no PCI driver of that name")
-            }),
-            remedy: format!("add {driver} and {IOMMU_TYPE1}"),
-        };
-        for (address, _) in self.wanted.iter().filter(|(_, wanted)| **wanted == driver) {
-            self.failures.entry(*address).or_insert_with(|| (failure.clone(), true));
+        let driver = self.sysfs.pci_driver_of(module);
+        if driver.is_none() {
+            log::warn!("{address}: the variant driver {module} did not load; trying {VFIO_PCI}");
+        }
+        let driver = driver.unwrap_or_else(|| VFIO_PCI.to_owned());
+        if driver == VFIO_PCI {
+            self.load(&[VFIO_PCI]);
+        }
+        match self.kernel.perform(&[override_of(address, &driver)])[..] {
+            [Err(errno)] => self.failed(&Step::Override(address, driver), errno),
+            _ => self.overridden(address, &driver),
+        }
+    }
+
+    /// Gives the consoles to the first display that gets a framebuffer. Loading its driver is not
+    /// enough: when the framebuffer that they are mapped to goes, the kernel does not look for
+    /// another (`fbcon_fb_unregistered()`).
+    fn hand_over(&mut self, to: &[OtherDisplay], from: &[Address]) {
+        for OtherDisplay { address, modules } in to {
+            let Some(framebuffer) = self.framebuffer_of(*address, modules) else { continue };
+            let map = Write::MapConsoles { framebuffer: framebuffer.number };
+            let number = framebuffer.number;
+            if let [Err(errno)] = self.kernel.perform(&[map])[..] {
+                log::warn!("{address}: the consoles do not go to fb{number}: {}", words(errno));
+                continue;
+            }
+            log::info!("the console goes on at {address} (fb{number})");
+            return;
+        }
+        let overrides: Vec<_> =
+            from.iter().map(|address| override_of(*address, RESERVED)).collect();
+        for (address, result) in from.iter().zip(self.kernel.perform(&overrides)) {
+            if result.is_ok() {
+                self.overridden(*address, RESERVED);
+            }
+            let why = Why::new(
+                "binding it now would take the console, and no other display got a framebuffer",
+                "vfio-early bind, run when the other display's driver has come up, finishes it",
+            );
+            self.give_up(*address, why);
+        }
+    }
+
+    /// Loads a display's driver and waits, not for long, for its framebuffer.
+    fn framebuffer_of(&mut self, address: Address, modules: &[String]) -> Option<Framebuffer> {
+        let find = |sysfs: &Sysfs| sysfs.screen()?.framebuffer_of(address);
+        if let Some(framebuffer) = find(self.sysfs) {
+            return Some(framebuffer);
+        }
+        if let Err(why) = self.kernel.listen() {
+            log::warn!("uevents cannot be heard: {why}");
+        }
+        let modules: Vec<_> = modules.iter().map(String::as_str).collect();
+        for (_, why) in self.load(&modules) {
+            if let Some(why) = why {
+                log::warn!("{address}: {why}");
+            }
+        }
+        let end = Instant::now() + FRAMEBUFFER;
+        loop {
+            let found = find(self.sysfs);
+            let left = end.saturating_duration_since(Instant::now());
+            if found.is_some() || left.is_zero() || !self.kernel.wait_for_uevent(left) {
+                return found.or_else(|| find(self.sysfs));
+            }
         }
     }
 
     fn is_bound(&self, address: Address) -> bool {
-        self.sysfs.driver(address).ok().flatten().as_deref() == self.wanted.get(&address).copied()
+        let driver = self.sysfs.driver(address).ok().flatten();
+        let wanted = self.fates.get(&address).and_then(|fate| fate.driver_override.as_ref());
+        driver.is_some() && driver.as_ref() == wanted
     }
 
     fn read_back(&mut self) {
-        for (address, device, wanted) in self.plan.taken() {
-            let fate = match self.failures.remove(&address) {
-                Some((failure, overridden)) => Fate {
-                    driver: self.sysfs.driver(address).ok().flatten(),
-                    overridden,
-                    failure: Some(failure),
-                },
-                None => self.verify(address, wanted),
-            };
-            if let (Some(group), None) = (device.group, &fate.failure) {
-                let kernel = &mut *self.kernel;
-                self.applied.viable.entry(group).or_insert_with(|| kernel.group_viable(group));
+        for (address, device, driver) in self.plan.taken() {
+            let wanted = self.fates.entry(address).or_default().driver_override.clone();
+            if let Some(wanted) = wanted
+                && !self.is_given_up(address)
+            {
+                self.verify(address, &wanted, driver);
             }
-            self.applied.fates.insert(address, fate);
+            if let (Some(group), false) = (device.group, self.is_given_up(address)) {
+                let viable = self.kernel.group_viable(group);
+                self.fates.entry(address).or_default().viable = viable;
+            }
+        }
+        for (address, fate) in &mut self.fates {
+            fate.driver = self.sysfs.driver(*address).ok().flatten();
         }
     }
 
-    /// The kernel's answer; where it is no, `bind` tells why.
-    fn verify(&mut self, address: Address, wanted: &str) -> Fate {
-        let fate = |driver, failure| Fate { driver, overridden: true, failure };
+    /// Takes the kernel's answer; where it is no, `bind` tells why, and a variant gives way to
+    /// vfio-pci.
+    fn verify(&mut self, address: Address, wanted: &str, driver: &Driver) {
+        let mut answer = self.settle(address, wanted);
+        if let Driver::OfModule(module) = driver {
+            if let (Err(why), true) = (&answer, wanted != VFIO_PCI) {
+                log::warn!("{address}: {}; trying {VFIO_PCI}", why.reason);
+                self.load(&[VFIO_PCI]);
+                let probe = store("bus/pci/drivers_probe", address.to_string());
+                self.kernel.perform(&[override_of(address, VFIO_PCI), probe]);
+                self.overridden(address, VFIO_PCI);
+                answer = self.settle(address, VFIO_PCI);
+            }
+            let fate = self.fates.entry(address).or_default();
+            if fate.driver_override.as_deref() == Some(VFIO_PCI) {
+                fate.fallback = Some(format!("the variant driver {module} did not take it"));
+            }
+        }
+        if let Err(why) = answer {
+            self.give_up(address, why);
+        }
+    }
+
+    /// `Ok` once the driver has it; else why it has not.
+    fn settle(&mut self, address: Address, wanted: &str) -> Result<(), Why> {
         let end = Instant::now() + SETTLE;
         loop {
-            let driver = match self.sysfs.driver(address) {
-                Ok(driver) => driver,
-                Err(error) => {
-                    let remedy = "see the kernel log (dmesg)".to_owned();
-                    return fate(None, Some(Failure { reason: error.to_string(), remedy }));
-                }
-            };
+            let driver = self.sysfs.driver(address);
+            let driver = driver.map_err(|why| Why::new(why.to_string(), SEE_DMESG))?;
             if driver.as_deref() == Some(wanted) {
-                return fate(driver, None);
+                return Ok(());
             }
             let left = end.saturating_duration_since(Instant::now());
             if self.plan.late && !left.is_zero() && self.kernel.wait_for_uevent(left) {
                 continue;
             }
-            let bind = Write::Store {
-                attribute: format!("bus/pci/drivers/{wanted}/bind"),
-                value: address.to_string(),
-            };
+            let bind = store(format!("bus/pci/drivers/{wanted}/bind"), address.to_string());
             let answer = self.kernel.perform(&[bind]).pop().unwrap_or(Ok(()));
             let driver = self.sysfs.driver(address).ok().flatten();
             if driver.as_deref() == Some(wanted) {
-                return fate(driver, None);
+                return Ok(());
             }
-            let failure = not_bound(wanted, driver.as_deref(), answer.err());
-            return fate(driver, Some(failure));
+            let gone = !self.sysfs.has_device(address);
+            return Err(not_bound(wanted, driver.as_deref(), answer.err(), gone));
         }
+    }
+
+    /// Brings the console back where the binding took it all the same, and frees the given
+    /// device's memory where the firmware's framebuffer keeps it.
+    fn look_after_the_console(&mut self) {
+        let hands_over = |step: &Step| matches!(step, Step::HandOver { .. } | Step::Announce(_));
+        if !self.plan.steps.iter().any(hands_over) {
+            return;
+        }
+        if let Some(device) = self.kept_memory() {
+            let unbind = format!("bus/platform/devices/{device}/driver/unbind");
+            self.kernel.perform(&[store(unbind, device)]);
+            if let Some(device) = self.kept_memory() {
+                self.warnings.push(format!(
+                    "{device} keeps memory of a device that was given away: the start of a VM \
+                     will fail (\"BAR 0: can't reserve\"); add video=efifb:off, or \
+                     initcall_blacklist=simpledrm_platform_driver_init"
+                ));
+            }
+        }
+        let released = self.plan.steps.iter().any(|step| matches!(step, Step::Announce(_)));
+        if released || self.sysfs.vt_console(FBCON) != Some(false) {
+            return;
+        }
+        if let Some(folder) = self.sysfs.vt_console_folder(FBCON) {
+            self.kernel.perform(&[store(format!("{folder}/bind"), "1")]);
+        }
+        if self.sysfs.vt_console(FBCON) == Some(false) {
+            self.warnings.push(
+                "the console is lost: a graphics driver of the host brings it back".to_owned(),
+            );
+        }
+    }
+
+    /// The firmware's framebuffer, where it is in the memory of a device that is bound.
+    fn kept_memory(&self) -> Option<String> {
+        let firmware = self.sysfs.screen()?.firmware?;
+        let fate = self.fates.get(&firmware.owner?)?;
+        if fate.failure.is_none() && fate.driver.is_some() { firmware.device } else { None }
     }
 }
 
 /// Sources: `vfio_pci_core_register_device()`, `vfio_pci_core_init_dev()` and the denylist in
 /// `drivers/vfio/pci/`.
-fn not_bound(wanted: &str, driver: Option<&str>, errno: Option<Errno>) -> Failure {
-    let (reason, remedy) = match (driver, errno) {
-        (Some(driver), _) => {
-            (format!("{driver} has it"), format!("keep {driver} from loading before vfio-early"))
-        }
-        (None, Some(Errno::EINVAL)) => (
+fn not_bound(wanted: &str, driver: Option<&str>, errno: Option<Errno>, gone: bool) -> Why {
+    match (driver, errno) {
+        _ if gone => Why::new("the device went away", "if it comes back later, add vfio.wait=10"),
+        (Some(driver), _) => Why::new(
+            format!("{driver} has it"),
+            format!("keep {driver} from loading before vfio-early"),
+        ),
+        (None, Some(Errno::EINVAL)) => Why::new(
             format!("{wanted} refuses it: {}", words(Errno::EINVAL)),
             "a device on the denylist (QAT, DSA, IAX), or without cache coherency; see the \
-             kernel log (dmesg)"
-                .to_owned(),
+             kernel log (dmesg)",
         ),
-        (None, Some(Errno::EBUSY)) => (
+        (None, Some(Errno::EBUSY)) => Why::new(
             format!("{wanted} refuses it: {}", words(Errno::EBUSY)),
-            "an SR-IOV device with virtual functions on: write 0 to its sriov_numvfs".to_owned(),
+            "an SR-IOV device with virtual functions on: write 0 to its sriov_numvfs",
         ),
-        (None, Some(errno)) => (
-            format!("{wanted} does not bind to it: {}", words(errno)),
-            "see the kernel log (dmesg)".to_owned(),
-        ),
-        (None, None) => (
+        (None, Some(errno)) => {
+            Why::new(format!("{wanted} does not bind to it: {}", words(errno)), SEE_DMESG)
+        }
+        (None, None) => Why::new(
             format!("{wanted} does not bind to it, and the kernel does not say why"),
-            "see the kernel log (dmesg)".to_owned(),
+            SEE_DMESG,
         ),
-    };
-    Failure { reason, remedy }
+    }
 }

@@ -4,13 +4,14 @@
 //! in a copy of `/sys` makes no `driver` link. The tests put a small driver core behind it.
 
 use std::io;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use crate::modules::Modules;
 use crate::syscall::{self, Uevents};
+use crate::variant::Variants;
 
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,16 @@ pub enum Write {
         /// The module's name.
         module: String,
     },
+    /// Maps all virtual consoles to a framebuffer (`FBIOPUT_CON2FBMAP`).
+    MapConsoles {
+        /// As in `/dev/fb0`.
+        framebuffer: u8,
+    },
+    /// Writes one line on the screen.
+    Announce {
+        /// The line.
+        text: String,
+    },
 }
 
 impl Write {
@@ -35,7 +46,9 @@ impl Write {
     #[must_use]
     pub fn deadline(&self) -> Duration {
         match self {
-            Write::Store { .. } => Duration::from_secs(5),
+            Write::Store { .. } | Write::MapConsoles { .. } | Write::Announce { .. } => {
+                Duration::from_secs(5)
+            }
             Write::Insert { .. } => Duration::from_secs(10),
         }
     }
@@ -50,6 +63,13 @@ pub trait Kernel {
     /// The module and all that it needs, dependencies first; only those that are not built in.
     /// `None` where the initrd does not have it.
     fn modules_for(&mut self, module: &str) -> Option<Vec<String>>;
+
+    /// The modules that drive a device, by its modalias (`pci:v…`), less blacklisted ones; none
+    /// where the initrd has none.
+    fn modules_for_alias(&mut self, modalias: &str) -> Vec<String>;
+
+    /// The variants of vfio-pci that the initrd has.
+    fn variants(&mut self) -> Variants;
 
     /// Whether a VM could use the group now, by the kernel's own account
     /// (`VFIO_GROUP_GET_STATUS`); `None` where `/dev/vfio/N` is not there or is in use.
@@ -66,55 +86,81 @@ pub trait Kernel {
     fn wait_for_uevent(&mut self, at_most: Duration) -> bool;
 }
 
+/// No `bind` takes longer than this, the wait for absent devices aside: writes that are left over
+/// then fail with `ETIMEDOUT`.
+pub const LONGEST_BIND: Duration = Duration::from_mins(1);
+
 /// The running kernel.
 #[derive(Debug)]
 pub struct Live {
-    sys: PathBuf,
+    root: PathBuf,
     modules: Option<Modules>,
     uevents: Option<Uevents>,
+    /// When the first write was.
+    start: Option<Instant>,
 }
 
 impl Live {
-    /// The kernel behind `/sys`.
+    /// The kernel behind `/sys`; with another root than `/`, for reading its modules only.
     #[must_use]
-    pub fn new() -> Self {
-        Live { sys: PathBuf::from("/sys"), modules: None, uevents: None }
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Live { root: root.into(), modules: None, uevents: None, start: None }
     }
 
     fn write(&self, write: &Write) -> Result<(), Errno> {
         match write {
             Write::Store { attribute, value } => {
-                syscall::store(&self.sys.join(attribute), value.as_bytes())
+                syscall::store(&self.root.join("sys").join(attribute), value.as_bytes())
             }
             Write::Insert { module } => match &self.modules {
                 Some(modules) => modules.insert(module),
                 None => Err(Errno::ENOENT),
             },
+            Write::MapConsoles { framebuffer } => syscall::map_consoles(*framebuffer),
+            Write::Announce { text } => {
+                // The terminal in front; a serial /dev/console does not stop.
+                syscall::store(
+                    Path::new("/dev/tty0"),
+                    format!("\r\nvfio-early: {text}\r\n").as_bytes(),
+                )
+            }
         }
     }
-}
 
-impl Default for Live {
-    fn default() -> Self {
-        Self::new()
+    fn modules(&mut self) -> Option<&Modules> {
+        if self.modules.is_none() {
+            self.modules = Modules::open(&self.root);
+        }
+        self.modules.as_ref()
     }
 }
 
 impl Kernel for Live {
     fn perform(&mut self, writes: &[Write]) -> Vec<Result<(), Errno>> {
+        let start = *self.start.get_or_insert_with(Instant::now);
         let mut results = Vec::with_capacity(writes.len());
         while let Some(rest) = writes.get(results.len()..).filter(|rest| !rest.is_empty()) {
-            let deadlines = rest.iter().map(Write::deadline);
+            let left = LONGEST_BIND.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                results.resize(writes.len(), Err(Errno::ETIMEDOUT));
+                break;
+            }
+            let deadlines = rest.iter().map(|write| write.deadline().min(left));
             syscall::supervise(deadlines, |index| self.write(&rest[index]), &mut results);
         }
         results
     }
 
     fn modules_for(&mut self, module: &str) -> Option<Vec<String>> {
-        if self.modules.is_none() {
-            self.modules = Modules::open();
-        }
-        self.modules.as_ref()?.with_dependencies(module)
+        self.modules()?.with_dependencies(module)
+    }
+
+    fn modules_for_alias(&mut self, modalias: &str) -> Vec<String> {
+        self.modules().map(|modules| modules.for_alias(modalias)).unwrap_or_default()
+    }
+
+    fn variants(&mut self) -> Variants {
+        self.modules().map(Modules::variants).unwrap_or_default()
     }
 
     fn group_viable(&mut self, group: u32) -> Option<bool> {
@@ -122,7 +168,9 @@ impl Kernel for Live {
     }
 
     fn listen(&mut self) -> io::Result<()> {
-        self.uevents = Some(Uevents::open()?);
+        if self.uevents.is_none() {
+            self.uevents = Some(Uevents::open()?);
+        }
         Ok(())
     }
 

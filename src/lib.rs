@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod cmdline;
+pub mod console;
 pub mod kernel;
 pub mod kmsg;
 pub mod modules;
@@ -16,6 +17,7 @@ pub mod report;
 pub mod report_file;
 mod syscall;
 pub mod sysfs;
+pub mod variant;
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -34,7 +36,7 @@ pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Re
     let start = Instant::now();
     let (machine, late) = machine(&request, sysfs, kernel)?;
     let plan = plan::plan(&request, &machine, late);
-    log::debug!("the plan:\n{plan}");
+    plan.to_string().lines().for_each(|line| log::debug!("plan: {line}"));
     let applied = apply::apply(&plan, sysfs, kernel);
     let mut report = report::report(request, &machine, &plan, &applied);
     report.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -45,8 +47,10 @@ pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Re
 ///
 /// # Errors
 /// When the PCI bus cannot be read.
-pub fn dry_run(request: &Request, sysfs: &Sysfs) -> io::Result<Plan> {
-    Ok(plan::plan(request, &sysfs.machine(request)?, false))
+pub fn dry_run(request: &Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<Plan> {
+    let mut machine = sysfs.machine(request)?;
+    complete(&mut machine, request, sysfs, kernel);
+    Ok(plan::plan(request, &machine, false))
 }
 
 /// Reads the machine, again and again while devices are missing and the wait is not over; and
@@ -56,11 +60,15 @@ fn machine(
     sysfs: &Sysfs,
     kernel: &mut impl Kernel,
 ) -> io::Result<(Machine, bool)> {
-    let end = Instant::now() + Duration::from_secs(request.wait.into());
-    if request.wait > 0 {
-        // Before the first read, so that nothing comes unheard in between.
-        kernel.listen()?;
+    let mut wait = Duration::from_secs(request.wait.into());
+    // Before the first read, so that nothing comes unheard in between.
+    if !wait.is_zero()
+        && let Err(why) = kernel.listen()
+    {
+        log::warn!("not waiting for devices: uevents cannot be heard: {why}");
+        wait = Duration::ZERO;
     }
+    let end = Instant::now() + wait;
     let mut machine = sysfs.machine(request)?;
     let mut late = false;
     while plan::misses_a_device(request, &machine) {
@@ -77,5 +85,33 @@ fn machine(
         late = true;
         machine = sysfs.machine(request)?;
     }
+    complete(&mut machine, request, sysfs, kernel);
     Ok((machine, late))
+}
+
+/// Adds what is only asked of the devices that the request means, and of the modules.
+fn complete(machine: &mut Machine, request: &Request, sysfs: &Sysfs, kernel: &mut impl Kernel) {
+    let requested = plan::requested(request, machine);
+    let mut variants = None;
+    for address in &requested {
+        let Some(device) = machine.devices.get_mut(address) else { continue };
+        match device.driver.as_deref() {
+            Some(driver) if plan::is_vfio_driver(driver) => continue,
+            Some(_) => device.usage = sysfs.usage(*address),
+            None => {}
+        }
+        if request.driver.is_none() {
+            let variants = variants.get_or_insert_with(|| kernel.variants());
+            device.variant = variants.module_for(device.id, device.class).map(str::to_owned);
+        }
+    }
+    if machine.screen.is_none() {
+        return;
+    }
+    for (address, device) in &mut machine.devices {
+        if device.class.is_display() && device.driver.is_none() && !requested.contains(address) {
+            let modalias = variant::modalias(device.id, device.class);
+            device.modules = kernel.modules_for_alias(&format!("pci:{modalias}"));
+        }
+    }
 }

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use lexopt::prelude::*;
 use vfio_early::cmdline::{self, Request};
 use vfio_early::kernel::Live;
-use vfio_early::plan::Decision;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::Sysfs;
 use vfio_early::{kmsg, report_file};
@@ -86,7 +85,7 @@ fn main() -> ExitCode {
     let request = cmdline::parse(&text);
     kmsg::start(request.debug);
     if arguments.dry_run {
-        dry_run(&request, &sysfs)
+        dry_run(&request, &sysfs, &mut Live::new(&arguments.root))
     } else if request.asks_for_devices() {
         bind(request, &sysfs, &text)
     } else {
@@ -101,7 +100,7 @@ fn main() -> ExitCode {
 
 fn bind(request: Request, sysfs: &Sysfs, text: &[u8]) -> u8 {
     let strict = request.strict;
-    let report = match vfio_early::bind(request, sysfs, &mut Live::new()) {
+    let report = match vfio_early::bind(request, sysfs, &mut Live::new("/")) {
         Ok(report) => report,
         Err(why) => {
             log::error!("no device is bound: {why}; mount /sys before vfio-early");
@@ -119,7 +118,7 @@ fn bind(request: Request, sysfs: &Sysfs, text: &[u8]) -> u8 {
     report.exit_status
 }
 
-fn dry_run(request: &Request, sysfs: &Sysfs) -> u8 {
+fn dry_run(request: &Request, sysfs: &Sysfs, kernel: &mut Live) -> u8 {
     request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     for rejected in &request.rejected {
         log::error!("{:?}: {}", rejected.text, rejected.reason);
@@ -128,12 +127,12 @@ fn dry_run(request: &Request, sysfs: &Sysfs) -> u8 {
         println!("vfio.off: nothing is done");
         return exit_status(false, false);
     }
-    match vfio_early::dry_run(request, sysfs) {
+    match vfio_early::dry_run(request, sysfs, kernel) {
         Ok(plan) => {
             print!("{plan}");
-            let taken = |decision: &Decision| matches!(decision, Decision::Take { .. });
-            let unmet = !plan.targets.iter().all(|target| taken(&target.decision));
-            exit_status(unmet || !request.rejected.is_empty(), request.strict)
+            let taken = plan.taken().count() == plan.targets.len();
+            let met = taken && plan.absent.is_empty() && request.rejected.is_empty();
+            exit_status(!met, request.strict)
         }
         Err(why) => {
             log::error!("{why}; is sysfs mounted there?");

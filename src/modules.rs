@@ -1,38 +1,46 @@
 //! Kernel modules through libkmod.
 
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kmod::{Context, Module};
 use nix::errno::Errno;
 
 use crate::cmdline;
+use crate::sysfs::Sysfs;
+use crate::variant::Variants;
 
 /// Where NixOS has the modules of the running system; its initrd and all others have them in
 /// `/lib/modules`, where libkmod looks by itself.
-const NIXOS: &str = "/run/booted-system/kernel-modules/lib/modules";
+const NIXOS: &str = "run/booted-system/kernel-modules/lib/modules";
 
-/// The modules of the running kernel.
+/// Where modprobe reads its configuration (`DEFAULT_CONFIG_PATHS` in libkmod).
+const CONFIGURATION: [&str; 4] =
+    ["etc/modprobe.d", "run/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d"];
+
+/// The modules of one kernel.
 #[derive(Debug)]
-pub struct Modules(Context);
+pub struct Modules {
+    context: Context,
+    root: PathBuf,
+}
 
 impl Modules {
-    /// Reads modprobe.d and opens the module indexes; `None` (and a line in the log) where
-    /// libkmod cannot.
+    /// Reads modprobe.d and opens the module indexes of the kernel that `root` is of; `None` (and
+    /// a line in the log) where libkmod cannot.
     #[must_use]
-    pub fn open() -> Option<Self> {
-        let release = nix::sys::utsname::uname().ok()?.release().to_owned();
-        let nixos = Path::new(NIXOS).join(&release);
-        let context = if !Path::new("/lib/modules").join(&release).exists() && nixos.exists() {
-            Context::new_with_dirname(&nixos)
-        } else {
-            Context::new()
-        };
-        context.inspect_err(|why| log::error!("libkmod: {why}")).ok().map(Modules)
+    pub fn open(root: &Path) -> Option<Self> {
+        let release = Sysfs::new(root).kernel_release()?;
+        let folders = ["lib/modules", NIXOS].map(|folder| root.join(folder).join(&release));
+        let folder = folders.iter().find(|folder| folder.exists()).unwrap_or(&folders[0]);
+        let context = Context::new_with_dirname(folder);
+        let context = context.inspect_err(|why| log::error!("libkmod: {why}")).ok()?;
+        Some(Modules { context, root: root.to_owned() })
     }
 
     fn lookup(&self, name: &str) -> Option<Module> {
-        self.0.module_new_from_lookup(name).ok()?.next()
+        self.context.module_new_from_lookup(name).ok()?.next()
     }
 
     /// The module and all that it needs, dependencies first, without what is built in; `None`
@@ -45,6 +53,45 @@ impl Modules {
         // What is built in has no file, and what is loaded has a folder.
         modules.retain(|module| module.path().is_some() && !is_loaded(module));
         Some(modules.iter().map(|module| module.name().to_string_lossy().into_owned()).collect())
+    }
+
+    /// The modules for a device's modalias, less those that the administrator has blacklisted.
+    #[must_use]
+    pub fn for_alias(&self, modalias: &str) -> Vec<String> {
+        let Ok(modules) = self.context.module_new_from_lookup(modalias) else { return Vec::new() };
+        let names = modules.map(|module| module.name().to_string_lossy().into_owned());
+        let blacklist = self.blacklist();
+        names.filter(|name| !blacklist.contains(name)).collect()
+    }
+
+    /// Names of modules that must not be loaded for an alias: `blacklist` in modprobe.d,
+    /// `modprobe.blacklist=` and `module_blacklist=` on the command line. The crate over libkmod
+    /// does not hand libkmod's own list through.
+    fn blacklist(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for folder in CONFIGURATION {
+            for file in fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten() {
+                let text = fs::read_to_string(file.path()).unwrap_or_default();
+                let lines = text.lines().filter_map(|line| line.trim().strip_prefix("blacklist "));
+                names.extend(lines.map(|name| name.trim().replace('-', "_")));
+            }
+        }
+        let text = Sysfs::new(&self.root).cmdline().unwrap_or_default();
+        for (name, value) in cmdline::parameters(&text) {
+            if let (b"modprobe.blacklist" | b"module_blacklist", Some(list)) = (name, value) {
+                let list = String::from_utf8_lossy(list).replace('-', "_");
+                names.extend(list.split(',').map(str::to_owned));
+            }
+        }
+        names
+    }
+
+    /// The variants of vfio-pci. Source: `modules.alias`, since libkmod does not tell which alias
+    /// fitted.
+    #[must_use]
+    pub fn variants(&self) -> Variants {
+        let path = Path::new(&self.context.dirname()).join("modules.alias");
+        Variants::read(&fs::read_to_string(path).unwrap_or_default())
     }
 
     /// Inserts one module with its options from modprobe.d and the command line.

@@ -62,6 +62,12 @@ impl Class {
         self.0 >> 16 == 0x01
     }
 
+    /// Graphics devices, base class 03.
+    #[must_use]
+    pub fn is_display(self) -> bool {
+        self.0 >> 16 == 0x03
+    }
+
     /// Network controllers, base class 02.
     #[must_use]
     pub fn is_network(self) -> bool {
@@ -229,8 +235,8 @@ impl FromStr for Id {
             subvendor: hex16(subvendor, "subsystem vendor")?,
             subdevice: hex16(subdevice, "subsystem device id")?,
         };
-        if id.vendor == 0 {
-            return Err("an id without a vendor would take devices of every maker".to_owned());
+        if id == (Id { vendor: 0, device: 0, subvendor: 0, subdevice: 0 }) {
+            return Err("an id of zeros alone would take every device".to_owned());
         }
         Ok(id)
     }
@@ -349,6 +355,7 @@ mod tests {
             ),
             ("pci:10de:1c03", None, Choice::Id(gtx)),
             ("pci:10DE:0", None, Choice::Id(id(0x10de, 0, 0, 0))),
+            ("pci:0:10:1af4:1100", None, Choice::Id(id(0, 0x10, 0x1af4, 0x1100))),
             ("pci:10de:1c03:1462:3282", None, Choice::Id(id(0x10de, 0x1c03, 0x1462, 0x3282))),
             ("group:01:00.0", None, Choice::Group(place(0, 1, &[(0, Some(0))]))),
             ("10de:1c03@01:00.0", Some(gtx), Choice::Place(place(0, 1, &[(0, Some(0))]))),
@@ -389,7 +396,7 @@ mod tests {
             ("10de:1c03", "an id needs a pci: in front, pci:10de:1c03"),
             ("pci:10de", "an id is vendor:device"),
             ("pci:10de:1c03:1462", "an id is vendor:device"),
-            ("pci:0:0", "without a vendor"),
+            ("pci:0:0", "would take every device"),
             ("pci:10de:1c030", "the device id 1c030 is over ffff"),
             ("pci:10de:1c03@01:00.0", "an id is vendor:device"),
             ("@01:00.0", "an id is vendor:device"),

@@ -1,54 +1,114 @@
 //! [`Request`] and [`Machine`] to [`Plan`]: which device is to end where, and the steps.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
-use crate::cmdline::Request;
+use crate::cmdline::{Console, Request};
 use crate::pci::{Address, Choice, Hop, Id, Item, Place};
 use crate::sysfs::{Device, Iommu, Machine, VFIO_PCI};
+
+/// The driver that a device is to get.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Driver {
+    /// The driver of that name, which is its module's name, too.
+    Named(String),
+    /// The driver of that module: a variant of vfio-pci, whose name is known once it is loaded.
+    OfModule(String),
+}
+
+impl Driver {
+    /// What goes into `driver_override` before any module is loaded.
+    #[must_use]
+    pub fn first_override(&self) -> &str {
+        match self {
+            Driver::Named(name) => name,
+            Driver::OfModule(_) => RESERVED,
+        }
+    }
+
+    fn module(&self) -> &str {
+        let (Driver::Named(module) | Driver::OfModule(module)) = self;
+        module
+    }
+}
 
 /// What is to become of one requested device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Give it to the vfio driver.
-    Take {
-        /// The driver's name.
-        driver: String,
-    },
+    Take(Driver),
+    /// Keep it from every driver until a later `bind`.
+    Reserve(Why),
     /// Leave it to the host.
-    Refuse {
-        /// Why.
-        reason: String,
-        /// What to do about it.
-        remedy: String,
-    },
-    /// There is no such device.
-    Absent {
-        /// What to do about it.
-        remedy: String,
-    },
+    Refuse(Why),
 }
 
-/// One requested device, or an item for which there is none.
+/// Why a device is not bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// What is the matter, with the errno where there was one.
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Why {
+    /// From two texts.
+    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Why {
+        Why { reason: reason.into(), remedy: remedy.into() }
+    }
+}
+
+/// One requested device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The first item that asks for it, as written.
+    /// The first item that asks for it, as written; where another one has it refused, that one.
     pub item: String,
-    /// Where it is; `None` where it is absent.
-    pub device: Option<(Address, Device)>,
+    /// As it was before.
+    pub device: Device,
     /// What is to become of it.
     pub decision: Decision,
     /// Hints for a device that is taken.
     pub warnings: Vec<String>,
 }
 
-/// One write, or the loading of one module with all that it needs.
+/// An item for which there is no device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// As written.
+    pub item: String,
+    /// That, and what to do about it.
+    pub why: Why,
+}
+
+/// A graphics device that stays with the host, and the modules that drive it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherDisplay {
+    /// Where it is.
+    pub address: Address,
+    /// To be loaded; empty where a driver has it already.
+    pub modules: Vec<String>,
+}
+
+/// One write, or a few that belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Write the driver's name to `driver_override`: no other driver gets the device.
     Override(Address, String),
+    /// Move the consoles to the first of these displays that gets a framebuffer.
+    HandOver {
+        /// In the order in which they are tried.
+        to: Vec<OtherDisplay>,
+        /// The devices that are reserved where none does.
+        from: Vec<Address>,
+    },
+    /// Tell on the screen that it stops here.
+    Announce(Address),
     /// Load the module (or the driver's module) of that name.
     Load(String),
+    /// Write the name of the module's driver, known by now, to `driver_override`.
+    Rename(Address, String),
     /// Take the device from the host driver that has it.
     Unbind(Address, String),
     /// Let the kernel bind the device by its override.
@@ -58,10 +118,12 @@ pub enum Step {
 /// What `bind` is going to do, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The devices, in the order of the items that ask for them.
-    pub targets: Vec<Target>,
-    /// The steps. Overrides come first, before any module is loaded. The hand-over of the
-    /// console belongs between them and the vfio modules.
+    /// The requested devices.
+    pub targets: BTreeMap<Address, Target>,
+    /// The items that ask for others.
+    pub absent: Vec<Absent>,
+    /// The steps. Overrides come first, before any module is loaded; the console is safe before
+    /// a vfio module is loaded, since that binds.
     pub steps: Vec<Step>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
@@ -73,13 +135,16 @@ pub struct Plan {
 /// requests later.
 pub const IOMMU_TYPE1: &str = "vfio_iommu_type1";
 
+/// In `driver_override`, keeps a device from every driver: none has this name.
+pub const RESERVED: &str = "vfio-early-reserved";
+
 /// Makes the plan; `late` as in [`Plan::late`].
 #[must_use]
 pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
-    let driver = request.driver.as_deref().unwrap_or(VFIO_PCI);
-    let targets = targets(request, machine, driver);
-    let (steps, warnings) = (steps(&targets, machine, driver), Vec::new());
-    let mut plan = Plan { targets, steps, warnings, late };
+    let (mut targets, absent) = targets(request, machine);
+    let console = keep_the_console(request, machine, &mut targets);
+    let (steps, warnings) = (steps(&targets, console, machine), Vec::new());
+    let mut plan = Plan { targets, absent, steps, warnings, late };
     if machine.interrupt_remapping == Some(false) && plan.taken().next().is_some() {
         plan.warnings.push(
             "the kernel does not remap interrupts: the start of a VM will fail with EPERM; turn \
@@ -93,14 +158,25 @@ pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
 
 impl Plan {
     /// The devices that are to get a vfio driver.
-    pub fn taken(&self) -> impl Iterator<Item = (Address, &Device, &str)> {
-        self.targets.iter().filter_map(|target| match (&target.device, &target.decision) {
-            (Some((address, device)), Decision::Take { driver }) => {
-                Some((*address, device, driver.as_str()))
-            }
-            _ => None,
-        })
+    pub fn taken(&self) -> impl Iterator<Item = (Address, &Device, &Driver)> {
+        taken(&self.targets)
     }
+}
+
+type Targets = BTreeMap<Address, Target>;
+
+fn taken(targets: &Targets) -> impl Iterator<Item = (Address, &Device, &Driver)> {
+    targets.iter().filter_map(|(address, target)| match &target.decision {
+        Decision::Take(driver) => Some((*address, &target.device, driver)),
+        _ => None,
+    })
+}
+
+/// The devices that the request means, whatever becomes of them; one that several items mean,
+/// several times.
+#[must_use]
+pub fn requested(request: &Request, machine: &Machine) -> Vec<Address> {
+    request.items.iter().flat_map(|item| resolve(item, machine)).collect()
 }
 
 /// Whether some item asks for a device that is not there (yet).
@@ -122,7 +198,7 @@ fn resolve(item: &Item, machine: &Machine) -> Vec<Address> {
                 .filter_map(group_of)
                 .flat_map(|number| machine.group(number))
                 .filter(|(_, device)| !device.class.is_pci_bridge())
-                .map(|(address, _)| *address)
+                .map(|(address, _)| address)
                 .collect();
             // Without a group, or with bridges alone in it, there is the named device to refuse.
             if endpoints.is_empty() { named } else { endpoints }
@@ -165,44 +241,46 @@ fn is_at(address: Address, hop: Hop) -> bool {
     address.device == hop.device && hop.function.is_none_or(|function| address.function == function)
 }
 
-fn targets(request: &Request, machine: &Machine, driver: &str) -> Vec<Target> {
-    let mut targets = Vec::new();
-    let mut index_of = BTreeMap::new();
+fn targets(request: &Request, machine: &Machine) -> (Targets, Vec<Absent>) {
+    let mut targets = Targets::new();
+    let mut absent = Vec::new();
     for item in &request.items {
         let found = resolve(item, machine);
         if found.is_empty() {
-            let decision = Decision::Absent { remedy: absent_remedy(item, request, machine) };
-            let warnings = Vec::new();
-            targets.push(Target { item: item.text.clone(), device: None, decision, warnings });
+            let why = Why::new("no such device", absent_remedy(item, request, machine));
+            absent.push(Absent { item: item.text.clone(), why });
         }
         let mismatch = guard_mismatch(item, machine);
         for address in found {
             let device = &machine.devices[&address];
             let decision = match &mismatch {
                 Some(refusal) => refusal.clone(),
-                None => decide(device, machine, driver),
+                None => decide(device, request, machine),
             };
-            let refused = matches!(decision, Decision::Refuse { .. });
+            let refused = matches!(decision, Decision::Refuse(_));
             let target = Target {
                 item: item.text.clone(),
-                device: Some((address, device.clone())),
+                device: device.clone(),
                 warnings: if refused { Vec::new() } else { hints(address, device, item) },
                 decision,
             };
-            match index_of.get(&address) {
-                None => {
-                    index_of.insert(address, targets.len());
-                    targets.push(target);
+            match targets.entry(address) {
+                Entry::Vacant(entry) => {
+                    entry.insert(target);
                 }
                 // The device is listed twice: in doubt it stays with the host, and a guard in
                 // either item is a guard.
-                Some(&at) if refused => targets[at] = target,
-                Some(&at) if item.guard.is_some() => targets[at].warnings = target.warnings,
-                Some(_) => {}
+                Entry::Occupied(mut entry) if refused => {
+                    entry.insert(target);
+                }
+                Entry::Occupied(mut entry) if item.guard.is_some() => {
+                    entry.get_mut().warnings = target.warnings;
+                }
+                Entry::Occupied(_) => {}
             }
         }
     }
-    targets
+    (targets, absent)
 }
 
 fn absent_remedy(item: &Item, request: &Request, machine: &Machine) -> String {
@@ -231,45 +309,145 @@ fn guard_mismatch(item: &Item, machine: &Machine) -> Option<Decision> {
     let (Choice::Place(place) | Choice::Group(place)) = &item.choice else { return None };
     let address = *resolve_place(place, machine).first()?;
     let found = machine.devices[&address].id;
-    (!guard.matches(&found)).then(|| Decision::Refuse {
-        reason: format!("the guard wants {guard}, but {address} is {found}"),
-        remedy: format!("{}; correct the item", where_now(guard, machine)),
+    (!guard.matches(&found)).then(|| {
+        Decision::Refuse(Why::new(
+            format!("the guard wants {guard}, but {address} is {found}"),
+            format!("{}; correct the item", where_now(guard, machine)),
+        ))
     })
 }
 
-fn decide(device: &Device, machine: &Machine, driver: &str) -> Decision {
+fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
     if device.class.is_pci_bridge() {
-        return Decision::Refuse {
-            reason: format!("class {} is a PCI bridge, which vfio-pci does not take", device.class),
-            remedy: "list the devices behind it instead".to_owned(),
-        };
+        return Decision::Refuse(Why::new(
+            format!("class {} is a PCI bridge, which vfio-pci does not take", device.class),
+            "list the devices behind it instead",
+        ));
     }
     if device.group.is_none() {
-        return no_group(machine.iommu);
+        return Decision::Refuse(no_group(machine.iommu));
     }
-    Decision::Take { driver: driver.to_owned() }
+    if let Some(usage) = &device.usage {
+        return Decision::Refuse(Why::new(
+            format!("the host uses it: {usage}"),
+            "stop that first, or boot with the device listed, so that it never comes into use",
+        ));
+    }
+    Decision::Take(match (&request.driver, &device.driver, &device.variant) {
+        (Some(name), _, _) => Driver::Named(name.clone()),
+        // Whichever it is, it was chosen before, and a VM may be using it.
+        (None, Some(name), _) if is_vfio_driver(name) => Driver::Named(name.clone()),
+        (None, _, Some(module)) => Driver::OfModule(module.clone()),
+        (None, _, None) => Driver::Named(VFIO_PCI.to_owned()),
+    })
 }
 
-fn no_group(iommu: Iommu) -> Decision {
-    let (reason, remedy) = match iommu {
-        Iommu::Works => (
+/// vfio-pci or a variant of it; they all have it in their names.
+#[must_use]
+pub fn is_vfio_driver(name: &str) -> bool {
+    name.contains("vfio")
+}
+
+fn no_group(iommu: Iommu) -> Why {
+    match iommu {
+        Iommu::Works => Why::new(
             "the IOMMU works, but the kernel left this device out of it",
             "for an Intel graphics device add intel_iommu=on to the kernel command line",
         ),
-        Iommu::NoTable => (
+        Iommu::NoTable => Why::new(
             "no IOMMU: ACPI has neither a DMAR (Intel) nor an IVRS (AMD) table",
             "turn on VT-d (Intel), or AMD-Vi, also called IOMMU or SVM (AMD), in the firmware",
         ),
-        Iommu::IntelOff => (
+        Iommu::IntelOff => Why::new(
             "no IOMMU group: the machine has an Intel IOMMU (VT-d), but the kernel has it off",
             "add intel_iommu=on to the kernel command line and remove iommu=off",
         ),
-        Iommu::AmdOff => (
+        Iommu::AmdOff => Why::new(
             "no IOMMU group: the machine has an AMD IOMMU (AMD-Vi), but the kernel has it off",
             "remove amd_iommu=off and iommu=off from the kernel command line",
         ),
+    }
+}
+
+/// Reserves or refuses what would take the host's console, unless another display can have it;
+/// the step that saves or gives up the console, where one is due.
+fn keep_the_console(request: &Request, machine: &Machine, targets: &mut Targets) -> Option<Step> {
+    let screen = machine.screen.as_ref()?;
+    let owner = screen.firmware.as_ref().and_then(|firmware| firmware.owner);
+    // What is refused stays with the host and can have the console of the next one: first those
+    // that the console is on now.
+    let has_it = |a: &Address| owner == Some(*a) || screen.framebuffer_of(*a).is_some();
+    let (mut endangering, others): (Vec<_>, Vec<_>) = taken(targets)
+        .filter(|(_, device, _)| !device.driver.as_deref().is_some_and(is_vfio_driver))
+        .filter(|(address, device, _)| {
+            let display = device.display.unwrap_or_default();
+            screen.is_endangered_by(*address, device.class, display)
+        })
+        .map(|(address, _, _)| address)
+        .partition(has_it);
+    endangering.extend(others);
+    if request.console == Console::Release {
+        return endangering.first().map(|address| Step::Announce(*address));
+    }
+    let mut from = Vec::new();
+    let mut to = Vec::new();
+    for address in endangering {
+        let others = other_displays(machine, targets, owner);
+        let can_have_it: Vec<_> = others.iter().filter_map(other_display).collect();
+        let decision = if !can_have_it.is_empty() {
+            from.push(address);
+            to = can_have_it;
+            continue;
+        } else if let Some((other, device)) = others.first() {
+            Decision::Reserve(Why::new(
+                format!(
+                    "binding it now would take the console, and the driver of the other display, \
+                     {other} {}, is not in this initrd",
+                    device.id
+                ),
+                "vfio-early bind, run when that driver has come up, finishes it; or add that \
+                 driver to the initrd",
+            ))
+        } else {
+            Decision::Refuse(Why::new(
+                "the host's console is on it, and no other display stays with the host",
+                "take it off the list, or add vfio.console=release to give it away",
+            ))
+        };
+        targets.entry(address).and_modify(|target| target.decision = decision);
+    }
+    (!from.is_empty()).then_some(Step::HandOver { to, from })
+}
+
+/// The displays that stay with the host, the one that has the console now first. A 3D controller
+/// (class 0302) has no outputs.
+fn other_displays<'m>(
+    machine: &'m Machine,
+    targets: &Targets,
+    owner: Option<Address>,
+) -> Vec<(Address, &'m Device)> {
+    let is_taken = |address: &Address| {
+        targets.get(address).is_some_and(|target| matches!(target.decision, Decision::Take(_)))
     };
-    Decision::Refuse { reason: reason.to_owned(), remedy: remedy.to_owned() }
+    let (mut first, others): (Vec<_>, Vec<_>) = machine
+        .devices
+        .iter()
+        .filter(|(_, device)| device.class.is_display() && device.class.0 >> 8 != 0x0302)
+        .filter(|(_, device)| !device.driver.as_deref().is_some_and(is_vfio_driver))
+        .filter(|(address, _)| !is_taken(address))
+        .map(|(address, device)| (*address, device))
+        .partition(|(address, device)| match owner {
+            Some(owner) => owner == *address,
+            None => device.display.is_some_and(|display| display.boot_vga),
+        });
+    first.extend(others);
+    first
+}
+
+/// As one that can have the console now: its driver is there, or can be loaded.
+fn other_display((address, device): &(Address, &Device)) -> Option<OtherDisplay> {
+    let driven = device.driver.is_some() || !device.modules.is_empty();
+    driven.then(|| OtherDisplay { address: *address, modules: device.modules.clone() })
 }
 
 /// An address can name another device after cards were moved; for these that costs a disk or
@@ -290,60 +468,95 @@ fn hints(address: Address, device: &Device, item: &Item) -> Vec<String> {
     )]
 }
 
-fn steps(targets: &[Target], machine: &Machine, driver: &str) -> Vec<Step> {
-    let taken: Vec<_> = targets
-        .iter()
-        .filter(|target| matches!(target.decision, Decision::Take { .. }))
-        .filter_map(|target| target.device.as_ref())
-        .collect();
+fn steps(targets: &Targets, console: Option<Step>, machine: &Machine) -> Vec<Step> {
     let mut steps = Vec::new();
-    if taken.is_empty() {
-        return steps;
+    for (address, target) in targets {
+        let name = match &target.decision {
+            // Also for a device that is bound already: it may have come there by its id alone.
+            Decision::Take(driver) => driver.first_override(),
+            Decision::Reserve(_) => RESERVED,
+            Decision::Refuse(_) => continue,
+        };
+        steps.push(Step::Override(*address, name.to_owned()));
     }
-    let unbound = || taken.iter().filter(|(_, device)| device.driver.as_deref() != Some(driver));
-    // Also for a device that is bound already: it may have come there by its id alone.
-    steps.extend(taken.iter().map(|(address, _)| Step::Override(*address, driver.to_owned())));
-    if !machine.iommu_type1 {
-        steps.push(Step::Load(IOMMU_TYPE1.to_owned()));
+    steps.extend(console);
+    let mut modules = Vec::new();
+    if !machine.iommu_type1 && taken(targets).next().is_some() {
+        modules.push(IOMMU_TYPE1);
     }
-    if !machine.drivers.iter().any(|there| there == driver) {
-        steps.push(Step::Load(driver.to_owned()));
+    for (_, _, driver) in taken(targets) {
+        let is_there = machine.drivers.iter().any(|there| there == driver.module());
+        if !is_there && !modules.contains(&driver.module()) {
+            modules.push(driver.module());
+        }
     }
+    steps.extend(modules.into_iter().map(|module| Step::Load(module.to_owned())));
+    for (address, _, driver) in taken(targets) {
+        if let Driver::OfModule(module) = driver {
+            steps.push(Step::Rename(address, module.clone()));
+        }
+    }
+    let is_bound = |device: &Device, driver: &Driver| match driver {
+        Driver::Named(name) => device.driver.as_ref() == Some(name),
+        Driver::OfModule(_) => false,
+    };
     // After the modules, so that a host without them keeps what it has.
-    steps.extend(
-        unbound()
-            .filter_map(|(address, device)| Some(Step::Unbind(*address, device.driver.clone()?))),
-    );
-    steps.extend(unbound().map(|(address, _)| Step::Probe(*address)));
+    for (address, device, driver) in taken(targets) {
+        if let Some(host) = device.driver.as_ref().filter(|_| !is_bound(device, driver)) {
+            steps.push(Step::Unbind(address, host.clone()));
+        }
+    }
+    for (address, device, driver) in taken(targets) {
+        if !is_bound(device, driver) {
+            steps.push(Step::Probe(address));
+        }
+    }
     steps
 }
 
 /// One line a device that is not taken and one a step: what `--dry-run` prints.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Target { item, device, decision, .. } in &self.targets {
-            let name = match device {
-                Some((address, device)) => format!("{address} {}", device.id),
-                None => item.clone(),
+        for (address, target) in &self.targets {
+            let (word, Why { reason, remedy }) = match &target.decision {
+                Decision::Take(_) => continue,
+                Decision::Reserve(why) => ("reserve", why),
+                Decision::Refuse(why) => ("refuse", why),
             };
-            match decision {
-                Decision::Take { .. } => {}
-                Decision::Refuse { reason, remedy } => {
-                    writeln!(f, "refuse {name}: {reason}; {remedy}")?;
-                }
-                Decision::Absent { remedy } => writeln!(f, "absent {name}: {remedy}")?,
-            }
+            writeln!(f, "{word} {address} {}: {reason}; {remedy}", target.device.id)?;
         }
-        for step in &self.steps {
-            match step {
-                Step::Override(address, driver) => {
-                    writeln!(f, "write {driver} to driver_override of {address}")?;
-                }
-                Step::Load(module) => writeln!(f, "load {module} with its dependencies")?,
-                Step::Unbind(address, driver) => writeln!(f, "unbind {address} from {driver}")?,
-                Step::Probe(address) => writeln!(f, "write {address} to drivers_probe")?,
-            }
+        for Absent { item, why: Why { reason, remedy } } in &self.absent {
+            writeln!(f, "absent {item}: {reason}; {remedy}")?;
         }
+        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Override(address, driver) => {
+                write!(f, "write {driver} to driver_override of {address}")
+            }
+            Step::HandOver { to, .. } => {
+                write!(f, "move the console to")?;
+                for (index, OtherDisplay { address, modules }) in to.iter().enumerate() {
+                    let or = if index == 0 { "" } else { ", or else" };
+                    write!(f, "{or} {address}")?;
+                    if !modules.is_empty() {
+                        write!(f, " (load {})", modules.join(", "))?;
+                    }
+                }
+                Ok(())
+            }
+            Step::Announce(address) => write!(f, "tell on the screen that {address} goes"),
+            Step::Load(module) => write!(f, "load {module} with its dependencies"),
+            Step::Rename(address, module) => {
+                write!(f, "write the name of {module}'s driver to driver_override of {address}")
+            }
+            Step::Unbind(address, driver) => write!(f, "unbind {address} from {driver}"),
+            Step::Probe(address) => write!(f, "write {address} to drivers_probe"),
+        }
     }
 }

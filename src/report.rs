@@ -1,14 +1,12 @@
 //! What happened, once: log lines, JSON and exit status all come from the [`Report`].
 
-use std::collections::BTreeMap;
-
 use log::Level;
 use serde::Serialize;
 
-use crate::apply::Applied;
+use crate::apply::{Applied, Fate};
 use crate::cmdline::Request;
 use crate::pci::{Address, Class, Id};
-use crate::plan::{Decision, Plan, Target};
+use crate::plan::{Absent, Decision, Plan, RESERVED, Target, is_vfio_driver};
 use crate::sysfs::{Device, Machine};
 
 /// Where a requested device ended.
@@ -94,7 +92,7 @@ pub struct Report {
     pub kernel: Option<String>,
     /// What was asked for.
     pub request: Request,
-    /// In the order of the items.
+    /// In the order of their addresses, then the items that ask for none.
     pub devices: Vec<DeviceReport>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
@@ -110,13 +108,28 @@ const LINES_FOR_ALL: usize = 32;
 /// Makes the report; `exit_status`, `elapsed_us`, `command_line` and `kernel` are the caller's.
 #[must_use]
 pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applied) -> Report {
-    let ours = |address: &Address| applied.fates.get(address).is_some_and(|fate| fate.overridden);
-    let mut groups = BTreeMap::new();
-    for number in plan.targets.iter().filter_map(|target| target.device.as_ref()?.1.group) {
-        groups.entry(number).or_insert_with(|| group(number, machine, applied, ours));
+    let ours = |address: &Address| {
+        applied.fates.get(address).is_some_and(|fate| fate.driver_override.is_some())
+    };
+    let group = |device: &Device| {
+        let number = device.group?;
+        let member = |(address, device): (Address, &Device)| Member {
+            address,
+            id: device.id,
+            class: device.class,
+            driver: match applied.fates.get(&address) {
+                Some(fate) => fate.driver.clone(),
+                None => device.driver.clone(),
+            },
+            requested: ours(&address),
+        };
+        Some(Group { number, viable: None, members: machine.group(number).map(member).collect() })
+    };
+    let mut devices = Vec::new();
+    for (address, target) in &plan.targets {
+        devices.push(device(*address, target, group(&target.device), applied.fates.get(address)));
     }
-    let devices: Vec<_> =
-        plan.targets.iter().map(|target| device(target, &groups, applied)).collect();
+    devices.extend(plan.absent.iter().map(absent));
     let unmet = !request.rejected.is_empty()
         || devices.iter().any(|device| device.outcome != Outcome::Bound);
     let warnings =
@@ -144,32 +157,9 @@ pub fn exit_status(unmet: bool, strict: bool) -> u8 {
     }
 }
 
-fn group(
-    number: u32,
-    machine: &Machine,
-    applied: &Applied,
-    ours: impl Fn(&Address) -> bool,
-) -> Group {
-    let member = |(address, device): (&Address, &Device)| Member {
-        address: *address,
-        id: device.id,
-        class: device.class,
-        driver: match applied.fates.get(address) {
-            Some(fate) => fate.driver.clone(),
-            None => device.driver.clone(),
-        },
-        requested: ours(address),
-    };
-    Group {
-        number,
-        viable: applied.viable.get(&number).copied().flatten(),
-        members: machine.group(number).map(member).collect(),
-    }
-}
-
-fn device(target: &Target, groups: &BTreeMap<u32, Group>, applied: &Applied) -> DeviceReport {
-    let mut report = DeviceReport {
-        item: target.item.clone(),
+fn absent(Absent { item, why }: &Absent) -> DeviceReport {
+    DeviceReport {
+        item: item.clone(),
         address: None,
         id: None,
         class: None,
@@ -178,41 +168,55 @@ fn device(target: &Target, groups: &BTreeMap<u32, Group>, applied: &Applied) -> 
         driver_override: None,
         group: None,
         outcome: Outcome::Absent,
+        reason: Some(why.reason.clone()),
+        remedy: Some(why.remedy.clone()),
+        warnings: Vec::new(),
+    }
+}
+
+fn device(
+    address: Address,
+    target: &Target,
+    group: Option<Group>,
+    fate: Option<&Fate>,
+) -> DeviceReport {
+    let device = &target.device;
+    let mut report = DeviceReport {
+        item: target.item.clone(),
+        address: Some(address),
+        id: Some(device.id),
+        class: Some(device.class),
+        driver_before: device.driver.clone(),
+        driver: device.driver.clone(),
+        driver_override: None,
+        group,
+        outcome: Outcome::Bound,
         reason: None,
         remedy: None,
         warnings: target.warnings.clone(),
     };
-    if let Some((address, device)) = &target.device {
-        report.address = Some(*address);
-        report.id = Some(device.id);
-        report.class = Some(device.class);
-        report.driver_before.clone_from(&device.driver);
-        report.driver.clone_from(&device.driver);
-        report.group = device.group.and_then(|number| groups.get(&number).cloned());
+    if let Some(fate) = fate {
+        report.driver.clone_from(&fate.driver);
+        report.driver_override.clone_from(&fate.driver_override);
+        if let Some(group) = &mut report.group {
+            group.viable = fate.viable;
+        }
     }
-    match (&target.decision, report.address.and_then(|address| applied.fates.get(&address))) {
-        (Decision::Absent { remedy }, _) => {
-            report.reason = Some("no such device".to_owned());
-            report.remedy = Some(remedy.clone());
+    let is_reserved = report.driver_override.as_deref() == Some(RESERVED);
+    let (outcome, why) = match (&target.decision, fate.and_then(|fate| fate.failure.as_ref())) {
+        (Decision::Take(_), None) => (Outcome::Bound, None),
+        (Decision::Refuse(why), _) => (Outcome::Refused, Some(why)),
+        (Decision::Reserve(why), None) | (_, Some(why)) if is_reserved => {
+            (Outcome::Reserved, Some(why))
         }
-        (Decision::Refuse { reason, remedy }, _) => {
-            report.outcome = Outcome::Refused;
-            report.reason = Some(reason.clone());
-            report.remedy = Some(remedy.clone());
-        }
-        (Decision::Take { driver }, fate) => {
-            report.outcome = Outcome::Failed;
-            if let Some(fate) = fate {
-                report.driver.clone_from(&fate.driver);
-                report.driver_override = fate.overridden.then(|| driver.clone());
-                report.reason = fate.failure.as_ref().map(|failure| failure.reason.clone());
-                report.remedy = fate.failure.as_ref().map(|failure| failure.remedy.clone());
-                if fate.failure.is_none() {
-                    report.outcome = Outcome::Bound;
-                    report.warnings.extend(report.group.as_ref().and_then(strangers));
-                }
-            }
-        }
+        (Decision::Reserve(why), None) | (_, Some(why)) => (Outcome::Failed, Some(why)),
+    };
+    report.outcome = outcome;
+    report.reason = why.map(|why| why.reason.clone());
+    report.remedy = why.map(|why| why.remedy.clone());
+    if outcome == Outcome::Bound {
+        report.warnings.extend(report.group.as_ref().and_then(strangers));
+        report.warnings.extend(fate.and_then(|fate| fate.fallback.clone()));
     }
     report
 }
@@ -222,7 +226,7 @@ fn device(target: &Target, groups: &BTreeMap<u32, Group>, applied: &Applied) -> 
 /// (`vfio_dev_viable()`), and host and ISA bridges do only where a driver has them already.
 fn strangers(group: &Group) -> Option<String> {
     let harmless =
-        |driver: &str| driver.contains("vfio") || matches!(driver, "pci-stub" | "pcieport");
+        |driver: &str| is_vfio_driver(driver) || matches!(driver, "pci-stub" | "pcieport");
     let strangers: Vec<_> = group
         .members
         .iter()

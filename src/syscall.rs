@@ -108,6 +108,18 @@ mod ioctl {
 
     // VFIO_GROUP_GET_STATUS is _IO(';', 100 + 3): it has no size although it has an argument.
     nix::ioctl_read_bad!(group_get_status, nix::request_code_none!(b';', 103), GroupStatus);
+
+    /// `struct fb_con2fbmap` in `include/uapi/linux/fb.h`.
+    #[repr(C)]
+    pub struct ConsoleToFramebuffer {
+        pub console: u32,
+        pub framebuffer: u32,
+    }
+    /// `MAX_NR_CONSOLES` in `include/uapi/linux/vt.h`.
+    pub const LAST_CONSOLE: u32 = 63;
+
+    // FBIOPUT_CON2FBMAP is older than the encoding of direction and size.
+    nix::ioctl_write_ptr_bad!(put_console_map, 0x4610, ConsoleToFramebuffer);
 }
 
 /// `VFIO_GROUP_GET_STATUS` on `/dev/vfio/N`; `None` where it cannot be opened.
@@ -119,6 +131,18 @@ pub fn group_viable(group: u32) -> Option<bool> {
     // SAFETY: the descriptor is open, and the structure is the one that this request fills.
     unsafe { ioctl::group_get_status(file.as_raw_fd(), &raw mut status) }.ok()?;
     Some(status.flags & ioctl::VIABLE != 0)
+}
+
+/// `FBIOPUT_CON2FBMAP` for every virtual console; any framebuffer takes the request.
+pub fn map_consoles(framebuffer: u8) -> Result<(), Errno> {
+    let path = format!("/dev/fb{framebuffer}");
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| errno(&e))?;
+    for console in 1..=ioctl::LAST_CONSOLE {
+        let map = ioctl::ConsoleToFramebuffer { console, framebuffer: framebuffer.into() };
+        // SAFETY: the descriptor is open, and the structure is the one that this request reads.
+        unsafe { ioctl::put_console_map(file.as_raw_fd(), &raw const map) }?;
+    }
+    Ok(())
 }
 
 /// The kernel's uevents, as udevd hears them.

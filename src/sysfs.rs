@@ -1,11 +1,15 @@
 //! Every read: `/sys` and `/proc` to [`Machine`], from a root path.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod screen;
+mod usage;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use crate::cmdline::Request;
+use crate::console::{Display, Screen};
 use crate::pci::{Address, Choice, Class, Id, Item};
 
 /// One PCI function as it is now.
@@ -22,6 +26,15 @@ pub struct Device {
     /// The bridge right above it, `None` on a root bus. Source: the folder it is in below
     /// `/sys/devices`.
     pub parent: Option<Address>,
+    /// Of a graphics device.
+    pub display: Option<Display>,
+    /// What the host uses it for, in words; asked only of a requested device on a host driver.
+    pub usage: Option<String>,
+    /// The module of its variant of vfio-pci; asked only of a requested device.
+    pub variant: Option<String>,
+    /// The host's modules for it that the initrd has; asked only of a graphics device that is
+    /// not requested.
+    pub modules: Vec<String>,
 }
 
 /// Why a device has no IOMMU group.
@@ -43,7 +56,9 @@ pub enum Iommu {
 pub struct Machine {
     /// The devices that the request can mean, and the other members of their groups.
     pub devices: BTreeMap<Address, Device>,
-    /// Names of the drivers on the PCI bus, as far as the request can need them.
+    /// The members of each IOMMU group in address order.
+    pub groups: BTreeMap<u32, Vec<Address>>,
+    /// Names of drivers on the PCI bus: those of the devices, and the one to be given.
     pub drivers: Vec<String>,
     /// Whether the module `vfio_iommu_type1` is there already.
     pub iommu_type1: bool,
@@ -51,12 +66,16 @@ pub struct Machine {
     pub iommu: Iommu,
     /// Whether the kernel remaps interrupts; `None` where it cannot be told.
     pub interrupt_remapping: Option<bool>,
+    /// The host's screen; read only where the request can mean a graphics device, and `None`
+    /// where there is none.
+    pub screen: Option<Screen>,
 }
 
 impl Machine {
     /// The members of an IOMMU group in address order.
-    pub fn group(&self, number: u32) -> impl Iterator<Item = (&Address, &Device)> {
-        self.devices.iter().filter(move |(_, device)| device.group == Some(number))
+    pub fn group(&self, number: u32) -> impl Iterator<Item = (Address, &Device)> {
+        let members = self.groups.get(&number).map(Vec::as_slice).unwrap_or_default();
+        members.iter().map(|address| (*address, &self.devices[address]))
     }
 }
 
@@ -143,6 +162,15 @@ impl Sysfs {
         self.pci().join("drivers").join(driver).exists()
     }
 
+    /// The name of the PCI driver that a loaded module has, the first where it has several.
+    /// Source: `/sys/module/X/drivers/pci:NAME`.
+    #[must_use]
+    pub fn pci_driver_of(&self, module: &str) -> Option<String> {
+        let folder = self.root.join("sys/module").join(module.replace('-', "_")).join("drivers");
+        let mut names = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name());
+        names.find_map(|name| Some(name.to_str()?.strip_prefix("pci:")?.to_owned()))
+    }
+
     /// What the request needs to know of the machine. Devices that are named by their address
     /// are read alone; ids, paths and guards that do not hold need them all.
     ///
@@ -152,29 +180,50 @@ impl Sysfs {
         // Without this a sysfs that is not mounted looks like a machine without devices.
         at(&self.pci(), fs::metadata(self.pci()))?;
         let mut devices = BTreeMap::new();
-        if request.items.iter().all(|item| self.read_named(item, &mut devices).unwrap_or(false)) {
-            self.read_groups(&mut devices)?;
+        let mut named = true;
+        for item in &request.items {
+            named &= self.read_named(item, &mut devices);
+        }
+        let is_display = |device: &Device| device.class.is_display();
+        // A graphics card may take the console with it, which other cards can take over.
+        if named && !devices.values().any(is_display) {
+            self.read_groups(&mut devices);
         } else {
             self.read_all(&mut devices)?;
         }
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (address, device) in &devices {
+            if let Some(number) = device.group {
+                groups.entry(number).or_default().push(*address);
+            }
+        }
         let no_group = devices.values().any(|device| device.group.is_none());
-        let wanted = request.driver.as_deref().unwrap_or(VFIO_PCI);
+        let mut drivers: Vec<String> = Vec::new();
+        let wanted = Some(request.driver.as_deref().unwrap_or(VFIO_PCI));
+        let wanted = wanted.filter(|driver| self.has_driver(driver));
+        for driver in devices.values().filter_map(|d| d.driver.as_deref()).chain(wanted) {
+            if !drivers.iter().any(|there| there == driver) {
+                drivers.push(driver.to_owned());
+            }
+        }
         Ok(Machine {
             iommu: if no_group { self.iommu() } else { Iommu::Works },
             interrupt_remapping: self.interrupt_remapping(),
-            drivers: self.has_driver(wanted).then(|| wanted.to_owned()).into_iter().collect(),
+            drivers,
             iommu_type1: self.root.join("sys/module/vfio_iommu_type1").exists(),
+            screen: if devices.values().any(is_display) { self.screen() } else { None },
+            groups,
             devices,
         })
     }
 
     /// Reads the devices of one item where it names them by address; false where it does not,
     /// or a guard does not hold and the message will have to say where that id is now.
-    fn read_named(&self, item: &Item, devices: &mut BTreeMap<Address, Device>) -> io::Result<bool> {
+    fn read_named(&self, item: &Item, devices: &mut BTreeMap<Address, Device>) -> bool {
         let (Choice::Place(place) | Choice::Group(place)) = &item.choice else {
-            return Ok(false);
+            return false;
         };
-        let [hop] = place.hops[..] else { return Ok(false) };
+        let [hop] = place.hops[..] else { return false };
         let first = Address {
             domain: place.domain,
             bus: place.bus,
@@ -185,64 +234,67 @@ impl Sysfs {
         let mut guarded = None;
         for function in first.function..=last {
             let address = Address { function, ..first };
-            if let Some(device) = self.device(address)? {
+            if let Some(device) = self.device(address) {
                 guarded = guarded.or(Some(device.id));
                 devices.insert(address, device);
             }
         }
-        Ok(match (item.guard, guarded) {
+        match (item.guard, guarded) {
             (Some(guard), Some(id)) => guard.matches(&id),
             (Some(_), None) => false,
             (None, _) => true,
-        })
+        }
     }
 
     /// Adds the other members of the devices' groups. Source: `iommu_group/devices/`.
-    fn read_groups(&self, devices: &mut BTreeMap<Address, Device>) -> io::Result<()> {
-        let mut seen = BTreeSet::new();
-        let firsts: Vec<_> = devices
-            .iter()
-            .filter(|(_, device)| device.group.is_some_and(|group| seen.insert(group)))
-            .map(|(address, _)| *address)
-            .collect();
-        for first in firsts {
-            let members = self.device_folder(first).join("iommu_group/devices");
-            for address in addresses(&members)? {
+    fn read_groups(&self, devices: &mut BTreeMap<Address, Device>) {
+        let grouped = devices.iter().filter(|(_, device)| device.group.is_some());
+        let named: Vec<_> = grouped.map(|(address, _)| *address).collect();
+        for address in named {
+            let members = self.device_folder(address).join("iommu_group/devices");
+            for address in addresses(&members).unwrap_or_default() {
                 if !devices.contains_key(&address)
-                    && let Some(device) = self.device(address)?
+                    && let Some(device) = self.device(address)
                 {
                     devices.insert(address, device);
                 }
             }
         }
-        Ok(())
     }
 
     fn read_all(&self, devices: &mut BTreeMap<Address, Device>) -> io::Result<()> {
         for address in addresses(&self.pci().join("devices"))? {
-            if let Some(device) = self.device(address)? {
+            if let Some(device) = self.device(address) {
                 devices.insert(address, device);
             }
         }
         Ok(())
     }
 
-    /// One device, or `None` where there is none (or it goes away while it is read).
-    fn device(&self, address: Address) -> io::Result<Option<Device>> {
+    /// One device; `None` where there is none, or it goes away while it is read.
+    fn device(&self, address: Address) -> Option<Device> {
         let folder = self.device_folder(address);
-        let uevent = folder.join("uevent");
-        let Some(text) = at(&uevent, optional(fs::read_to_string(&uevent)))? else {
-            return Ok(None);
+        let text = match fs::read_to_string(folder.join("uevent")) {
+            Ok(text) => text,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => return None,
+            Err(why) => {
+                log::warn!("{address} cannot be read and counts as absent: {why}");
+                return None;
+            }
         };
         let (id, class) = id_and_class(&text);
-        let group = link_name(&folder.join("iommu_group"))?;
-        Ok(Some(Device {
+        let link = |name| link_name(&folder.join(name)).ok().flatten();
+        Some(Device {
             id,
             class,
-            driver: link_name(&folder.join("driver"))?,
-            group: group.and_then(|number| number.parse().ok()),
-            parent: at(&folder, optional(fs::read_link(&folder)))?.and_then(|path| parent(&path)),
-        }))
+            display: class.is_display().then(|| self.display(address)),
+            driver: link("driver"),
+            group: link("iommu_group").and_then(|number| number.parse().ok()),
+            parent: fs::read_link(&folder).ok().and_then(|path| parent(&path)),
+            usage: None,
+            variant: None,
+            modules: Vec::new(),
+        })
     }
 
     /// Source: `/sys/class/iommu` and the ACPI tables' names.

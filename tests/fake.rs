@@ -20,6 +20,7 @@ use vfio_early::cmdline;
 use vfio_early::kernel::{Kernel, Write};
 use vfio_early::report::Report;
 use vfio_early::sysfs::Sysfs;
+use vfio_early::variant::Variants;
 
 use crate::machine::{Function, Line, Machine};
 use modules::{Module, Modules};
@@ -210,6 +211,8 @@ impl Fake {
                 format!("{short} {value}")
             }
             Write::Insert { module } => format!("load {module}"),
+            Write::MapConsoles { framebuffer } => format!("map consoles to fb{framebuffer}"),
+            Write::Announce { text } => format!("announce {text}"),
         };
         self.take_writes().into_iter().map(|(write, _)| line(write)).collect()
     }
@@ -429,6 +432,7 @@ impl Fake {
         match write {
             Write::Store { attribute, value } => self.store(attribute, value),
             Write::Insert { module } => self.insert(module),
+            Write::MapConsoles { .. } | Write::Announce { .. } => Ok(()),
         }
     }
 }
@@ -459,6 +463,14 @@ impl Kernel for Fake {
 
     fn modules_for(&mut self, module: &str) -> Option<Vec<String>> {
         self.modules.with_dependencies(module)
+    }
+
+    fn modules_for_alias(&mut self, _modalias: &str) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn variants(&mut self) -> Variants {
+        Variants::default()
     }
 
     fn group_viable(&mut self, group: u32) -> Option<bool> {

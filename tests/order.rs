@@ -162,10 +162,11 @@ fn devices_that_are_not_asked_for_are_never_written_to() {
 
 #[test]
 fn a_dry_run_names_the_steps_and_writes_nothing() {
-    let fake = with_host_drivers(Line::V6_1);
+    let mut fake = with_host_drivers(Line::V6_1);
     let before = fake.tree.everything();
     let request = cmdline::parse(format!("{ALL},00:1e.0,00:01.0").as_bytes());
-    let plan = vfio_early::dry_run(&request, &fake.sysfs()).expect("the PCI bus can be read");
+    let plan =
+        vfio_early::dry_run(&request, &fake.sysfs(), &mut fake).expect("the PCI bus can be read");
     let text = plan.to_string();
     for line in [
         "absent 00:1e.0: ",

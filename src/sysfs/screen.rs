@@ -1,0 +1,174 @@
+//! What the host's console is on: reads for [`Screen`].
+
+use std::fs;
+use std::path::Path;
+
+use super::{Sysfs, link_name};
+use crate::console::{Display, Firmware, Framebuffer, Screen, Version};
+use crate::pci::Address;
+
+/// `FB_MAX` in `include/uapi/linux/fb.h`.
+const FRAMEBUFFERS: u8 = 32;
+
+/// How the generic drivers name their memory in `/proc/iomem`: efifb, vesafb, simplefb,
+/// simpledrm (whose memory sysfb calls BOOTFB).
+const FIRMWARE_MEMORY: [&str; 4] = ["efifb", "vesafb", "simplefb", "BOOTFB"];
+
+/// `IORESOURCE_ROM_SHADOW` in `include/linux/ioport.h`.
+const ROM_SHADOW: u64 = 1 << 1;
+/// Where the shadow of the boot device's option ROM lies on x86.
+const SHADOW_START: u64 = 0xc_0000;
+
+impl Sysfs {
+    /// The host's screen; `None` where its consoles are all serial or there are none.
+    #[must_use]
+    pub fn screen(&self) -> Option<Screen> {
+        let framebuffers = self.framebuffers();
+        let firmware = self.firmware().or_else(|| {
+            let text_mode = framebuffers.is_empty() && self.vt_console("VGA+") == Some(true);
+            text_mode.then(|| Firmware { device: None, owner: self.boot_vga() })
+        });
+        (firmware.is_some() || !framebuffers.is_empty()).then(|| Screen {
+            kernel: self.kernel_version(),
+            firmware,
+            framebuffers,
+        })
+    }
+
+    fn kernel_version(&self) -> Version {
+        let text = |name| {
+            fs::read_to_string(self.root.join("proc/sys/kernel").join(name)).unwrap_or_default()
+        };
+        Version::read(&text("osrelease"), &text("version"))
+    }
+
+    /// Source: `/sys/class/graphics/fbN/device`. The firmware's is a platform device, which lies
+    /// below the graphics device since Linux 6.9.
+    fn framebuffers(&self) -> Vec<Framebuffer> {
+        let folder = self.root.join("sys/class/graphics");
+        let framebuffers = (0..FRAMEBUFFERS).filter_map(|number| {
+            let device = folder.join(format!("fb{number}/device"));
+            let name = link_name(&device).ok()??;
+            let owner = if is_firmware(&name) { None } else { pci_device_of(&device) };
+            Some(Framebuffer { number, owner })
+        });
+        framebuffers.collect()
+    }
+
+    /// A generic driver's platform device. Its owner's sources: the folder that it lies in (since
+    /// Linux 6.9), or what its memory is nested in in `/proc/iomem`.
+    fn firmware(&self) -> Option<Firmware> {
+        let folder = self.root.join("sys/bus/platform/devices");
+        let device = names(&folder)
+            .into_iter()
+            .find(|name| is_firmware(name) && folder.join(name).join("driver").exists())?;
+        let owner = pci_device_of(&folder.join(&device)).or_else(|| {
+            iomem_owner(&fs::read_to_string(self.root.join("proc/iomem")).unwrap_or_default())
+        });
+        Some(Firmware { device: Some(device), owner })
+    }
+
+    fn boot_vga(&self) -> Option<Address> {
+        let addresses = super::addresses(&self.pci().join("devices")).ok()?;
+        addresses.into_iter().find(|address| self.display(*address).boot_vga)
+    }
+
+    /// Sources: `boot_vga` and line 7 of `resource`, the expansion ROM.
+    pub(super) fn display(&self, address: Address) -> Display {
+        let text =
+            |name| fs::read_to_string(self.device_folder(address).join(name)).unwrap_or_default();
+        let resource = text("resource");
+        let mut rom =
+            resource.lines().nth(6).unwrap_or("").split(' ').map(|number| {
+                u64::from_str_radix(number.trim_start_matches("0x"), 16).unwrap_or(0)
+            });
+        let (start, _end, flags) = (rom.next(), rom.next(), rom.next().unwrap_or(0));
+        Display {
+            boot_vga: text("boot_vga").trim() == "1",
+            rom_shadow: start == Some(SHADOW_START) && flags & ROM_SHADOW != 0,
+        }
+    }
+
+    /// Whether the console driver whose name has this part drives the virtual terminals; `None`
+    /// where there is no such. Source: `/sys/class/vtconsole`.
+    #[must_use]
+    pub fn vt_console(&self, name: &str) -> Option<bool> {
+        let folder = self.vt_console_folder(name)?;
+        let bind = fs::read_to_string(self.root.join("sys").join(folder).join("bind")).ok()?;
+        Some(bind.trim() == "1")
+    }
+
+    /// Its folder below `/sys`.
+    #[must_use]
+    pub fn vt_console_folder(&self, name: &str) -> Option<String> {
+        let folder = self.root.join("sys/class/vtconsole");
+        let has_name = |entry: &String| {
+            fs::read_to_string(folder.join(entry).join("name")).is_ok_and(|n| n.contains(name))
+        };
+        names(&folder).iter().find(|entry| has_name(entry)).map(|e| format!("class/vtconsole/{e}"))
+    }
+}
+
+/// The names of the platform devices that `drivers/firmware/sysfb*.c` makes.
+fn is_firmware(name: &str) -> bool {
+    name.contains("-framebuffer.")
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// The innermost PCI device in the real path of a device.
+fn pci_device_of(device: &Path) -> Option<Address> {
+    let path = fs::canonicalize(device).ok()?;
+    path.iter().rev().find_map(|part| part.to_str()?.parse().ok())
+}
+
+/// The PCI device around the firmware's framebuffer in the text of `/proc/iomem`, which nests by
+/// two spaces a level.
+fn iomem_owner(text: &str) -> Option<Address> {
+    let mut around: Vec<(usize, Option<Address>)> = Vec::new();
+    for line in text.lines() {
+        let depth = line.len() - line.trim_start().len();
+        let name = line.split_once(" : ").map_or("", |(_, name)| name);
+        around.retain(|(outer, _)| *outer < depth);
+        if FIRMWARE_MEMORY.contains(&name) {
+            return around.iter().rev().find_map(|(_, address)| *address);
+        }
+        around.push((depth, name.parse().ok()));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_firmwares_memory_lies_in_its_owners() {
+        let owned = "\
+00001000-0009ffff : System RAM
+80000000-febfffff : PCI Bus 0000:00
+  80000000-80ffffff : 0000:00:01.0
+    80000000-803e7fff : BOOTFB
+  81000000-81ffffff : 0000:00:05.0
+";
+        let behind = "\
+80000000-febfffff : PCI Bus 0000:00
+  c0000000-d1ffffff : PCI Bus 0000:01
+    c0000000-cfffffff : 0000:01:00.0
+      c0000000-c02fffff : efifb
+";
+        let not_in_a_device = "80000000-80ffffff : 0000:00:01.0\n90000000-903e7fff : efifb\n";
+        for (text, expected) in [
+            (owned, Some("0000:00:01.0")),
+            (behind, Some("0000:01:00.0")),
+            (not_in_a_device, None),
+            ("", None),
+            ("efifb", None),
+        ] {
+            assert_eq!(iomem_owner(text).map(|a| a.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+}
