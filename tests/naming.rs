@@ -111,7 +111,7 @@ fn virtual_functions_are_taken_without_their_parent() {
     fake.load("i40e");
     fake.load("iavf");
     let report = fake.bind("vfio.devs=01:02.1,pci:8086:1572:0:0");
-    assert_eq!(outcomes(&report), ["0000:01:02.1 bound", "0000:01:00.0 bound"]);
+    assert_eq!(outcomes(&report), ["0000:01:00.0 bound", "0000:01:02.1 bound"]);
     let report = fake.bind("vfio.devs=pci:8086:154c");
     assert_eq!(outcomes(&report), ["0000:01:02.0 bound", "0000:01:02.1 bound"]);
 }

@@ -76,9 +76,9 @@ fn the_json_has_every_field_of_the_format() {
         "/request/rejected/0/reason",
         "/request/warnings/0",
         "/warnings/0",
-        "/devices/0/warnings/0",
-        "/devices/1/reason",
-        "/devices/1/remedy",
+        "/devices/1/warnings/0",
+        "/devices/0/reason",
+        "/devices/0/remedy",
         "/devices/2/reason",
         "/devices/2/remedy",
     ] {
@@ -100,6 +100,16 @@ fn the_json_has_every_field_of_the_format() {
             "warnings": ["…"],
         },
         "devices": [
+            with(entry("10de:ffff@00:14.0", "refused"), json!({
+                "address": "0000:00:14.0",
+                "id": "8086:a12f",
+                "class": "0c0330",
+                "group": {
+                    "number": 20,
+                    "viable": null,
+                    "members": [member("0000:00:14.0", "8086:a12f", "0c0330")],
+                },
+            })),
             with(entry("01:00.0", "bound"), json!({
                 "address": "0000:01:00.0",
                 "id": "10de:1c03",
@@ -122,16 +132,6 @@ fn the_json_has_every_field_of_the_format() {
                 "remedy": null,
                 "warnings": ["…"],
             })),
-            with(entry("10de:ffff@00:14.0", "refused"), json!({
-                "address": "0000:00:14.0",
-                "id": "8086:a12f",
-                "class": "0c0330",
-                "group": {
-                    "number": 20,
-                    "viable": null,
-                    "members": [member("0000:00:14.0", "8086:a12f", "0c0330")],
-                },
-            })),
             entry("05:00.0", "absent"),
         ],
         "warnings": ["…"],
@@ -149,15 +149,15 @@ fn a_bound_device_has_one_line_with_its_former_driver_and_its_group() {
     assert_eq!(
         lines_of_devices(&mut fake, text),
         [
-            "INFO: 0000:00:19.0 8086:15b8: bound to vfio-pci (was e1000e), group 25",
             "INFO: 0000:00:14.0 8086:a12f: bound to vfio-pci, group 20",
+            "INFO: 0000:00:19.0 8086:15b8: bound to vfio-pci (was e1000e), group 25",
         ]
     );
     assert_eq!(
         lines_of_devices(&mut fake, text),
         [
-            "INFO: 0000:00:19.0 8086:15b8: bound to vfio-pci already, group 25",
             "INFO: 0000:00:14.0 8086:a12f: bound to vfio-pci already, group 20",
+            "INFO: 0000:00:19.0 8086:15b8: bound to vfio-pci already, group 25",
         ]
     );
 }
