@@ -1,10 +1,13 @@
 //! Arguments, logger, exit status.
 
+use std::io::Write;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use vfio_early::cmdline::{self, Request};
+use vfio_early::host::status;
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::Sysfs;
@@ -14,10 +17,14 @@ const HELP: &str = "\
 Gives the PCI devices that vfio.devs= on the kernel command line names to vfio-pci.
 
 usage: vfio-early [bind] [--cmdline TEXT] [--root DIR] [--dry-run]
+       vfio-early status [--json] [--root DIR]
 
+  bind            what runs in the initrd; on a host it finishes what was reserved
+  status          the last report against what holds now
   --cmdline TEXT  read TEXT instead of /proc/cmdline
-  --root DIR      read DIR/proc and DIR/sys; only with --dry-run
+  --root DIR      read DIR/proc and DIR/sys; with bind only as a dry run
   --dry-run       print the plan, write nothing
+  --json          print JSON
   --help          print this
   --version       print the version
 
@@ -27,41 +34,60 @@ exit status: 0 all bound, or nothing asked; 1 something asked for is not bound;
 
 const WRONG_ARGUMENTS: u8 = 2;
 
+#[derive(Clone, Copy, PartialEq)]
+enum Command {
+    Bind,
+    Status,
+}
+
 struct Arguments {
+    command: Command,
     cmdline: Option<Vec<u8>>,
     root: PathBuf,
     dry_run: bool,
+    json: bool,
+}
+
+/// Unlike `print!`, does not panic where nobody listens.
+fn print(text: &str) {
+    // Where it fails there is nobody left to tell.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// `Ok(None)` where the answer has been printed already.
 fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
-    let mut arguments = Arguments { cmdline: None, root: PathBuf::from("/"), dry_run: false };
     let mut command = None;
+    let (mut cmdline, mut root, mut dry_run, mut json) = (None, PathBuf::from("/"), false, false);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("cmdline") => {
-                let text = std::os::unix::ffi::OsStringExt::into_vec(parser.value()?);
-                arguments.cmdline = Some(text);
-            }
-            Long("root") => arguments.root = parser.value()?.into(),
-            Long("dry-run") => arguments.dry_run = true,
+            Long("cmdline") => cmdline = Some(OsStringExt::into_vec(parser.value()?)),
+            Long("root") => root = parser.value()?.into(),
+            Long("dry-run") => dry_run = true,
+            Long("json") => json = true,
             Long("help") | Short('h') => {
-                print!("{HELP}");
+                print(HELP);
                 return Ok(None);
             }
             Long("version") | Short('V') => {
-                println!("vfio-early {}", env!("CARGO_PKG_VERSION"));
+                print(concat!("vfio-early ", env!("CARGO_PKG_VERSION"), "\n"));
                 return Ok(None);
             }
-            Value(word) if word == "bind" && command.is_none() => command = Some(word),
+            Value(word) if word == "bind" && command.is_none() => command = Some(Command::Bind),
+            Value(word) if word == "status" && command.is_none() => command = Some(Command::Status),
             other => return Err(other.unexpected()),
         }
     }
-    if !arguments.dry_run && arguments.root != Path::new("/") {
-        return Err("--root reads another tree and writes nothing: add --dry-run".into());
+    let command = command.unwrap_or(Command::Bind);
+    match command {
+        Command::Bind if json => return Err("--json is for status".into()),
+        Command::Bind if !dry_run && root != Path::new("/") => {
+            return Err("--root reads another tree and writes nothing: add --dry-run".into());
+        }
+        Command::Status if dry_run => return Err("--dry-run is for bind".into()),
+        Command::Bind | Command::Status => {}
     }
-    Ok(Some(arguments))
+    Ok(Some(Arguments { command, cmdline, root, dry_run, json }))
 }
 
 fn main() -> ExitCode {
@@ -84,7 +110,9 @@ fn main() -> ExitCode {
     };
     let request = cmdline::parse(&text);
     kmsg::start(request.debug);
-    if arguments.dry_run {
+    if arguments.command == Command::Status {
+        status(&request, &sysfs, &arguments.root, arguments.json)
+    } else if arguments.dry_run {
         dry_run(&request, &sysfs, &mut Live::new(&arguments.root))
     } else if request.asks_for_devices() {
         bind(request, &sysfs, &text)
@@ -124,12 +152,12 @@ fn dry_run(request: &Request, sysfs: &Sysfs, kernel: &mut Live) -> u8 {
         log::error!("{:?}: {}", rejected.text, rejected.reason);
     }
     if request.off {
-        println!("vfio.off: nothing is done");
+        print("vfio.off: nothing is done\n");
         return exit_status(false, false);
     }
     match vfio_early::dry_run(request, sysfs, kernel) {
         Ok(plan) => {
-            print!("{plan}");
+            print(&plan.to_string());
             let taken = plan.taken().count() == plan.targets.len();
             let met = taken && plan.absent.is_empty() && request.rejected.is_empty();
             exit_status(!met, request.strict)
@@ -137,6 +165,28 @@ fn dry_run(request: &Request, sysfs: &Sysfs, kernel: &mut Live) -> u8 {
         Err(why) => {
             log::error!("{why}; is sysfs mounted there?");
             exit_status(true, request.strict)
+        }
+    }
+}
+
+fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
+    if !request.asks_for_devices() {
+        log::info!("the command line asks for no device");
+        return exit_status(false, false);
+    }
+    let folder = root.join(report_file::FOLDER.trim_start_matches('/'));
+    match status::status(&folder.join(report_file::NAME), sysfs) {
+        Ok(status) => {
+            let text = match serde_json::to_string(&status) {
+                Ok(text) if json => text + "\n",
+                _ => status.to_string(),
+            };
+            print(&text);
+            status.exit_status
+        }
+        Err(why) => {
+            log::error!("no report of this boot, vfio-early did not run in the initrd: {why}");
+            exit_status(true, false)
         }
     }
 }

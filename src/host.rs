@@ -1,0 +1,3 @@
+//! Commands for the running host.
+
+pub mod status;

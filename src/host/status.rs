@@ -1,0 +1,203 @@
+//! `vfio-early status`: the last boot's report against what holds now.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::plan::is_vfio_driver;
+use crate::report::exit_status;
+use crate::sysfs::Sysfs;
+
+/// One requested device, at boot and now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceStatus {
+    /// The item that asks for it, as written.
+    pub item: String,
+    /// `None` where the item could not be resolved.
+    pub address: Option<String>,
+    /// Vendor and device id.
+    pub id: Option<String>,
+    /// Where it ended at boot: an outcome of the report, or `malformed`.
+    pub outcome: String,
+    /// The driver that had it then.
+    pub driver_then: Option<String>,
+    /// The driver that has it now.
+    pub driver: Option<String>,
+    /// Whether a vfio driver has it now.
+    pub bound: bool,
+    /// Where it is not: why, and what to do about it.
+    pub reason: Option<String>,
+}
+
+/// All of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Of the format: 1.
+    pub version: u32,
+    /// In the order of the report.
+    pub devices: Vec<DeviceStatus>,
+    /// 0 where all is bound now, else 1.
+    pub exit_status: u8,
+}
+
+/// Holds a report against the machine.
+///
+/// # Errors
+/// When the report cannot be read, or is not of a version that this knows; the error names it.
+pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
+    let named = |why: String| io::Error::other(format!("{}: {why}", report.display()));
+    let text = std::fs::read(report).map_err(|why| named(why.to_string()))?;
+    let report: Value = serde_json::from_slice(&text).map_err(|why| named(why.to_string()))?;
+    if report["version"] != 1 {
+        return Err(named(format!("version {} is not known here", report["version"])));
+    }
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut devices: Vec<_> =
+        list(&report["devices"]).iter().map(|then| compare(then, sysfs)).collect();
+    devices.extend(list(&report["request"]["rejected"]).iter().map(|rejected| DeviceStatus {
+        item: text_of(rejected, "text").unwrap_or_default(),
+        address: None,
+        id: None,
+        outcome: "malformed".to_owned(),
+        driver_then: None,
+        driver: None,
+        bound: false,
+        reason: text_of(rejected, "reason"),
+    }));
+    let unmet = devices.iter().any(|device| !device.bound);
+    Ok(Status { version: 1, devices, exit_status: exit_status(unmet, false) })
+}
+
+fn text_of(value: &Value, key: &str) -> Option<String> {
+    value[key].as_str().map(str::to_owned)
+}
+
+fn compare(then: &Value, sysfs: &Sysfs) -> DeviceStatus {
+    let outcome = text_of(then, "outcome").unwrap_or_default();
+    let was_bound = outcome == "bound";
+    let driver_then = text_of(then, "driver");
+    let address = then["address"].as_str().and_then(|address| address.parse().ok());
+    let driver = address.and_then(|address| sysfs.driver(address).ok().flatten());
+    // With vfio.driver= it can be any.
+    let is_same = was_bound && driver.is_some() && driver == driver_then;
+    let bound = is_same || driver.as_deref().is_some_and(is_vfio_driver);
+    let reason = if bound {
+        None
+    } else if was_bound {
+        let now = match (&driver, address) {
+            (Some(driver), _) => format!("{driver} has it now"),
+            (None, Some(address)) if sysfs.has_device(address) => "no driver has it now".to_owned(),
+            (None, _) => "it is gone".to_owned(),
+        };
+        Some(format!("lost: {now}; vfio-early bind takes it back"))
+    } else {
+        let texts = [text_of(then, "reason"), text_of(then, "remedy")];
+        Some(format!("{outcome}: {}", texts.map(Option::unwrap_or_default).join("; ")))
+    };
+    DeviceStatus {
+        item: text_of(then, "item").unwrap_or_default(),
+        address: text_of(then, "address"),
+        id: text_of(then, "id"),
+        outcome,
+        driver_then,
+        driver,
+        bound,
+        reason,
+    }
+}
+
+/// One line a device.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for device in &self.devices {
+            match (&device.address, &device.id) {
+                (Some(address), Some(id)) => write!(f, "{address} {id}: ")?,
+                _ => write!(f, "{:?}: ", device.item)?,
+            }
+            match (&device.reason, &device.driver) {
+                (Some(reason), _) => writeln!(f, "{reason}")?,
+                (None, Some(driver)) => writeln!(f, "bound to {driver}")?,
+                (None, None) => writeln!(f, "bound")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const REPORT: &str = r#"{"version":1,"request":{"rejected":[{"text":"x","reason":"no form"}]},
+        "devices":[
+        {"item":"01:00.0","address":"0000:01:00.0","id":"10de:1c03","driver":"vfio-pci",
+         "outcome":"bound","reason":null,"remedy":null},
+        {"item":"02:00.0","address":"0000:02:00.0","id":"10de:1c03","driver":null,
+         "outcome":"reserved","reason":"the console","remedy":"bind later"},
+        {"item":"03:00.0","address":null,"id":null,"driver":null,
+         "outcome":"absent","reason":"no such device","remedy":"wait"}]}"#;
+
+    /// A root with a report and a first device on this driver; none for no device at all.
+    fn root(report: &str, first: Option<&str>, second: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("report.json"), report).unwrap();
+        for (address, driver) in [("0000:01:00.0", first), ("0000:02:00.0", Some(second))] {
+            let Some(driver) = driver else { continue };
+            let folder = root.path().join("sys/bus/pci/devices").join(address);
+            fs::create_dir_all(&folder).unwrap();
+            if !driver.is_empty() {
+                symlink(Path::new("../../drivers").join(driver), folder.join("driver")).unwrap();
+            }
+        }
+        root
+    }
+
+    fn lines(root: &tempfile::TempDir) -> (Vec<String>, u8) {
+        let status = status(&root.path().join("report.json"), &Sysfs::new(root.path())).unwrap();
+        (status.to_string().lines().map(str::to_owned).collect(), status.exit_status)
+    }
+
+    #[test]
+    fn each_device_is_held_against_the_machine() {
+        for (first, second, expected) in [
+            (Some("vfio-pci"), "", ["bound to vfio-pci", "reserved: the console; bind later"]),
+            (Some("vfio-pci"), "vfio-pci", ["bound to vfio-pci", "bound to vfio-pci"]),
+            (Some("nouveau"), "vfio-pci", ["lost: nouveau has it now", "bound to vfio-pci"]),
+            (Some(""), "vfio-pci", ["lost: no driver has it now", "bound to vfio-pci"]),
+            (None, "vfio-pci", ["lost: it is gone", "bound to vfio-pci"]),
+        ] {
+            let (lines, exit_status) = lines(&root(REPORT, first, second));
+            for (line, expected) in lines.iter().zip(expected) {
+                assert!(line.contains(expected), "{first:?} {second:?}: {line}");
+            }
+            assert_eq!(lines[2], "\"03:00.0\": absent: no such device; wait");
+            assert_eq!(lines[3], "\"x\": no form");
+            assert_eq!(exit_status, 1, "{first:?} {second:?}");
+        }
+    }
+
+    #[test]
+    fn all_bound_is_exit_status_zero() {
+        let mut report: Value = serde_json::from_str(REPORT).unwrap();
+        report["request"]["rejected"] = Value::Array(Vec::new());
+        report["devices"].as_array_mut().unwrap().truncate(2);
+        let root = root(&report.to_string(), Some("vfio-pci"), "vfio-pci");
+        assert_eq!(lines(&root).1, 0);
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_read_is_an_error_that_names_it() {
+        for text in ["", "{}", "[]", r#"{"version":2,"devices":[]}"#] {
+            let root = root(text, None, "");
+            let path = root.path().join("report.json");
+            let why = status(&path, &Sysfs::new(root.path())).unwrap_err();
+            assert!(why.to_string().contains("report.json"), "{text:?}: {why}");
+        }
+    }
+}
