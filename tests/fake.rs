@@ -7,6 +7,7 @@
 //! A new attribute is one arm in [`Fake::store`], a new way to go wrong one [`Fault`].
 
 pub mod modules;
+pub mod screen;
 pub mod tree;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,6 +25,7 @@ use vfio_early::variant::Variants;
 
 use crate::machine::{Function, Line, Machine};
 use modules::{Module, Modules};
+use screen::Screen;
 use tree::Tree;
 
 /// `driver_override` takes less than a page, with room for a newline.
@@ -54,6 +56,8 @@ enum Uevent {
     Added(Box<Function>),
     /// Now they can.
     Settled(String),
+    /// The driver of a graphics device has made its framebuffer.
+    Framebuffer(String),
 }
 
 /// A way to go wrong.
@@ -65,12 +69,18 @@ pub enum Fault {
     UnbindHangs { driver: String },
     /// The write to `unbind` fails.
     UnbindFails { driver: String, errno: Errno },
+    /// A driver does not take any device.
+    DriverRefuses { driver: String, errno: Errno },
     /// A vfio driver's probe of that device never ends.
     ProbeHangs { address: String },
     /// `finit_module` fails; with `ETIMEDOUT` it never ends.
     InsertFails { module: String, errno: Errno },
     /// There is no netlink.
     NoNetlink,
+    /// Graphics drivers make their framebuffers a while after they are loaded.
+    SlowDisplays,
+    /// They make none.
+    NoFramebuffers,
     /// The device is pulled right before the write of that number, from 0.
     GoesAway { address: String, before: usize },
 }
@@ -82,6 +92,7 @@ struct Killed;
 #[derive(Debug)]
 pub struct Fake {
     pub tree: Tree,
+    pub screen: Screen,
     line: Line,
     devices: BTreeMap<String, Device>,
     /// In the order of their registration, in which they are tried.
@@ -109,6 +120,7 @@ impl Fake {
         let further = of_hosts.chain(machine.modules.iter().cloned());
         let mut fake = Fake {
             tree: Tree::new(machine),
+            screen: Screen::new(machine),
             line: machine.line,
             devices: BTreeMap::new(),
             drivers: Vec::new(),
@@ -132,6 +144,10 @@ impl Fake {
         }
         for function in &machine.functions {
             fake.add_device(function.clone());
+        }
+        // Before any driver: the firmware was there first.
+        fake.screen.start(&fake.tree);
+        for function in &machine.functions {
             fake.settle(&function.address);
         }
         for function in &machine.hot_added {
@@ -154,6 +170,11 @@ impl Fake {
 
     pub fn fault(&mut self, fault: Fault) {
         self.faults.push(fault);
+    }
+
+    /// The real root has a module that the initrd has not.
+    pub fn provide(&mut self, module: &str) {
+        self.modules.provide(module);
     }
 
     /// Loads a module with its dependencies, as the host would.
@@ -316,6 +337,13 @@ impl Fake {
     /// `really_probe()`.
     fn probe(&mut self, address: &str, driver: &Driver) -> Result<(), Errno> {
         let hangs = driver.vfio && self.has(&Fault::ProbeHangs { address: address.to_owned() });
+        for fault in &self.faults {
+            if let Fault::DriverRefuses { driver: refusing, errno } = fault
+                && *refusing == driver.name
+            {
+                return Err(*errno);
+            }
+        }
         let device = self.lock(address)?;
         let refusal = match device.function.refusal {
             _ if !driver.vfio => None,
@@ -329,7 +357,20 @@ impl Fake {
         device.stuck = hangs;
         // The links come before the driver's own probe.
         self.tree.link_driver(&self.devices[address].function, &driver.name);
-        if hangs { Err(Errno::ETIMEDOUT) } else { Ok(()) }
+        if hangs {
+            return Err(Errno::ETIMEDOUT);
+        }
+        let function = self.devices[address].function.clone();
+        if driver.vfio {
+            self.screen.vfio_came(&self.tree, &function);
+        } else if matches!(function.class >> 8, 0x0300 | 0x0380) {
+            if self.has(&Fault::SlowDisplays) {
+                self.uevents.push_back(Uevent::Framebuffer(address.to_owned()));
+            } else if !self.has(&Fault::NoFramebuffers) {
+                self.screen.driver_came(&self.tree, &function);
+            }
+        }
+        Ok(())
     }
 
     fn insert(&mut self, name: &str) -> Result<(), Errno> {
@@ -355,6 +396,9 @@ impl Fake {
         // sysfs does not hand an empty write on.
         if value.is_empty() {
             return Ok(());
+        }
+        if let Some(answer) = self.screen.store(&self.tree, attribute, value) {
+            return answer;
         }
         match attribute.split('/').collect::<Vec<_>>()[..] {
             ["bus", "pci", "drivers_probe"] => self.device_attach(value),
@@ -424,15 +468,23 @@ impl Fake {
             device.driver = None;
         }
         // The links go before the driver's own removal.
-        self.tree.unlink_driver(&self.devices[address].function, driver);
-        if hangs { Err(Errno::ETIMEDOUT) } else { Ok(()) }
+        let function = &self.devices[address].function;
+        self.tree.unlink_driver(function, driver);
+        if hangs {
+            return Err(Errno::ETIMEDOUT);
+        }
+        self.screen.driver_went(&self.tree, function);
+        Ok(())
     }
 
     fn answer(&mut self, write: &Write) -> Result<(), Errno> {
         match write {
             Write::Store { attribute, value } => self.store(attribute, value),
             Write::Insert { module } => self.insert(module),
-            Write::MapConsoles { .. } | Write::Announce { .. } => Ok(()),
+            Write::MapConsoles { framebuffer } => {
+                self.screen.map_consoles(&self.tree, *framebuffer)
+            }
+            Write::Announce { .. } => Ok(()),
         }
     }
 }
@@ -465,12 +517,16 @@ impl Kernel for Fake {
         self.modules.with_dependencies(module)
     }
 
-    fn modules_for_alias(&mut self, _modalias: &str) -> Vec<String> {
-        Vec::new()
+    fn modules_for_alias(&mut self, modalias: &str) -> Vec<String> {
+        let fits =
+            |id: (u16, u16)| modalias.starts_with(&format!("pci:v{:08X}d{:08X}", id.0, id.1));
+        let ids = self.host_ids.iter().filter(|(_, id)| fits(*id));
+        let drivers: Vec<_> = ids.map(|(driver, _)| driver.as_str()).collect();
+        self.modules.of_drivers(&drivers)
     }
 
     fn variants(&mut self) -> Variants {
-        Variants::default()
+        Variants::read(&self.modules.aliases())
     }
 
     fn group_viable(&mut self, group: u32) -> Option<bool> {
@@ -516,6 +572,10 @@ impl Kernel for Fake {
             None => return false,
             Some(Uevent::Added(function)) => self.add_device(*function),
             Some(Uevent::Settled(address)) => self.settle(&address),
+            Some(Uevent::Framebuffer(address)) => {
+                let function = &self.devices[&address].function;
+                self.screen.driver_came(&self.tree, function);
+            }
         }
         true
     }

@@ -21,6 +21,16 @@ pub enum Line {
 impl Line {
     pub const ALL: [Line; 4] = [Line::V5_10, Line::V6_1, Line::V6_12, Line::V7_2];
 
+    /// The release that was measured.
+    pub fn release(self) -> &'static str {
+        match self {
+            Line::V5_10 => "5.10.223",
+            Line::V6_1 => "6.1.192",
+            Line::V6_12 => "6.12.107",
+            Line::V7_2 => "7.2.13",
+        }
+    }
+
     /// As the VM harness writes it.
     pub fn of(text: &str) -> Self {
         Line::ALL
@@ -62,6 +72,10 @@ pub struct Function {
     pub host: Option<HostDriver>,
     /// What a vfio driver's probe says for a reason of the device's own.
     pub refusal: Option<Errno>,
+    /// The kernel's default VGA device.
+    pub boot_vga: bool,
+    /// Its option ROM is the copy at 0xc0000.
+    pub rom_shadow: bool,
 }
 
 fn id(text: &str) -> (u16, u16) {
@@ -85,7 +99,20 @@ impl Function {
             group: u32::from_str_radix(slot, 16).ok(),
             host: None,
             refusal: None,
+            boot_vga: false,
+            rom_shadow: false,
         }
+    }
+
+    pub fn boot_vga(mut self) -> Self {
+        self.boot_vga = true;
+        self.rom_shadow = true;
+        self
+    }
+
+    pub fn rom_shadow(mut self) -> Self {
+        self.rom_shadow = true;
+        self
     }
 
     pub fn below(mut self, bridge: &Function) -> Self {
@@ -144,6 +171,8 @@ pub struct Machine {
     /// In the initrd, besides vfio's.
     pub modules: Vec<Module>,
     pub left_out: Vec<String>,
+    /// The graphics device that the firmware's framebuffer is on; `None` without a screen.
+    pub firmware_on: Option<String>,
 }
 
 impl Machine {
@@ -158,7 +187,20 @@ impl Machine {
             command_line: String::new(),
             modules: Vec::new(),
             left_out: Vec::new(),
+            firmware_on: None,
         }
+    }
+
+    pub fn firmware_on(mut self, address: &str) -> Self {
+        self.firmware_on = Some(address.to_owned());
+        self
+    }
+
+    pub fn function(&self, address: &str) -> &Function {
+        let mut functions = self.functions.iter();
+        functions
+            .find(|function| function.address == address)
+            .unwrap_or_else(|| panic!("the machine has no {address}"))
     }
 
     pub fn line(mut self, line: Line) -> Self {
@@ -214,6 +256,8 @@ impl Machine {
                     module: function.host_module.map(str::to_owned),
                 }),
                 refusal: None,
+                boot_vga: false,
+                rom_shadow: false,
             };
             if function.hot_added {
                 machine.hot_added.push(ours);
@@ -261,7 +305,7 @@ pub fn desktop() -> Machine {
     let other = Function::new("0000:00:1c.0", "8086:a110", 0x06_0400).built_in("pcieport");
     Machine::new([
         Function::new("0000:00:00.0", "8086:591f", 0x06_0000),
-        Function::new("0000:01:00.0", "10de:1c03", 0x03_0000).below(&port).group(2).host("nouveau"),
+        Function::new("0000:01:00.0", "10de:1c03", 0x03_0200).below(&port).group(2).host("nouveau"),
         Function::new("0000:01:00.1", "10de:10f1", 0x04_0300)
             .below(&port)
             .group(2)

@@ -1,6 +1,7 @@
 //! `bind` over a fake kernel: a small driver core acting on a temporary sysfs.
 
 mod bytes;
+mod console;
 mod fake;
 mod faults;
 mod groups;
@@ -14,4 +15,5 @@ mod outcome;
 mod program;
 mod report;
 mod table;
+mod variants;
 mod waiting;

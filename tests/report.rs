@@ -113,7 +113,7 @@ fn the_json_has_every_field_of_the_format() {
             with(entry("01:00.0", "bound"), json!({
                 "address": "0000:01:00.0",
                 "id": "10de:1c03",
-                "class": "030000",
+                "class": "030200",
                 "driver_before": "nouveau",
                 "driver": "vfio-pci",
                 "override": "vfio-pci",
@@ -122,7 +122,7 @@ fn the_json_has_every_field_of_the_format() {
                     "viable": true,
                     "members": [
                         with(
-                            member("0000:01:00.0", "10de:1c03", "030000"),
+                            member("0000:01:00.0", "10de:1c03", "030200"),
                             json!({ "driver": "vfio-pci", "requested": true }),
                         ),
                         member("0000:01:00.1", "10de:10f1", "040300"),

@@ -21,12 +21,14 @@ pub struct Module {
     pub driver: Option<String>,
     /// Whether that is a vfio driver.
     pub vfio: bool,
+    /// As in `modules.alias`, where it is a variant of vfio-pci.
+    pub alias: Option<String>,
 }
 
 impl Module {
     pub fn new(name: &str, needs: &[&str]) -> Self {
         let needs = needs.iter().map(|&name| name.to_owned()).collect();
-        Module { name: name.to_owned(), needs, driver: None, vfio: false }
+        Module { name: name.to_owned(), needs, driver: None, vfio: false, alias: None }
     }
 
     pub fn driver(mut self, driver: &str) -> Self {
@@ -37,6 +39,12 @@ impl Module {
     pub fn vfio(mut self) -> Self {
         self.vfio = true;
         self
+    }
+
+    /// A variant of vfio-pci for the devices that the alias fits: `v00001AF4d00001041sv*sd*bc*sc*i*`.
+    pub fn variant(name: &str, driver: &str, alias: &str) -> Self {
+        let alias = Some(format!("alias vfio_pci:{alias} {name}\n"));
+        Module { alias, ..Module::new(name, &["vfio_pci_core"]).driver(driver).vfio() }
     }
 }
 
@@ -66,6 +74,7 @@ fn of_vfio(line: Line) -> Vec<Module> {
 #[derive(Debug)]
 pub struct Modules {
     there: BTreeMap<String, Module>,
+    left_out: Vec<Module>,
     loaded: BTreeSet<String>,
 }
 
@@ -75,11 +84,19 @@ impl Modules {
         for module in of_vfio(line).into_iter().chain(further) {
             there.insert(module.name.clone(), module);
         }
-        for module in left_out {
+        let remove = |module: &String| {
             let removed = there.remove(&name_of(module));
-            assert!(removed.is_some(), "{module} is left out, but no kernel here has it");
-        }
-        Modules { there, loaded: BTreeSet::new() }
+            removed.unwrap_or_else(|| panic!("{module} is left out, but no kernel here has it"))
+        };
+        let left_out = left_out.iter().map(remove).collect();
+        Modules { there, left_out, loaded: BTreeSet::new() }
+    }
+
+    /// One that was left out is there after all.
+    pub fn provide(&mut self, module: &str) {
+        let place = self.left_out.iter().position(|other| other.name == name_of(module));
+        let module = self.left_out.remove(place.expect("it was left out"));
+        self.there.insert(module.name.clone(), module);
     }
 
     /// Dependencies first, without those that are loaded; `None` where it is not in the initrd.
@@ -89,6 +106,19 @@ impl Modules {
         self.collect(module, &mut modules);
         modules.retain(|module| !self.loaded.contains(module));
         Some(modules)
+    }
+
+    /// The text of `modules.alias`, as far as it is about vfio.
+    pub fn aliases(&self) -> String {
+        self.there.values().filter_map(|module| module.alias.as_deref()).collect()
+    }
+
+    /// The modules of these drivers.
+    pub fn of_drivers(&self, drivers: &[&str]) -> Vec<String> {
+        let is_one = |module: &&Module| {
+            module.driver.as_deref().is_some_and(|driver| drivers.contains(&driver))
+        };
+        self.there.values().filter(is_one).map(|module| module.name.clone()).collect()
     }
 
     fn collect(&self, module: &Module, modules: &mut Vec<String>) {

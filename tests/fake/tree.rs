@@ -46,8 +46,11 @@ impl Tree {
             tree.folder(&format!("sys/class/iommu/{name}"));
         }
         tree.write("proc/cmdline", &format!("{}\n", machine.command_line));
+        // As Debian has them: the patch level is only in the version.
         let release = format!("{}.0-fake-amd64\n", machine.line.text());
         tree.write("proc/sys/kernel/osrelease", &release);
+        let version = format!("#1 SMP PREEMPT_DYNAMIC Debian {}-1\n", machine.line.release());
+        tree.write("proc/sys/kernel/version", &version);
         if let Some(remapping) = machine.remapping {
             let chip = if remapping { "IR-PCI-MSI" } else { "PCI-MSI" };
             tree.write(
@@ -69,7 +72,7 @@ impl Tree {
         self.root().join(path)
     }
 
-    fn folder(&self, path: &str) {
+    pub fn folder(&self, path: &str) {
         fs::create_dir_all(self.path(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
     }
 
@@ -85,8 +88,22 @@ impl Tree {
         fs::read_to_string(self.path(path)).unwrap_or_else(|why| panic!("{path}: {why}"))
     }
 
-    fn link(&self, path: &str, target: &str) {
+    pub fn link(&self, path: &str, target: &str) {
         symlink(target, self.path(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
+    }
+
+    /// A link from one place below `/sys` to another.
+    pub fn link_up(&self, path: &str, target: &str) {
+        let (folder, _) = path.rsplit_once('/').expect("a link is in a folder");
+        self.link(&format!("sys/{path}"), &format!("{}{target}", up(folder)));
+    }
+
+    /// A link, and the folder that it leads to.
+    pub fn remove_linked(&self, path: &str) {
+        let folder =
+            fs::canonicalize(self.path(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
+        fs::remove_dir_all(&folder).unwrap_or_else(|why| panic!("{}: {why}", folder.display()));
+        self.unlink(path);
     }
 
     fn unlink(&self, path: &str) {
@@ -117,6 +134,18 @@ impl Tree {
         self.write(&format!("sys/{folder}/class"), &format!("0x{class:06x}\n"));
         self.write_override(function, None);
         self.write_uevent(function, None);
+        if class >> 8 == 0x0300 {
+            let boot_vga = u8::from(function.boot_vga);
+            self.write(&format!("sys/{folder}/boot_vga"), &format!("{boot_vga}\n"));
+        }
+        // Six regions, then the expansion ROM.
+        let none = "0x0000000000000000 0x0000000000000000 0x0000000000000000\n";
+        let rom = if function.rom_shadow {
+            "0x00000000000c0000 0x00000000000dffff 0x0000000000000212\n"
+        } else {
+            none
+        };
+        self.write(&format!("sys/{folder}/resource"), &(none.repeat(6) + rom));
         self.link(&format!("sys/bus/pci/devices/{address}"), &format!("../../../{folder}"));
         if let Some(group) = group {
             let groups = format!("kernel/iommu_groups/{group}");

@@ -1,0 +1,234 @@
+//! The host's console: a host that had one keeps one, whatever is given away.
+
+use crate::fake::{Fake, Fault};
+use crate::journal;
+use crate::machine::{Function, Line, Machine};
+use crate::outcome::{assert_says, outcomes, words};
+
+const BOOT: &str = "0000:00:02.0";
+const SECOND: &str = "0000:01:00.0";
+const VGA: u32 = 0x03_0000;
+const OTHER: u32 = 0x03_8000;
+
+/// A desktop with the firmware's framebuffer on its first graphics device.
+fn two_displays(boot_class: u32, second_class: u32) -> Machine {
+    let port = Function::new("0000:00:01.0", "8086:1901", 0x06_0400).built_in("pcieport");
+    let second = Function::new(SECOND, "10de:1c03", second_class).below(&port).group(16);
+    Machine::new([
+        Function::new(BOOT, "8086:5912", boot_class).boot_vga().host("i915"),
+        second.host("nouveau"),
+        port,
+        Function::new("0000:00:14.0", "8086:a12f", 0x0c_0330),
+    ])
+    .firmware_on(BOOT)
+}
+
+/// The console is drawn on a display that the host still has.
+fn assert_alive(fake: &Fake, which: &str) {
+    let on = fake.screen.console().unwrap_or_else(|| panic!("{which}: the screen is dark"));
+    let driver = fake.driver(on);
+    assert_ne!(driver.as_deref(), Some("vfio-pci"), "{which}: the console is on {on}");
+}
+
+#[test]
+fn the_second_display_is_bound_and_the_console_goes_on() {
+    for line in Line::ALL {
+        for class in [VGA, OTHER] {
+            let mut fake = two_displays(VGA, class).line(line).boot();
+            let report = fake.bind("vfio.devs=01:00.0,00:14.0");
+            assert_eq!(outcomes(&report), ["0000:00:14.0 bound", "0000:01:00.0 bound"]);
+            assert_alive(&fake, &format!("{class:x} on {line:?}"));
+        }
+    }
+}
+
+/// On a root bus 6.1 takes the framebuffer for any VGA device with a shadowed ROM.
+fn second_endangers(line: Line) -> Machine {
+    let second = Function::new("0000:00:05.0", "1234:1111", VGA).rom_shadow().host("bochs-drm");
+    let boot = Function::new(BOOT, "1234:1112", VGA).boot_vga().host("bochs2");
+    Machine::new([boot, second]).firmware_on(BOOT).line(line)
+}
+
+#[test]
+fn where_the_second_display_would_take_the_console_the_hosts_driver_comes_first() {
+    for line in Line::ALL {
+        let mut fake = second_endangers(line).boot();
+        let report = fake.bind("vfio.devs=00:05.0");
+        assert_eq!(outcomes(&report), ["0000:00:05.0 bound"], "{line:?}");
+        assert_alive(&fake, &format!("{line:?}"));
+        let lines = fake.take_lines();
+        let at = |text: &str| lines.iter().position(|line| line.contains(text));
+        assert_eq!(at("load bochs2").is_some(), line == Line::V6_1, "{lines:#?}");
+        assert!(at("load bochs2") < at("load vfio"), "{lines:#?}");
+    }
+}
+
+#[test]
+fn where_the_hosts_driver_is_not_there_the_second_display_is_reserved_and_finished_later() {
+    for line in Line::ALL {
+        let mut fake = second_endangers(line).left_out("bochs2").boot();
+        let report = fake.bind("vfio.devs=00:05.0");
+        let expected = if line == Line::V6_1 { "reserved" } else { "bound" };
+        assert_eq!(outcomes(&report), [format!("0000:00:05.0 {expected}")], "{line:?}");
+        assert_alive(&fake, &format!("{line:?}"));
+        if expected == "bound" {
+            continue;
+        }
+        assert_says(&words(&report, "0000:00:05.0"), &["console", BOOT, "vfio-early bind"]);
+        assert_eq!(report.exit_status, 1);
+        fake.load("bochs-drm");
+        assert_eq!(fake.driver("0000:00:05.0"), None, "the host's drivers leave it alone");
+        // udev has loaded the driver of the other one from the real root.
+        fake.provide("bochs2");
+        let report = fake.bind("vfio.devs=00:05.0");
+        assert_eq!(outcomes(&report), ["0000:00:05.0 bound"]);
+        assert_alive(&fake, "later");
+    }
+}
+
+#[test]
+fn the_boot_display_is_given_away_when_the_other_one_can_have_the_console() {
+    for line in Line::ALL {
+        for class in [VGA, OTHER] {
+            for slow in [false, true] {
+                let which = format!("{class:x} on {line:?}, slow: {slow}");
+                let mut fake = two_displays(class, VGA).line(line).boot();
+                if slow {
+                    fake.fault(Fault::SlowDisplays);
+                }
+                let report = fake.bind("vfio.devs=00:02.0");
+                assert_eq!(outcomes(&report), ["0000:00:02.0 bound"], "{which}");
+                assert_alive(&fake, &which);
+                assert_eq!(fake.screen.console(), Some(SECOND), "{which}");
+                assert!(!fake.screen.keeps_memory_of(BOOT), "{which}: no VM can have it");
+                assert_eq!(report.warnings, [""; 0], "{which}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_console_moves_before_any_vfio_module_is_loaded() {
+    for line in Line::ALL {
+        let mut fake = two_displays(VGA, VGA).line(line).boot();
+        fake.bind("vfio.devs=00:02.0");
+        let lines = fake.take_lines();
+        let at = |text: &str| lines.iter().position(|line| line.contains(text));
+        assert_eq!(at("driver_override vfio-pci"), Some(0), "{lines:#?}");
+        assert_eq!(at("load nouveau"), Some(1), "{lines:#?}");
+        assert_eq!(at("map consoles"), Some(2), "{lines:#?}");
+        assert_eq!(at("load vfio"), Some(3), "{lines:#?}");
+    }
+}
+
+#[test]
+fn the_boot_display_is_reserved_when_the_other_one_has_no_driver_yet() {
+    for line in Line::ALL {
+        let mut fake = two_displays(VGA, VGA).left_out("nouveau").line(line).boot();
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 reserved"], "{line:?}");
+        assert_alive(&fake, &format!("{line:?}"));
+        fake.load("i915");
+        assert_eq!(fake.driver(BOOT), None, "reserved, so the host's driver leaves it alone");
+        fake.provide("nouveau");
+        fake.load("nouveau");
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 bound"], "{line:?}");
+        assert_alive(&fake, &format!("{line:?}, later"));
+    }
+}
+
+#[test]
+fn the_boot_display_is_reserved_when_the_other_ones_driver_makes_no_framebuffer() {
+    for line in Line::ALL {
+        let mut fake = two_displays(VGA, VGA).line(line).boot();
+        fake.fault(Fault::NoFramebuffers);
+        let report = fake.bind("vfio.devs=00:02.0,00:14.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 reserved", "0000:00:14.0 bound"], "{line:?}");
+        assert_says(&words(&report, BOOT), &["framebuffer"]);
+        assert_alive(&fake, &format!("{line:?}"));
+    }
+}
+
+#[test]
+fn the_only_display_is_refused_and_released_on_request() {
+    for line in Line::ALL {
+        let machine = || {
+            let boot = Function::new(BOOT, "8086:5912", VGA).boot_vga().host("i915");
+            Machine::new([boot]).firmware_on(BOOT).line(line)
+        };
+        let mut fake = machine().boot();
+        let before = fake.tree.everything();
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 refused"], "{line:?}");
+        assert_says(&words(&report, BOOT), &["console", "vfio.console=release"]);
+        assert_eq!(fake.tree.everything(), before, "{line:?}");
+
+        let report = fake.bind("vfio.devs=00:02.0 vfio.console=release");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 bound"], "{line:?}");
+        let lines = fake.take_lines();
+        let at = |text: &str| lines.iter().position(|line| line.contains(text));
+        assert!(at("announce").is_some() && at("announce") < at("load "), "{lines:#?}");
+        assert!(!fake.screen.keeps_memory_of(BOOT), "{line:?}: no VM can have it");
+    }
+}
+
+#[test]
+fn a_display_that_the_hosts_driver_has_is_taken_when_another_can_have_the_console() {
+    for line in Line::ALL {
+        let mut fake = two_displays(VGA, VGA).line(line).boot();
+        fake.load("i915");
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 bound"], "{line:?}");
+        assert_eq!(fake.screen.console(), Some(SECOND), "{line:?}");
+
+        let mut fake = two_displays(VGA, VGA).line(line).boot();
+        fake.load("i915");
+        fake.load("nouveau");
+        let report = fake.bind("vfio.devs=01:00.0");
+        assert_eq!(outcomes(&report), ["0000:01:00.0 bound"], "{line:?}");
+        assert_eq!(fake.screen.console(), Some(BOOT), "{line:?}");
+    }
+}
+
+#[test]
+fn of_two_listed_displays_the_one_with_the_console_stays_and_the_log_names_it() {
+    for line in Line::ALL {
+        let mut fake = two_displays(VGA, VGA).line(line).boot();
+        let report = fake.bind("vfio.devs=00:02.0,01:00.0,00:14.0");
+        assert_eq!(
+            outcomes(&report),
+            ["0000:00:02.0 refused", "0000:00:14.0 bound", "0000:01:00.0 bound"],
+            "{line:?}"
+        );
+        assert_says(&words(&report, BOOT), &["take it off the list"]);
+        assert_alive(&fake, &format!("{line:?}"));
+    }
+}
+
+#[test]
+fn a_machine_without_a_screen_gives_its_displays_away_at_once() {
+    for line in Line::ALL {
+        let mut machine = two_displays(VGA, VGA).line(line);
+        machine.firmware_on = None;
+        let mut fake = machine.boot();
+        journal::start();
+        let report = fake.bind("vfio.devs=00:02.0,01:00.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 bound", "0000:01:00.0 bound"], "{line:?}");
+        assert!(fake.take_lines().iter().all(|line| !line.contains("load i915")));
+        assert_eq!(journal::take(), []);
+    }
+}
+
+#[test]
+fn a_second_bind_after_the_hand_over_changes_nothing() {
+    for line in Line::ALL {
+        let mut fake = two_displays(VGA, VGA).line(line).boot();
+        fake.bind("vfio.devs=00:02.0");
+        let before = fake.tree.everything();
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 bound"], "{line:?}");
+        assert_eq!(fake.tree.everything(), before, "{line:?}");
+        assert_eq!(fake.screen.console(), Some(SECOND), "{line:?}");
+    }
+}

@@ -1,0 +1,186 @@
+//! The host's screen: framebuffers, and the console on one of them.
+
+use std::collections::BTreeMap;
+
+use nix::errno::Errno;
+
+use super::tree::Tree;
+use crate::machine::{Function, Line, Machine};
+
+/// The firmware's framebuffer and the generic driver that draws on it.
+const FIRMWARE: &str = "efi-framebuffer.0";
+/// The console driver over all framebuffers.
+const FBCON: &str = "class/vtconsole/vtcon1";
+
+/// What is drawn on, and by whom.
+#[derive(Debug)]
+pub struct Screen {
+    line: Line,
+    /// The graphics device whose memory the firmware's framebuffer is in, while it is there.
+    firmware: Option<Function>,
+    /// Number to the address of the graphics device that it is on.
+    framebuffers: BTreeMap<u8, String>,
+    /// The framebuffer that the consoles are on; `None` is the dummy console: a dark screen.
+    console: Option<u8>,
+}
+
+impl Screen {
+    /// With the firmware's framebuffer where the machine has one.
+    pub fn new(machine: &Machine) -> Self {
+        let owner = machine.firmware_on.as_ref();
+        let owner = owner.map(|address| machine.function(address).clone());
+        Screen { line: machine.line, firmware: owner, framebuffers: BTreeMap::new(), console: None }
+    }
+
+    /// When the devices are there.
+    pub fn start(&mut self, tree: &Tree) {
+        let Some(owner) = &self.firmware else { return };
+        // Below the graphics device since 6.9; before, its memory tells.
+        let folder = if self.line >= Line::V6_12 {
+            format!("devices/{}/{FIRMWARE}", owner.folder())
+        } else {
+            format!("devices/platform/{FIRMWARE}")
+        };
+        tree.folder(&format!("sys/{folder}"));
+        tree.write(
+            "proc/iomem",
+            &format!(
+                "00001000-0009ffff : System RAM\n80000000-febfffff : PCI Bus 0000:00\n  \
+                 80000000-80ffffff : {}\n    80000000-803e7fff : efifb\n",
+                owner.address
+            ),
+        );
+        tree.folder("sys/bus/platform/devices");
+        tree.folder("sys/bus/platform/drivers/efi-framebuffer");
+        tree.link(&format!("sys/bus/platform/devices/{FIRMWARE}"), &format!("../../../{folder}"));
+        tree.link_up(&format!("{folder}/driver"), "bus/platform/drivers/efi-framebuffer");
+        let address = owner.address.clone();
+        self.add(tree, &folder, &address);
+    }
+
+    fn add(&mut self, tree: &Tree, device: &str, address: &str) {
+        let number = (0..32).find(|number| !self.framebuffers.contains_key(number));
+        let number = number.expect("few framebuffers");
+        self.framebuffers.insert(number, address.to_owned());
+        let folder = format!("{device}/graphics/fb{number}");
+        tree.folder(&format!("sys/{folder}"));
+        tree.folder("sys/class/graphics");
+        tree.link(&format!("sys/class/graphics/fb{number}"), &format!("../../{folder}"));
+        tree.link_up(&format!("{folder}/device"), device);
+        // The first one gets the console; further ones only when they are asked to.
+        if self.console.is_none() {
+            self.put_console(tree, Some(number));
+        }
+    }
+
+    fn remove(&mut self, tree: &Tree, number: u8) {
+        self.framebuffers.remove(&number);
+        tree.remove_linked(&format!("sys/class/graphics/fb{number}"));
+        // The kernel does not look for another one.
+        if self.console == Some(number) {
+            self.put_console(tree, None);
+        }
+    }
+
+    fn put_console(&mut self, tree: &Tree, number: Option<u8>) {
+        self.console = number;
+        tree.write("sys/class/vtconsole/vtcon0/name", "(S) dummy device\n");
+        tree.write(&format!("sys/{FBCON}/name"), "(M) frame buffer device\n");
+        let bound = u8::from(number.is_some());
+        tree.write(&format!("sys/{FBCON}/bind"), &format!("{bound}\n"));
+    }
+
+    /// A driver of the host has made its framebuffer.
+    pub fn driver_came(&mut self, tree: &Tree, function: &Function) {
+        let on_it = self.firmware.as_ref().is_some_and(|owner| owner.address == function.address);
+        // 6.1 evicts the firmware's for any graphics driver.
+        if on_it || self.line == Line::V6_1 {
+            self.evict(tree);
+        }
+        self.add(tree, &format!("devices/{}", function.folder()), &function.address);
+    }
+
+    /// A driver of the host has let go.
+    pub fn driver_went(&mut self, tree: &Tree, function: &Function) {
+        let firmware = self.firmware_number();
+        let own = self
+            .framebuffers
+            .iter()
+            .find(|(number, address)| **address == function.address && Some(**number) != firmware);
+        if let Some((number, _)) = own {
+            let number = *number;
+            self.remove(tree, number);
+        }
+    }
+
+    /// `vfio_pci_vga_init()`.
+    pub fn vfio_came(&mut self, tree: &Tree, function: &Function) {
+        let Some(owner) = &self.firmware else { return };
+        let is_owner = owner.address == function.address;
+        let evicts = match self.line {
+            Line::V5_10 => false,
+            Line::V6_1 => is_owner || function.rom_shadow,
+            Line::V6_12 | Line::V7_2 => is_owner,
+        };
+        if function.class >> 8 == 0x0300 && evicts {
+            self.evict(tree);
+        }
+    }
+
+    /// The firmware's is always the first.
+    fn firmware_number(&self) -> Option<u8> {
+        self.firmware.is_some().then_some(0)
+    }
+
+    fn evict(&mut self, tree: &Tree) {
+        if let Some(number) = self.firmware_number() {
+            self.remove(tree, number);
+            self.firmware = None;
+            tree.remove_linked(&format!("sys/bus/platform/devices/{FIRMWARE}"));
+            tree.write("proc/iomem", "00001000-0009ffff : System RAM\n");
+        }
+    }
+
+    /// An attribute that is about the screen; `None` where it is not.
+    pub fn store(
+        &mut self,
+        tree: &Tree,
+        attribute: &str,
+        value: &str,
+    ) -> Option<Result<(), Errno>> {
+        if attribute == format!("bus/platform/devices/{FIRMWARE}/driver/unbind") {
+            if self.firmware.is_none() {
+                return Some(Err(Errno::ENOENT));
+            }
+            self.evict(tree);
+            return Some(Ok(()));
+        }
+        if attribute == format!("{FBCON}/bind") {
+            if value == "1" && self.console.is_none() {
+                let first = self.framebuffers.keys().next().copied();
+                self.put_console(tree, first);
+            }
+            return Some(Ok(()));
+        }
+        None
+    }
+
+    /// `FBIOPUT_CON2FBMAP`.
+    pub fn map_consoles(&mut self, tree: &Tree, number: u8) -> Result<(), Errno> {
+        if !self.framebuffers.contains_key(&number) {
+            return Err(Errno::ENOENT);
+        }
+        self.put_console(tree, Some(number));
+        Ok(())
+    }
+
+    /// The graphics device that the console is drawn on; `None` where it is dark.
+    pub fn console(&self) -> Option<&str> {
+        Some(self.framebuffers.get(&self.console?)?.as_str())
+    }
+
+    /// Whether the firmware's framebuffer keeps memory of that device, so that a VM cannot have it.
+    pub fn keeps_memory_of(&self, address: &str) -> bool {
+        self.firmware.as_ref().is_some_and(|owner| owner.address == address)
+    }
+}
