@@ -212,27 +212,18 @@ fn matching(id: Id, machine: &Machine) -> Vec<Address> {
 }
 
 fn resolve_place(place: &Place, machine: &Machine) -> Vec<Address> {
-    let mut bridge = None;
-    let mut found = Vec::new();
-    for (depth, hop) in place.hops.iter().enumerate() {
+    let [first, below @ ..] = &place.hops[..] else { return Vec::new() };
+    let at =
+        |function| Address { domain: place.domain, bus: place.bus, device: first.device, function };
+    let functions = at(first.function.unwrap_or(0))..=at(first.function.unwrap_or(7));
+    let mut found: Vec<_> = machine.devices.range(functions).map(|(at, _)| *at).collect();
+    for hop in below {
+        let bridge = found.first().copied();
         let is_there = |address: &Address, device: &Device| {
-            let above = if depth == 0 {
-                (address.domain, address.bus) == (place.domain, place.bus)
-            } else {
-                device.parent == bridge
-            };
-            above && is_at(*address, *hop)
+            bridge.is_some() && device.parent == bridge && is_at(*address, *hop)
         };
-        found = machine
-            .devices
-            .iter()
-            .filter(|(address, device)| is_there(address, device))
-            .map(|(address, _)| *address)
-            .collect();
-        bridge = found.first().copied();
-        if bridge.is_none() {
-            break;
-        }
+        let devices = machine.devices.iter();
+        found = devices.filter(|(a, d)| is_there(a, d)).map(|(address, _)| *address).collect();
     }
     found
 }
