@@ -7,11 +7,11 @@ use crate::outcome::{assert_says, outcomes, words};
 
 const BOOT: &str = "0000:00:02.0";
 const SECOND: &str = "0000:01:00.0";
-const VGA: u32 = 0x03_0000;
-const OTHER: u32 = 0x03_8000;
+pub const VGA: u32 = 0x03_0000;
+pub const OTHER: u32 = 0x03_8000;
 
 /// A desktop with the firmware's framebuffer on its first graphics device.
-fn two_displays(boot_class: u32, second_class: u32) -> Machine {
+pub fn two_displays(boot_class: u32, second_class: u32) -> Machine {
     let port = Function::new("0000:00:01.0", "8086:1901", 0x06_0400).built_in("pcieport");
     let second = Function::new(SECOND, "10de:1c03", second_class).below(&port).group(16);
     Machine::new([

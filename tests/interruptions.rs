@@ -1,5 +1,6 @@
 //! Killed before any of its writes and run again, `bind` ends where one undisturbed run does.
 
+use crate::console::{OTHER, VGA, two_displays};
 use crate::fake::Fake;
 use crate::machine::{Function, Line, Machine, desktop};
 use crate::outcome::outcomes;
@@ -38,6 +39,25 @@ fn cases() -> Vec<Case> {
         cases.push(case("no host driver yet", desktop().line(line), &[], several));
         let host = &["nouveau", "snd_hda_intel", "e1000e", "nvme", "xhci_hcd"];
         cases.push(case("all on host drivers", desktop().line(line), host, several));
+        for (boot_class, host) in [(VGA, &[][..]), (OTHER, &[]), (VGA, &["i915"])] {
+            // Where binding does not evict the firmware's framebuffer, a kill right before that is
+            // taken away is not made up for yet.
+            let evicts = boot_class == VGA && line > Line::V5_10 || line == Line::V6_1;
+            if !evicts && host.is_empty() {
+                continue;
+            }
+            let machine = two_displays(boot_class, VGA).line(line);
+            cases.push(case("the boot display", machine, host, "vfio.devs=00:02.0,00:14.0"));
+        }
+        let machine = || two_displays(VGA, VGA).line(line);
+        cases.extend([
+            case("reserved", machine().left_out("nouveau"), &[], "vfio.devs=00:02.0,00:14.0"),
+            case("both displays", machine(), &[], "vfio.devs=00:02.0,01:00.0"),
+        ]);
+        if line > Line::V5_10 {
+            let text = "vfio.devs=00:02.0,01:00.0 vfio.console=release";
+            cases.push(case("released", machine(), &[], text));
+        }
         cases.push(case("vfio-pci is there", desktop().line(line), &["vfio-pci", "nvme"], several));
     }
     cases.extend([
@@ -80,23 +100,34 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn killed_before_any_write_and_run_again_it_ends_the_same() {
-    let mut kills = 0;
+    let (mut kills, mut complaints) = (0, Vec::new());
     for case in cases() {
         let (expected, files, writes) = case.undisturbed();
         for write in 0..writes {
             let mut fake = case.boot();
             let killed = fake.bind_until_killed(case.text, write);
-            let which = format!("{}, killed before write {write} of {writes}", case.name);
+            let line = case.machine.line;
+            let which =
+                format!("{} on {line:?}, killed before write {write} of {writes}", case.name);
             assert!(killed, "{which}: it was not killed");
             assert_eq!(fake.take_writes().len(), write, "{which}");
             let report = fake.bind(case.text);
-            assert_eq!(outcomes(&report), expected, "{which}");
-            assert_eq!(fake.tree.everything(), files, "{which}");
+            if outcomes(&report) != expected {
+                complaints.push(format!("{which}: {:?}, not {expected:?}", outcomes(&report)));
+            }
+            let differs = |other: &&(String, String)| !files.contains(*other);
+            let found = fake.tree.everything();
+            if let Some((path, content)) = found.iter().find(differs) {
+                complaints.push(format!("{which}: {path} is {content:?}"));
+            } else if found != files {
+                complaints.push(format!("{which}: files are missing"));
+            }
             kills += 1;
         }
         let mut fake = case.boot();
         assert!(!fake.bind_until_killed(case.text, writes), "{}", case.name);
     }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     assert!(kills > 100, "only {kills} points");
 }
 

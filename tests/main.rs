@@ -15,5 +15,6 @@ mod outcome;
 mod program;
 mod report;
 mod table;
+mod usage;
 mod variants;
 mod waiting;

@@ -95,6 +95,7 @@ impl Tree {
     /// A link from one place below `/sys` to another.
     pub fn link_up(&self, path: &str, target: &str) {
         let (folder, _) = path.rsplit_once('/').expect("a link is in a folder");
+        self.folder(&format!("sys/{folder}"));
         self.link(&format!("sys/{path}"), &format!("{}{target}", up(folder)));
     }
 

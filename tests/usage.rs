@@ -1,0 +1,103 @@
+//! What the host uses is not taken from under it.
+
+use crate::fake::Fake;
+use crate::machine::desktop;
+use crate::outcome::{assert_says, outcomes, words};
+
+const DISK: &str = "0000:02:00.0";
+const CARD: &str = "0000:00:19.0";
+
+/// A host that runs: a disk with a partition, a network link.
+fn running_host() -> Fake {
+    let mut fake = desktop().boot();
+    fake.load("nvme");
+    fake.load("e1000e");
+    let disk = format!("devices/pci0000:00/0000:00:1c.0/{DISK}/nvme/nvme0/nvme0n1");
+    for (name, folder, number) in
+        [("nvme0n1", disk.clone(), "259:0"), ("nvme0n1p1", format!("{disk}/nvme0n1p1"), "259:1")]
+    {
+        fake.tree.write(&format!("sys/{folder}/dev"), &format!("{number}\n"));
+        fake.tree.folder(&format!("sys/{folder}/holders"));
+        fake.tree.link_up(&format!("class/block/{name}"), &folder);
+    }
+    let link = format!("devices/pci0000:00/{CARD}/net/eno1");
+    fake.tree.folder(&format!("sys/{link}"));
+    fake.tree.link_up("class/net/eno1", &link);
+    fake.tree.write("proc/self/mountinfo", "1 1 0:2 / / rw - rootfs rootfs rw\n");
+    fake.tree.write("proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n");
+    fake.tree.write("proc/net/route", "Iface\tDestination\tGateway\n");
+    fake.tree.write("proc/net/if_inet6", "");
+    fake
+}
+
+const BOTH: &str = "vfio.devs=144d:a808@02:00.0,8086:15b8@00:19.0";
+
+#[test]
+fn what_is_not_in_use_is_taken() {
+    let report = running_host().bind(BOTH);
+    assert_eq!(outcomes(&report), ["0000:00:19.0 bound", "0000:02:00.0 bound"]);
+}
+
+#[test]
+fn a_disk_in_use_is_refused_with_what_uses_it() {
+    let holders = "sys/class/block/nvme0n1p1/holders/dm-0/x";
+    for (file, text, said) in [
+        (
+            "proc/self/mountinfo",
+            "22 1 259:1 / /home rw,relatime shared:1 - ext4 /dev/nvme0n1p1 rw\n",
+            &["nvme0n1p1", "/home"][..],
+        ),
+        (
+            "proc/self/mountinfo",
+            "22 1 0:31 /@ / rw shared:1 master:2 - btrfs /dev/nvme0n1 rw\n",
+            &["nvme0n1", "mounted on /"],
+        ),
+        ("proc/swaps", "Filename\n/dev/nvme0n1p1 partition 1 0 -2\n", &["nvme0n1p1", "swap"]),
+        (holders, "", &["nvme0n1p1", "dm-0"]),
+    ] {
+        let mut fake = running_host();
+        fake.tree.write(file, text);
+        let before = fake.tree.everything();
+        let report = fake.bind("vfio.devs=144d:a808@02:00.0");
+        assert_eq!(outcomes(&report), ["0000:02:00.0 refused"], "{text:?}");
+        assert_says(&words(&report, DISK), said);
+        assert_eq!(fake.tree.everything(), before, "{text:?}");
+        let report = fake.bind(BOTH);
+        assert_eq!(outcomes(&report), ["0000:00:19.0 bound", "0000:02:00.0 refused"], "{text:?}");
+    }
+}
+
+#[test]
+fn a_network_card_with_an_address_is_refused() {
+    let six = "fe800000000000000000000000000001 02 40 20 80     eno1\n";
+    for (file, text) in [
+        ("proc/net/route", "Iface\tDestination\neno1\t0000A8C0\t00000000\n"),
+        ("proc/net/if_inet6", six),
+    ] {
+        let mut fake = running_host();
+        fake.tree.write(file, text);
+        let report = fake.bind(BOTH);
+        assert_eq!(outcomes(&report), ["0000:00:19.0 refused", "0000:02:00.0 bound"], "{text:?}");
+        assert_says(&words(&report, CARD), &["eno1", "address"]);
+    }
+    let mut fake = running_host();
+    fake.tree.folder("sys/class/net/br0");
+    let master = format!("devices/pci0000:00/{CARD}/net/eno1/master");
+    fake.tree.link_up(&master, "class/net/br0");
+    let report = fake.bind(BOTH);
+    assert_eq!(outcomes(&report), ["0000:00:19.0 refused", "0000:02:00.0 bound"]);
+    assert_says(&words(&report, CARD), &["eno1", "br0"]);
+}
+
+#[test]
+fn names_that_only_begin_alike_are_others() {
+    let mut fake = running_host();
+    fake.tree.write(
+        "proc/self/mountinfo",
+        "22 1 259:11 / /srv rw - ext4 /dev/nvme0n1p11 rw\n23 1 8:1 / / rw - ext4 /dev/sda1 rw\n",
+    );
+    fake.tree.write("proc/swaps", "Filename\n/dev/nvme0n1p12 partition 1 0 -2\n");
+    fake.tree.write("proc/net/route", "Iface\tDestination\neno11\t0000A8C0\t00000000\n");
+    let report = fake.bind(BOTH);
+    assert_eq!(outcomes(&report), ["0000:00:19.0 bound", "0000:02:00.0 bound"]);
+}
