@@ -1,3 +1,4 @@
 //! Commands for the running host.
 
+pub mod check;
 pub mod status;

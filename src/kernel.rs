@@ -152,6 +152,10 @@ impl Kernel for Live {
     }
 
     fn modules_for(&mut self, module: &str) -> Option<Vec<String>> {
+        if self.root != Path::new("/") && !self.root.join("lib/modules").exists() {
+            // Another machine's /proc and /sys alone say nothing about its modules.
+            return Some(Vec::new());
+        }
         self.modules()?.with_dependencies(module)
     }
 

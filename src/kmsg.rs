@@ -44,8 +44,9 @@ fn in_initrd() -> bool {
         || fs::read_to_string("/proc/self/mounts").is_ok_and(on_rootfs)
 }
 
-/// The level as `printk` numbers it.
-fn printk_level(level: Level) -> u8 {
+/// The level as `printk` numbers it (`include/linux/kern_levels.h`).
+#[must_use]
+pub fn printk_level(level: Level) -> u8 {
     match level {
         Level::Error => 3,
         Level::Warn => 4,

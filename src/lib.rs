@@ -24,8 +24,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use cmdline::Request;
+use host::check::Check;
 use kernel::Kernel;
-use plan::Plan;
 use report::Report;
 use sysfs::{Machine, Sysfs};
 
@@ -44,14 +44,18 @@ pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Re
     Ok(report)
 }
 
-/// What [`bind`] would do now; it does not wait for devices.
+/// What [`bind`] would do now, and the report that it would make if the kernel did as it is told.
+/// It does not wait for devices and writes nothing.
 ///
 /// # Errors
 /// When the PCI bus cannot be read.
-pub fn dry_run(request: &Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<Plan> {
-    let mut machine = sysfs.machine(request)?;
-    complete(&mut machine, request, sysfs, kernel);
-    Ok(plan::plan(request, &machine, false))
+pub fn check(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<Check> {
+    let mut machine = sysfs.machine(&request)?;
+    complete(&mut machine, &request, sysfs, kernel);
+    let plan = plan::plan(&request, &machine, false);
+    let expected = host::check::expected(&plan, &machine, kernel);
+    let report = report::report(request, &machine, &plan, &expected);
+    Ok(Check { report, plan, has_screen: machine.screen.is_some() })
 }
 
 /// Reads the machine, again and again while devices are missing and the wait is not over; and

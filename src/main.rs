@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use vfio_early::cmdline::{self, Request};
-use vfio_early::host::status;
+use vfio_early::host::{check, status};
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::Sysfs;
@@ -17,9 +17,11 @@ const HELP: &str = "\
 Gives the PCI devices that vfio.devs= on the kernel command line names to vfio-pci.
 
 usage: vfio-early [bind] [--cmdline TEXT] [--root DIR] [--dry-run]
+       vfio-early check [TEXT] [--root DIR]
        vfio-early status [--json] [--root DIR]
 
   bind            what runs in the initrd; on a host it finishes what was reserved
+  check           what bind would do here; TEXT is a list of items or a command line
   status          the last report against what holds now
   --cmdline TEXT  read TEXT instead of /proc/cmdline
   --root DIR      read DIR/proc and DIR/sys; with bind only as a dry run
@@ -37,6 +39,7 @@ const WRONG_ARGUMENTS: u8 = 2;
 #[derive(Clone, Copy, PartialEq)]
 enum Command {
     Bind,
+    Check,
     Status,
 }
 
@@ -74,6 +77,10 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
                 return Ok(None);
             }
             Value(word) if word == "bind" && command.is_none() => command = Some(Command::Bind),
+            Value(word) if word == "check" && command.is_none() => command = Some(Command::Check),
+            Value(text) if command == Some(Command::Check) && cmdline.is_none() => {
+                cmdline = Some(check::command_line(&text.string()?).into_bytes());
+            }
             Value(word) if word == "status" && command.is_none() => command = Some(Command::Status),
             other => return Err(other.unexpected()),
         }
@@ -84,8 +91,9 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
         Command::Bind if !dry_run && root != Path::new("/") => {
             return Err("--root reads another tree and writes nothing: add --dry-run".into());
         }
-        Command::Status if dry_run => return Err("--dry-run is for bind".into()),
-        Command::Bind | Command::Status => {}
+        Command::Check | Command::Status if dry_run => return Err("--dry-run is for bind".into()),
+        Command::Check if json => return Err("--json is for status".into()),
+        Command::Bind | Command::Check | Command::Status => {}
     }
     Ok(Some(Arguments { command, cmdline, root, dry_run, json }))
 }
@@ -110,12 +118,13 @@ fn main() -> ExitCode {
     };
     let request = cmdline::parse(&text);
     kmsg::start(request.debug);
+    let mut kernel = Live::new(&arguments.root);
     if arguments.command == Command::Status {
         status(&request, &sysfs, &arguments.root, arguments.json)
-    } else if arguments.dry_run {
-        dry_run(&request, &sysfs, &mut Live::new(&arguments.root))
+    } else if arguments.command == Command::Check || arguments.dry_run {
+        check(request, &sysfs, &mut kernel, arguments.dry_run)
     } else if request.asks_for_devices() {
-        bind(request, &sysfs, &text)
+        bind(request, &sysfs, &text, &mut kernel)
     } else {
         request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         if request.off {
@@ -126,9 +135,9 @@ fn main() -> ExitCode {
     .into()
 }
 
-fn bind(request: Request, sysfs: &Sysfs, text: &[u8]) -> u8 {
+fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     let strict = request.strict;
-    let report = match vfio_early::bind(request, sysfs, &mut Live::new("/")) {
+    let report = match vfio_early::bind(request, sysfs, kernel) {
         Ok(report) => report,
         Err(why) => {
             log::error!("no device is bound: {why}; mount /sys before vfio-early");
@@ -146,25 +155,33 @@ fn bind(request: Request, sysfs: &Sysfs, text: &[u8]) -> u8 {
     report.exit_status
 }
 
-fn dry_run(request: &Request, sysfs: &Sysfs, kernel: &mut Live) -> u8 {
+/// In words, or the plan alone.
+fn check(request: Request, sysfs: &Sysfs, kernel: &mut Live, dry_run: bool) -> u8 {
     request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    for rejected in &request.rejected {
-        log::error!("{:?}: {}", rejected.text, rejected.reason);
-    }
-    if request.off {
-        print("vfio.off: nothing is done\n");
+    if !request.asks_for_devices() {
+        let off = request.off;
+        print(if off { "vfio.off: nothing is done\n" } else { "nothing is asked for\n" });
         return exit_status(false, false);
     }
-    match vfio_early::dry_run(request, sysfs, kernel) {
-        Ok(plan) => {
-            print(&plan.to_string());
-            let taken = plan.taken().count() == plan.targets.len();
-            let met = taken && plan.absent.is_empty() && request.rejected.is_empty();
-            exit_status(!met, request.strict)
+    let strict = request.strict;
+    match vfio_early::check(request, sysfs, kernel) {
+        Ok(mut check) => {
+            // Said above, where the request asks for nothing, too.
+            let said = check.report.request.warnings.len();
+            check.report.warnings.drain(..said);
+            if dry_run {
+                for rejected in &check.report.request.rejected {
+                    log::error!("{:?}: {}", rejected.text, rejected.reason);
+                }
+                print(&check.plan.to_string());
+            } else {
+                print(&check.to_string());
+            }
+            check.report.exit_status
         }
         Err(why) => {
             log::error!("{why}; is sysfs mounted there?");
-            exit_status(true, request.strict)
+            exit_status(true, strict)
         }
     }
 }

@@ -105,7 +105,7 @@ pub struct Report {
 /// From here on only devices that are not bound get a line of their own.
 const LINES_FOR_ALL: usize = 32;
 
-/// Makes the report; `exit_status`, `elapsed_us`, `command_line` and `kernel` are the caller's.
+/// Makes the report; `elapsed_us`, `command_line` and `kernel` are the caller's.
 #[must_use]
 pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applied) -> Report {
     let ours = |address: &Address| {

@@ -88,7 +88,8 @@ proptest! {
         prop_assert_eq!(request.asks_for_devices(), asked > 0 && !request.off);
         let before = fake.tree.everything();
         let sysfs = fake.sysfs();
-        let plan = vfio_early::dry_run(&request, &sysfs, &mut fake).expect("the bus can be read");
+        let check = vfio_early::check(request, &sysfs, &mut fake).expect("the bus can be read");
+        let plan = &check.plan;
         let planned = plan.to_string();
         let names_any = !plan.targets.is_empty() || !plan.absent.is_empty();
         prop_assert_eq!(!planned.is_empty(), names_any, "{}", planned);

@@ -165,9 +165,9 @@ fn a_dry_run_names_the_steps_and_writes_nothing() {
     let mut fake = with_host_drivers(Line::V6_1);
     let before = fake.tree.everything();
     let request = cmdline::parse(format!("{ALL},00:1e.0,00:01.0").as_bytes());
-    let plan =
-        vfio_early::dry_run(&request, &fake.sysfs(), &mut fake).expect("the PCI bus can be read");
-    let text = plan.to_string();
+    let check =
+        vfio_early::check(request, &fake.sysfs(), &mut fake).expect("the PCI bus can be read");
+    let text = check.plan.to_string();
     for line in [
         "absent 00:1e.0: ",
         "refuse 0000:00:01.0 8086:1901: ",

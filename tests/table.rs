@@ -5,13 +5,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use log::Level;
 use qemu_tests::moment::{Device, Moment};
 use qemu_tests::run::{BEFORE, Execution, HOST, Record};
 use qemu_tests::scenario::{Observed, Scenario, Sides};
 use qemu_tests::{answers, scenarios};
-use vfio_early::report::{Report, exit_status};
-use vfio_early::{cmdline, report_file};
+use vfio_early::pci::Address;
+use vfio_early::report::{Outcome, Report, exit_status};
+use vfio_early::{cmdline, kmsg, report_file};
 
 use crate::fake::Fake;
 use crate::journal;
@@ -59,13 +59,12 @@ fn parameters(fake: &Fake) -> BTreeMap<String, String> {
     found
 }
 
-fn printk_level(level: Level) -> u8 {
-    match level {
-        Level::Error => 3,
-        Level::Warn => 4,
-        Level::Info => 6,
-        Level::Debug | Level::Trace => 7,
-    }
+/// What became of each device, and how the program ends.
+fn outcomes(report: &Report) -> (Vec<(String, Outcome)>, u8) {
+    let name = |address: Option<Address>| address.map_or_else(String::new, |a| a.to_string());
+    let devices =
+        report.devices.iter().map(|d| (d.item.clone() + " " + &name(d.address), d.outcome));
+    (devices.collect(), report.exit_status)
 }
 
 /// What `main` does with the command line that the tree has.
@@ -75,7 +74,12 @@ fn run(fake: &mut Fake, folder: &Path) -> Execution {
     let mut execution = Execution::default();
     if request.asks_for_devices() {
         let command_line = String::from_utf8_lossy(&text).into_owned();
+        let check = vfio_early::check(request.clone(), &fake.sysfs(), fake);
+        let expected = check.expect("the PCI bus can be read").report;
         let report = fake.try_bind(&text).expect("the PCI bus can be read");
+        if request.wait == 0 {
+            assert_eq!(outcomes(&expected), outcomes(&report), "check, and bind");
+        }
         let report = Report { command_line, kernel: fake.sysfs().kernel_release(), ..report };
         report_file::save(&report, folder).expect("the report can be written");
         for (level, line) in report.lines() {
@@ -110,7 +114,7 @@ fn observe(scenario: &Scenario, line: Line) -> Observed {
         seen.executions.push(run(&mut fake, &folder.path().join("vfio-early")));
         seen.moments.insert(format!("after {number}"), moment(&fake));
     }
-    let record = |(level, text)| Record { level: printk_level(level), text };
+    let record = |(level, text)| Record { level: kmsg::printk_level(level), text };
     seen.log = journal::take().into_iter().map(record).collect();
     if !scenario.host_modules.is_empty() {
         for module in &scenario.host_modules {
