@@ -1,0 +1,57 @@
+# For `pkgs.pkgsStatic.callPackage`: the binary must need nothing from the initrd.
+{
+  kmod,
+  lib,
+  rustPlatform,
+  xz,
+}:
+let
+  root = ../..;
+  # NixOS compresses modules with xz; the binary brings no other decompression.
+  staticKmod = kmod.overrideAttrs (old: {
+    mesonFlags = old.mesonFlags ++ [
+      "-Dzstd=disabled"
+      "-Dzlib=disabled"
+    ];
+    # Some of its tests need the above.
+    doCheck = false;
+  });
+in
+rustPlatform.buildRustPackage {
+  pname = "vfio-early";
+  version = (lib.importTOML (root + "/Cargo.toml")).workspace.package.version;
+
+  src = lib.fileset.toSource {
+    inherit root;
+    fileset = lib.fileset.unions (
+      map (path: root + "/${path}") [
+        ".cargo"
+        "Cargo.lock"
+        "Cargo.toml"
+        "build.rs"
+        "qemu-tests"
+        "src"
+        "tests"
+      ]
+    );
+  };
+  cargoLock.lockFile = root + "/Cargo.lock";
+  cargoBuildFlags = [ "--package=vfio-early" ];
+
+  nativeBuildInputs = [ rustPlatform.bindgenHook ];
+  buildInputs = [ xz ];
+  env.LIBKMOD_STATIC_DIR = "${lib.getLib staticKmod}/lib";
+
+  # They need root, QEMU and kernels: `cargo xtask test` runs them.
+  doCheck = false;
+
+  meta = {
+    description = "Gives chosen PCI devices to vfio-pci in the initrd, before udev, and verifies it";
+    license = with lib.licenses; [
+      mit
+      asl20
+    ];
+    mainProgram = "vfio-early";
+    platforms = lib.platforms.linux;
+  };
+}

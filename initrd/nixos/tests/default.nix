@@ -1,0 +1,117 @@
+# What `cargo xtask nix` evaluates. `nixpkgsLib` is nixpkgs' lib alone, `store` stands for the Nix
+# store.
+{
+  nixpkgsLib,
+  store ? "/nix/store",
+}:
+let
+  lib = import nixpkgsLib;
+  stubs = import ./stubs.nix { inherit lib store; };
+  item = import ../item.nix { inherit lib; };
+
+  evaluate =
+    modules:
+    lib.evalModules {
+      modules = modules ++ [
+        { inherit (stubs) options; }
+        { _module.args.pkgs = stubs.pkgs; }
+      ];
+    };
+  evaluateModule = modules: evaluate ([ ../module.nix ] ++ modules);
+
+  units =
+    packages:
+    lib.listToAttrs (map (package: lib.nameValuePair (baseNameOf package.path) package.text) packages);
+  dropEmpty = lib.filterAttrsRecursive (_: value: value != [ ] && value != { } && value != "");
+
+  outcome =
+    { config, ... }:
+    dropEmpty {
+      errors = map (wrong: wrong.message) (lib.filter (check: !check.assertion) config.assertions);
+      inherit (config) warnings;
+      kernelParams = config.boot.kernelParams;
+      initrd = {
+        inherit (config.boot.initrd) availableKernelModules preDeviceCommands extraUtilsCommands;
+        inherit (config.boot.initrd.systemd) services storePaths;
+        units = lib.attrNames (units config.boot.initrd.systemd.packages);
+      };
+      host = {
+        inherit (config.systemd) services;
+        units = lib.attrNames (units config.systemd.packages);
+        packages = map (package: package.name) config.environment.systemPackages;
+      };
+    };
+
+  cases = import ./cases.nix;
+  evaluateCase =
+    name: configuration:
+    outcome (
+      evaluateModule (
+        [ configuration ] ++ lib.optional (name == "microvm") { options = stubs.microvmOptions; }
+      )
+    );
+
+  flake = (import ../../../flake.nix).outputs {
+    self = flake;
+    nixpkgs = {
+      inherit lib;
+      legacyPackages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (_: stubs.pkgs);
+    };
+  };
+in
+{
+  configurations = lib.mapAttrs evaluateCase cases.configurations // {
+    example = outcome (evaluate [
+      ../example.nix
+      { options = stubs.exampleOptions; }
+    ]);
+  };
+  messages = lib.mapAttrs (
+    name: configuration:
+    lib.intersectAttrs {
+      errors = null;
+      warnings = null;
+    } (evaluateCase name configuration)
+  ) cases.messages;
+
+  # The units as the module has them, by name.
+  units =
+    let
+      inherit
+        (evaluateModule [
+          {
+            boot.initrd.vfio-early.enable = true;
+          }
+        ])
+        config
+        ;
+    in
+    units (config.boot.initrd.systemd.packages ++ config.systemd.packages);
+
+  # The kernel parameters for one item; an error where it is none.
+  parametersFor =
+    text:
+    (evaluateModule [
+      {
+        boot.initrd.vfio-early = {
+          enable = true;
+          devices = [ text ];
+        };
+      }
+    ]).config.boot.kernelParams;
+
+  # What the type of the list says of each.
+  areItems = map item.type.check;
+
+  optionsPage = import ../options-page.nix {
+    inherit lib;
+    inherit (evaluateModule [ ]) options;
+  };
+
+  flake = {
+    outputs = lib.attrNames flake;
+    package = flake.packages.x86_64-linux.default.name;
+    module = (evaluate [ flake.nixosModules.default ]).options ? boot.initrd.vfio-early;
+    checks = lib.mapAttrs (_: check: check.test.testScript or null) flake.checks.x86_64-linux;
+  };
+}
