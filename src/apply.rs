@@ -27,6 +27,12 @@ pub struct Fate {
     pub viable: Option<bool>,
 }
 
+impl Fate {
+    fn is_bound(&self) -> bool {
+        self.driver.is_some() && self.driver == self.driver_override
+    }
+}
+
 /// What became of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -82,8 +88,14 @@ fn override_of(address: Address, driver: &str) -> Write {
 impl<K: Kernel> Run<'_, K> {
     /// Performs steps of one kind, leaving out devices that failed before.
     fn perform(&mut self, batch: &[Step]) {
-        let (steps, writes): (Vec<_>, Vec<_>) =
-            batch.iter().filter_map(|step| Some((step, self.write(step)?))).unzip();
+        let mut steps = Vec::new();
+        let mut writes = Vec::new();
+        for step in batch {
+            if let Some(write) = self.write(step) {
+                steps.push(step);
+                writes.push(write);
+            }
+        }
         for (step, result) in steps.into_iter().zip(self.kernel.perform(&writes)) {
             match (step, result) {
                 (Step::Override(address, driver), Ok(())) => self.overridden(*address, driver),
@@ -119,7 +131,7 @@ impl<K: Kernel> Run<'_, K> {
     }
 
     /// The write of a step that is no more than one and still of use.
-    fn write(&self, step: &Step) -> Option<Write> {
+    fn write(&mut self, step: &Step) -> Option<Write> {
         let (address, write) = match step {
             Step::Override(address, driver) => (address, override_of(*address, driver)),
             Step::Unbind(address, _) => {
@@ -303,50 +315,57 @@ impl<K: Kernel> Run<'_, K> {
         }
     }
 
-    fn is_bound(&self, address: Address) -> bool {
+    /// Reads which driver has the device; whether that is the one in its override.
+    fn is_bound(&mut self, address: Address) -> bool {
         let driver = self.sysfs.driver(address).ok().flatten();
-        let wanted = self.fates.get(&address).and_then(|fate| fate.driver_override.as_ref());
-        driver.is_some() && driver.as_ref() == wanted
+        let fate = self.fates.entry(address).or_default();
+        fate.driver = driver;
+        fate.is_bound()
     }
 
     fn read_back(&mut self) {
         for (address, device, driver) in self.plan.taken() {
-            let wanted = self.fates.entry(address).or_default().driver_override.clone();
-            if let Some(wanted) = wanted
-                && !self.is_given_up(address)
+            let fate = self.fates.entry(address).or_default();
+            // Nothing was written for it since it read as bound.
+            let is_known = fate.is_bound();
+            if let (Some(wanted), None) = (fate.driver_override.clone(), &fate.failure)
+                && !is_known
+                && let Err(why) = self.verify(address, &wanted, driver)
             {
-                self.verify(address, &wanted, driver);
+                self.give_up(address, why);
             }
-            if let (Some(group), false) = (device.group, self.is_given_up(address)) {
-                let viable = self.kernel.group_viable(group);
-                self.fates.entry(address).or_default().viable = viable;
+            let is_given_up = self.is_given_up(address);
+            let fate = self.fates.entry(address).or_default();
+            if let Driver::OfModule(module) = driver
+                && fate.driver_override.as_deref() == Some(VFIO_PCI)
+            {
+                fate.fallback = Some(format!("the variant driver {module} did not take it"));
+            }
+            if let (Some(group), false) = (device.group, is_given_up) {
+                fate.viable = self.kernel.group_viable(group);
             }
         }
         for (address, fate) in &mut self.fates {
-            fate.driver = self.sysfs.driver(*address).ok().flatten();
+            if !fate.is_bound() {
+                fate.driver = self.sysfs.driver(*address).ok().flatten();
+            }
         }
     }
 
     /// Takes the kernel's answer; where it is no, `bind` tells why, and a variant gives way to
     /// vfio-pci.
-    fn verify(&mut self, address: Address, wanted: &str, driver: &Driver) {
-        let mut answer = self.settle(address, wanted);
-        if let Driver::OfModule(module) = driver {
-            if let (Err(why), true) = (&answer, wanted != VFIO_PCI) {
+    fn verify(&mut self, address: Address, wanted: &str, driver: &Driver) -> Result<(), Why> {
+        let answer = self.settle(address, wanted);
+        match (&answer, driver) {
+            (Err(why), Driver::OfModule(_)) if wanted != VFIO_PCI => {
                 log::warn!("{address}: {}; trying {VFIO_PCI}", why.reason);
                 self.load(&[VFIO_PCI]);
                 let probe = store("bus/pci/drivers_probe", address.to_string());
                 self.kernel.perform(&[override_of(address, VFIO_PCI), probe]);
                 self.overridden(address, VFIO_PCI);
-                answer = self.settle(address, VFIO_PCI);
+                self.settle(address, VFIO_PCI)
             }
-            let fate = self.fates.entry(address).or_default();
-            if fate.driver_override.as_deref() == Some(VFIO_PCI) {
-                fate.fallback = Some(format!("the variant driver {module} did not take it"));
-            }
-        }
-        if let Err(why) = answer {
-            self.give_up(address, why);
+            _ => answer,
         }
     }
 
@@ -354,23 +373,22 @@ impl<K: Kernel> Run<'_, K> {
     fn settle(&mut self, address: Address, wanted: &str) -> Result<(), Why> {
         let end = Instant::now() + SETTLE;
         loop {
-            let driver = self.sysfs.driver(address);
-            let driver = driver.map_err(|why| Why::new(why.to_string(), SEE_DMESG))?;
-            if driver.as_deref() == Some(wanted) {
+            if self.is_bound(address) {
                 return Ok(());
             }
             let left = end.saturating_duration_since(Instant::now());
             if self.plan.late && !left.is_zero() && self.kernel.wait_for_uevent(left) {
                 continue;
             }
-            let bind = store(format!("bus/pci/drivers/{wanted}/bind"), address.to_string());
+            let bind = format!("bus/pci/drivers/{wanted}/bind");
+            let bind = store(bind, address.to_string());
             let answer = self.kernel.perform(&[bind]).pop().unwrap_or(Ok(()));
-            let driver = self.sysfs.driver(address).ok().flatten();
-            if driver.as_deref() == Some(wanted) {
+            if self.is_bound(address) {
                 return Ok(());
             }
+            let driver = self.fates.get(&address).and_then(|fate| fate.driver.as_deref());
             let gone = !self.sysfs.has_device(address);
-            return Err(not_bound(wanted, driver.as_deref(), answer.err(), gone));
+            return Err(not_bound(wanted, driver, answer.err(), gone));
         }
     }
 
