@@ -232,3 +232,17 @@ fn a_second_bind_after_the_hand_over_changes_nothing() {
         assert_eq!(fake.screen.console(), Some(SECOND), "{line:?}");
     }
 }
+
+#[test]
+fn a_display_that_is_given_away_already_is_bound_and_not_refused() {
+    // 5.10 leaves the firmware's framebuffer on it; a run that was killed did not take it away.
+    let boot = Function::new(BOOT, "8086:5912", VGA).boot_vga().host("i915");
+    let mut fake = Machine::new([boot]).firmware_on(BOOT).line(Line::V5_10).boot();
+    fake.load("vfio-pci");
+    assert!(fake.bind_until_killed("vfio.devs=00:02.0 vfio.console=release", 4));
+    assert_eq!(fake.driver(BOOT).as_deref(), Some("vfio-pci"));
+    assert!(fake.screen.keeps_memory_of(BOOT));
+    let report = fake.bind("vfio.devs=00:02.0");
+    assert_eq!(outcomes(&report), ["0000:00:02.0 bound"]);
+    assert_eq!(fake.driver(BOOT).as_deref(), Some("vfio-pci"));
+}
