@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::cmdline::Console;
 use crate::console::Framebuffer;
 use crate::kernel::{Kernel, Write};
 use crate::pci::Address;
@@ -159,6 +160,11 @@ impl<K: Kernel> Run<'_, K> {
                 let remedy = "if it comes back later, add vfio.wait=10";
                 (address, Why::new("the device went away", remedy))
             }
+            Step::Override(address, _) if errno == Errno::ETIMEDOUT => {
+                let reason =
+                    "ETIMEDOUT: a driver hangs with the device's lock held (an earlier bind?)";
+                (address, Why::new(reason, "only a reboot frees it; see the kernel log (dmesg)"))
+            }
             Step::Override(address, _) => (
                 address,
                 Why::new(
@@ -200,6 +206,9 @@ impl<K: Kernel> Run<'_, K> {
         let inserts: Vec<_> =
             names.iter().map(|name| Write::Insert { module: (*name).clone() }).collect();
         let results = self.kernel.perform(&inserts);
+        if results.contains(&Err(Errno::ETIMEDOUT)) {
+            self.find_hung();
+        }
         let errno_of = |module: &String| {
             let (_, result) = names.iter().zip(&results).find(|(name, _)| **name == module)?;
             result.err()
@@ -217,6 +226,19 @@ impl<K: Kernel> Run<'_, K> {
         needs.iter().map(|need| (need.0, why(need))).collect()
     }
 
+    /// Gives up the devices that a module hangs on while it is loaded: their link `driver` is there
+    /// before the driver's probe is over, so it tells nothing. The override takes the device's
+    /// lock, as the probe does.
+    fn find_hung(&mut self) {
+        let fates = self.fates.iter().filter(|(_, fate)| fate.failure.is_none());
+        let overrides: Vec<_> = fates
+            .filter_map(|(address, fate)| {
+                Some(Step::Override(*address, fate.driver_override.clone()?))
+            })
+            .collect();
+        self.perform(&overrides);
+    }
+
     /// Loads the modules for the devices, and fails those whose driver is still missing.
     fn load_drivers(&mut self, modules: &[&str]) {
         for (module, why) in self.load(modules) {
@@ -227,29 +249,36 @@ impl<K: Kernel> Run<'_, K> {
                          to the initrd"
                     )
                 }));
-            } else if !self.sysfs.has_driver(module) {
-                let reason = why.unwrap_or_else(|| {
-                    format!("{module} is loaded, but there is no PCI driver of that name")
-                });
-                let remedy = format!("add {module} and {IOMMU_TYPE1}");
-                let named = Driver::Named(module.to_owned());
-                for (address, _, _) in self.plan.taken().filter(|(_, _, driver)| **driver == named)
-                {
-                    self.give_up(address, Why::new(&reason, &remedy));
-                }
+            } else {
+                self.driver_missing(module, why);
             }
         }
     }
 
-    /// Writes the name of a variant's driver, which only the loaded module tells; where that did
-    /// not load, plain vfio-pci has to do.
+    fn driver_missing(&mut self, module: &str, why: Option<String>) {
+        let reason = why.unwrap_or_else(|| format!("{module} is loaded, but has no PCI driver"));
+        let remedy = format!("add {module} and {IOMMU_TYPE1}");
+        for (address, _, driver) in self.plan.taken().filter(|(_, _, d)| d.module() == module) {
+            let is_missing = match driver {
+                Driver::Named(name) => !self.sysfs.has_driver(name),
+                Driver::Asked(module) => self.sysfs.pci_driver_of(module).is_none(),
+                Driver::Variant(_) => false,
+            };
+            if is_missing {
+                self.give_up(address, Why::new(&reason, &remedy));
+            }
+        }
+    }
+
+    /// Writes the name of a module's driver, which only the loaded module tells; where a variant
+    /// did not load, plain vfio-pci has to do.
     fn rename(&mut self, address: Address, module: &str) {
         if self.is_given_up(address) {
             return;
         }
         let driver = self.sysfs.pci_driver_of(module);
         if driver.is_none() {
-            log::warn!("{address}: the variant driver {module} did not load; trying {VFIO_PCI}");
+            log::warn!("{address}: {module} did not load; trying {VFIO_PCI}");
         }
         let driver = driver.unwrap_or_else(|| VFIO_PCI.to_owned());
         if driver == VFIO_PCI {
@@ -336,10 +365,10 @@ impl<K: Kernel> Run<'_, K> {
             }
             let is_given_up = self.is_given_up(address);
             let fate = self.fates.entry(address).or_default();
-            if let Driver::OfModule(module) = driver
+            if let Driver::Variant(module) = driver
                 && fate.driver_override.as_deref() == Some(VFIO_PCI)
             {
-                fate.fallback = Some(format!("the variant driver {module} did not take it"));
+                fate.fallback = Some(format!("{module} did not take it"));
             }
             if let (Some(group), false) = (device.group, is_given_up) {
                 fate.viable = self.kernel.group_viable(group);
@@ -357,7 +386,7 @@ impl<K: Kernel> Run<'_, K> {
     fn verify(&mut self, address: Address, wanted: &str, driver: &Driver) -> Result<(), Why> {
         let answer = self.settle(address, wanted);
         match (&answer, driver) {
-            (Err(why), Driver::OfModule(_)) if wanted != VFIO_PCI => {
+            (Err(why), Driver::Variant(_)) if wanted != VFIO_PCI => {
                 log::warn!("{address}: {}; trying {VFIO_PCI}", why.reason);
                 self.load(&[VFIO_PCI]);
                 let probe = store("bus/pci/drivers_probe", address.to_string());
@@ -392,26 +421,28 @@ impl<K: Kernel> Run<'_, K> {
         }
     }
 
-    /// Brings the console back where the binding took it all the same, and frees the given
-    /// device's memory where the firmware's framebuffer keeps it.
+    /// Frees a given graphics device's memory where the firmware's framebuffer keeps it, and
+    /// brings the console back where the binding took it all the same.
     fn look_after_the_console(&mut self) {
-        let hands_over = |step: &Step| matches!(step, Step::HandOver { .. } | Step::Announce(_));
-        if !self.plan.steps.iter().any(hands_over) {
+        if !self.plan.taken().any(|(_, device, _)| device.class.is_display()) {
             return;
         }
-        if let Some(device) = self.kept_memory() {
+        // The console needs it no longer: it may go, or a display that stays has it.
+        let may_go = self.plan.console == Console::Release || self.has_other_framebuffer();
+        if let (Some(device), true) = (self.kept_memory(), may_go) {
             let unbind = format!("bus/platform/devices/{device}/driver/unbind");
             self.kernel.perform(&[store(unbind, device)]);
-            if let Some(device) = self.kept_memory() {
-                self.warnings.push(format!(
-                    "{device} keeps memory of a device that was given away: the start of a VM \
-                     will fail (\"BAR 0: can't reserve\"); add video=efifb:off, or \
-                     initcall_blacklist=simpledrm_platform_driver_init"
-                ));
-            }
         }
-        let released = self.plan.steps.iter().any(|step| matches!(step, Step::Announce(_)));
-        if released || self.sysfs.vt_console(FBCON) != Some(false) {
+        if let Some(device) = self.kept_memory() {
+            self.warnings.push(format!(
+                "{device} keeps memory of a device that was given away: the start of a VM will \
+                 fail (\"BAR 0: can't reserve\"); add video=efifb:off, or \
+                 initcall_blacklist=simpledrm_platform_driver_init"
+            ));
+        }
+        // Only where this took it: it may have been unbound on purpose.
+        let hands_over = |step: &Step| matches!(step, Step::HandOver { .. });
+        if !self.plan.steps.iter().any(hands_over) || self.sysfs.vt_console(FBCON) != Some(false) {
             return;
         }
         if let Some(folder) = self.sysfs.vt_console_folder(FBCON) {
@@ -422,6 +453,11 @@ impl<K: Kernel> Run<'_, K> {
                 "the console is lost: a graphics driver of the host brings it back".to_owned(),
             );
         }
+    }
+
+    fn has_other_framebuffer(&self) -> bool {
+        let framebuffers = self.sysfs.screen().map(|screen| screen.framebuffers);
+        framebuffers.unwrap_or_default().iter().any(|framebuffer| framebuffer.owner.is_some())
     }
 
     /// The firmware's framebuffer, where it is in the memory of a device that is bound.

@@ -113,8 +113,8 @@ fn complete(machine: &mut Machine, request: &Request, sysfs: &Sysfs, kernel: &mu
     if machine.screen.is_none() {
         return;
     }
-    for (address, device) in &mut machine.devices {
-        if device.class.is_display() && device.driver.is_none() && !requested.contains(address) {
+    for device in machine.devices.values_mut() {
+        if device.class.is_display() && device.driver.is_none() {
             let modalias = variant::modalias(device.id, device.class);
             device.modules = kernel.modules_for_alias(&format!("pci:{modalias}"));
         }

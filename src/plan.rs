@@ -13,8 +13,11 @@ use crate::sysfs::{Device, Iommu, Machine, VFIO_PCI};
 pub enum Driver {
     /// The driver of that name, which is its module's name, too.
     Named(String),
-    /// The driver of that module: a variant of vfio-pci, whose name is known once it is loaded.
-    OfModule(String),
+    /// The driver that was asked for by its own or its module's name; which of them it is, is
+    /// known once the module is loaded.
+    Asked(String),
+    /// The driver of that module, a variant of vfio-pci, or plain vfio-pci where that does not do.
+    Variant(String),
 }
 
 impl Driver {
@@ -22,13 +25,15 @@ impl Driver {
     #[must_use]
     pub fn first_override(&self) -> &str {
         match self {
-            Driver::Named(name) => name,
-            Driver::OfModule(_) => RESERVED,
+            Driver::Named(name) | Driver::Asked(name) => name,
+            Driver::Variant(_) => RESERVED,
         }
     }
 
-    fn module(&self) -> &str {
-        let (Driver::Named(module) | Driver::OfModule(module)) = self;
+    /// The module to load.
+    #[must_use]
+    pub fn module(&self) -> &str {
+        let (Driver::Named(module) | Driver::Asked(module) | Driver::Variant(module)) = self;
         module
     }
 }
@@ -127,6 +132,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
+    /// What may become of the host's console.
+    pub console: Console,
     /// Whether devices came while this was waiting for them.
     pub late: bool,
 }
@@ -142,9 +149,9 @@ pub const RESERVED: &str = "vfio-early-reserved";
 #[must_use]
 pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
     let (mut targets, absent) = targets(request, machine);
-    let console = keep_the_console(request, machine, &mut targets);
-    let (steps, warnings) = (steps(&targets, console, machine), Vec::new());
-    let mut plan = Plan { targets, absent, steps, warnings, late };
+    let step = keep_the_console(request, machine, &mut targets);
+    let (steps, warnings) = (steps(&targets, step, machine), Vec::new());
+    let mut plan = Plan { targets, absent, steps, warnings, console: request.console, late };
     if machine.interrupt_remapping == Some(false) && plan.taken().next().is_some() {
         plan.warnings.push(
             "the kernel does not remap interrupts: the start of a VM will fail with EPERM; turn \
@@ -152,6 +159,11 @@ pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
              vfio_iommu_type1.allow_unsafe_interrupts=1"
                 .to_owned(),
         );
+    }
+    if let Some(driver) = request.driver.as_deref().filter(|driver| !is_vfio_driver(driver)) {
+        plan.warnings.push(format!(
+            "vfio.driver={driver} is no vfio driver: no VM can use the devices that it has"
+        ));
     }
     plan
 }
@@ -325,12 +337,25 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
         ));
     }
     Decision::Take(match (&request.driver, &device.driver, &device.variant) {
-        (Some(name), _, _) => Driver::Named(name.clone()),
+        (Some(name), Some(driver), _) if is_same_name(name, driver) => {
+            Driver::Named(driver.clone())
+        }
+        (Some(name), _, _) if name == VFIO_PCI || machine.drivers.contains(name) => {
+            Driver::Named(name.clone())
+        }
+        // Modules are often called other than their drivers.
+        (Some(name), _, _) => Driver::Asked(name.clone()),
         // Whichever it is, it was chosen before, and a VM may be using it.
         (None, Some(name), _) if is_vfio_driver(name) => Driver::Named(name.clone()),
-        (None, _, Some(module)) => Driver::OfModule(module.clone()),
+        (None, _, Some(module)) => Driver::Variant(module.clone()),
         (None, _, None) => Driver::Named(VFIO_PCI.to_owned()),
     })
+}
+
+/// The kernel takes `-` and `_` for the same in the names of modules.
+#[must_use]
+pub fn is_same_name(one: &str, other: &str) -> bool {
+    one.replace('-', "_") == other.replace('-', "_")
 }
 
 /// vfio-pci or a variant of it; they all have it in their names.
@@ -483,13 +508,13 @@ fn steps(targets: &Targets, console: Option<Step>, machine: &Machine) -> Vec<Ste
     }
     steps.extend(modules.into_iter().map(|module| Step::Load(module.to_owned())));
     for (address, _, driver) in taken(targets) {
-        if let Driver::OfModule(module) = driver {
+        if let Driver::Asked(module) | Driver::Variant(module) = driver {
             steps.push(Step::Rename(address, module.clone()));
         }
     }
     let is_bound = |device: &Device, driver: &Driver| match driver {
         Driver::Named(name) => device.driver.as_ref() == Some(name),
-        Driver::OfModule(_) => false,
+        Driver::Asked(_) | Driver::Variant(_) => false,
     };
     // After the modules, so that a host without them keeps what it has.
     for (address, device, driver) in taken(targets) {

@@ -21,6 +21,8 @@ pub fn save(report: &Report, folder: &Path) -> io::Result<()> {
     text.push(b'\n');
     DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
     let temporary = folder.join(format!(".{NAME}.{}", std::process::id()));
+    // A run that was killed may have left one, and process numbers are the same in every boot.
+    let _ = fs::remove_file(&temporary);
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -246,3 +246,11 @@ fn a_display_that_is_given_away_already_is_bound_and_not_refused() {
     assert_eq!(outcomes(&report), ["0000:00:02.0 bound"]);
     assert_eq!(fake.driver(BOOT).as_deref(), Some("vfio-pci"));
 }
+
+#[test]
+fn a_listed_display_that_stays_all_the_same_can_have_the_console_of_another() {
+    let mut fake = second_endangers(Line::V6_1).boot();
+    let report = fake.bind("vfio.devs=00:02.0,00:05.0");
+    assert_eq!(outcomes(&report), ["0000:00:02.0 refused", "0000:00:05.0 bound"]);
+    assert_alive(&fake, "6.1");
+}

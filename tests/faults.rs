@@ -192,3 +192,30 @@ fn without_proc_devices_are_bound_all_the_same() {
     assert!(fake.sysfs().cmdline().is_err());
     assert_eq!(fake.sysfs().kernel_release(), None);
 }
+
+#[test]
+fn a_probe_that_hangs_while_the_driver_is_loaded_fails_its_device_and_no_other() {
+    let mut fake = desktop().boot();
+    fake.fault(Fault::ProbeHangs { address: "0000:00:14.0".into() });
+    let report = fake.bind("vfio.devs=00:14.0,01:00.*");
+    assert_eq!(
+        outcomes(&report),
+        ["0000:00:14.0 failed", "0000:01:00.0 bound", "0000:01:00.1 bound"]
+    );
+}
+
+#[test]
+fn after_an_unbind_that_hangs_nobody_is_told_to_mount_sys() {
+    let mut fake = with_nouveau();
+    fake.fault(Fault::UnbindHangs { driver: "nouveau".into() });
+    fake.bind("vfio.devs=01:00.0");
+    let report = fake.bind("vfio.devs=01:00.0");
+    assert!(!words(&report, "0000:01:00.0").contains("/sys must be writable"), "{report:#?}");
+}
+
+#[test]
+fn a_module_is_named_as_the_kernel_or_as_its_driver_is() {
+    let mut fake = desktop().boot();
+    let report = fake.bind("vfio.devs=00:14.0 vfio.driver=vfio_pci");
+    assert_eq!(outcomes(&report), ["0000:00:14.0 bound"], "{report:#?}");
+}

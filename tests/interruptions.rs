@@ -40,12 +40,6 @@ fn cases() -> Vec<Case> {
         let host = &["nouveau", "snd_hda_intel", "e1000e", "nvme", "xhci_hcd"];
         cases.push(case("all on host drivers", desktop().line(line), host, several));
         for (boot_class, host) in [(VGA, &[][..]), (OTHER, &[]), (VGA, &["i915"])] {
-            // Where binding does not evict the firmware's framebuffer, a kill right before that is
-            // taken away is not made up for yet.
-            let evicts = boot_class == VGA && line > Line::V5_10 || line == Line::V6_1;
-            if !evicts && host.is_empty() {
-                continue;
-            }
             let machine = two_displays(boot_class, VGA).line(line);
             cases.push(case("the boot display", machine, host, "vfio.devs=00:02.0,00:14.0"));
         }
@@ -53,11 +47,8 @@ fn cases() -> Vec<Case> {
         cases.extend([
             case("reserved", machine().left_out("nouveau"), &[], "vfio.devs=00:02.0,00:14.0"),
             case("both displays", machine(), &[], "vfio.devs=00:02.0,01:00.0"),
+            case("released", machine(), &[], "vfio.devs=00:02.0,01:00.0 vfio.console=release"),
         ]);
-        if line > Line::V5_10 {
-            let text = "vfio.devs=00:02.0,01:00.0 vfio.console=release";
-            cases.push(case("released", machine(), &[], text));
-        }
         cases.push(case("vfio-pci is there", desktop().line(line), &["vfio-pci", "nvme"], several));
     }
     cases.extend([

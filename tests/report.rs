@@ -316,3 +316,13 @@ fn a_report_that_cannot_be_written_leaves_the_old_one_and_no_rest() {
     assert!(save(&report, &taken).is_err());
     assert_eq!(fs::read_to_string(taken.join(NAME)).unwrap(), "old");
 }
+
+#[test]
+fn what_an_interrupted_run_left_does_not_keep_the_next_report_from_being_written() {
+    let folder = tempfile::tempdir().unwrap();
+    // The same process number, as it is likely in an initrd that is started over.
+    let rest = folder.path().join(format!(".{NAME}.{}", std::process::id()));
+    fs::write(&rest, "{\"version\":").unwrap();
+    save(&some_report(), folder.path()).expect("the rest is no hindrance");
+    assert_eq!(files(folder.path()), [NAME]);
+}

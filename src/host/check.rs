@@ -35,8 +35,8 @@ pub fn expected(plan: &Plan, machine: &Machine, kernel: &mut impl Kernel) -> App
         let (name, failure) = match &target.decision {
             Decision::Refuse(_) => continue,
             Decision::Reserve(_) => (RESERVED, None),
-            Decision::Take(Driver::OfModule(module)) => (module.as_str(), None),
-            Decision::Take(Driver::Named(name)) => {
+            Decision::Take(Driver::Variant(module)) => (module.as_str(), None),
+            Decision::Take(Driver::Named(name) | Driver::Asked(name)) => {
                 let is_missing = missing.contains(&name.as_str());
                 let remedy = "add it to the initrd and to the kernel's modules";
                 (name.as_str(), is_missing.then(|| Why::new(format!("{name} is missing"), remedy)))
