@@ -18,6 +18,7 @@ pub mod kernels;
 pub mod libkmod;
 pub mod models;
 pub mod moment;
+pub mod nix;
 pub mod packages;
 mod qemu;
 pub mod qmp;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::kernels::{self, Kernel};
 use crate::run::BEFORE;
 use crate::scenario::{Scenario, Sides};
-use crate::{answers, binary, packages, scenarios};
+use crate::{answers, binary, nix, packages, scenarios};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -64,6 +64,7 @@ const CARGO: &[Cargo] = &[
 struct Count {
     passed: usize,
     failed: Vec<String>,
+    not_run: usize,
 }
 
 impl Count {
@@ -102,11 +103,16 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         })
         .filter(|(line, scenario)| wanted(&name(line, scenario)))
         .collect();
-    if cargo.is_empty() && boots.is_empty() {
+    let nix: Vec<nix::Check> =
+        nix::checks(&arguments.kernels).into_iter().filter(|check| wanted(&check.name)).collect();
+    if cargo.is_empty() && boots.is_empty() && nix.is_empty() {
         bail!("no check has {} in its name", arguments.filters.join(" or "));
     }
     if arguments.list {
         for check in cargo {
+            println!("{}", check.name);
+        }
+        for check in nix {
             println!("{}", check.name);
         }
         for (line, scenario) in boots {
@@ -120,6 +126,17 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     for check in cargo {
         run_cargo(check, answers.path(), &mut count)?;
     }
+    for check in nix {
+        let start = Instant::now();
+        match check.run(arguments.binary.as_deref()) {
+            nix::Outcome::Passed => count.note(&check.name, start, &Ok(())),
+            nix::Outcome::Failed(details) => count.note(&check.name, start, &Err(details)),
+            nix::Outcome::NotRun(missing) => {
+                println!("not run: {missing}");
+                count.not_run += 1;
+            }
+        }
+    }
     if !boots.is_empty() {
         let count = Mutex::new(&mut count);
         boot_all(boots, arguments, answers.path(), &count)?;
@@ -128,7 +145,11 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     for name in &count.failed {
         println!("failed: {name}");
     }
-    println!("{} passed, {} failed", count.passed, count.failed.len());
+    let not_run = match count.not_run {
+        0 => String::new(),
+        number => format!(", {number} not run"),
+    };
+    println!("{} passed, {} failed{not_run}", count.passed, count.failed.len());
     Ok(count.failed.is_empty())
 }
 

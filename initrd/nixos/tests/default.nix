@@ -112,6 +112,14 @@ in
     outputs = lib.attrNames flake;
     package = flake.packages.x86_64-linux.default.name;
     module = (evaluate [ flake.nixosModules.default ]).options ? boot.initrd.vfio-early;
-    checks = lib.mapAttrs (_: check: check.test.testScript or null) flake.checks.x86_64-linux;
+    # Each with the kernel parameters of its machine.
+    checks = lib.mapAttrs (
+      _: check:
+      builtins.deepSeq check.test.testScript
+        (evaluate [
+          check.test.nodes.machine
+          { options = stubs.virtualMachineOptions; }
+        ]).config.boot.kernelParams
+    ) (lib.filterAttrs (_: check: check ? test) flake.checks.x86_64-linux);
   };
 }

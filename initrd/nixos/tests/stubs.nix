@@ -77,6 +77,13 @@ in
     programs.virt-manager.enable = option types.bool false;
   };
 
+  # What the machines of vm-test.nix set besides.
+  virtualMachineOptions = {
+    boot.initrd.systemd.emergencyAccess = option types.bool false;
+    boot.kernelModules = texts;
+    virtualisation.qemu.options = texts;
+  };
+
   # The host's part of microvm.nix.
   microvmOptions.microvm.host.enable = option types.bool true;
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use qemu_tests::{binary, boot, demo, kernels, libkmod, packages, step, suite};
+use qemu_tests::{binary, boot, demo, kernels, libkmod, nix, packages, step, suite};
 
 /// Sets up, builds, boots, shows and tests vfio-early.
 #[derive(Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Boot(boot::Arguments),
     /// Show the main job: a desktop's graphics card goes to vfio-pci, the rest stays with the host
     Demo(demo::Arguments),
+    /// Evaluate and check the NixOS module, and boot its scripted branch
+    Nix(nix::Arguments),
     /// Run every check: format, lints, unit tests, fake kernel, virtual machines
     Test(suite::Arguments),
 }
@@ -53,6 +55,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Build => println!("{}", binary::build()?.display()),
         Command::Boot(arguments) => boot::run(arguments)?,
         Command::Demo(arguments) => demo::run(&arguments)?,
+        Command::Nix(arguments) => return nix::run(&arguments),
         Command::Test(arguments) => return suite::run(&arguments),
     }
     Ok(true)
