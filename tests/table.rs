@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use qemu_tests::kernels::NIXOS;
 use qemu_tests::moment::{Device, Moment};
 use qemu_tests::run::{BEFORE, Execution, HOST, Record};
 use qemu_tests::scenario::{Observed, Scenario, Sides};
@@ -136,7 +137,8 @@ fn every_scenario_ends_as_the_table_says() {
         }
         count += 1;
         let mut last: Option<Observed> = None;
-        for line in scenario.kernels {
+        // The kernel as NixOS has it differs from Debian's of its line in what is built in.
+        for line in scenario.kernels.iter().filter(|line| **line != NIXOS) {
             let seen = observe(&scenario, Line::of(line));
             let mut found = scenario.topology_complaints(&seen.moments[BEFORE]);
             found.extend(scenario.complaints(&seen));

@@ -18,7 +18,7 @@ use crate::{binary, kernels, packages};
     -- -device e1000e,addr=03.0")]
 pub struct Arguments {
     /// Kernel line
-    #[arg(long, value_name = "LINE", default_value = "6.1", value_parser = kernels::LINES)]
+    #[arg(long, value_name = "LINE", default_value = "6.1", value_parser = kernels::NAMES)]
     pub kernel: String,
     /// IOMMU of the machine
     #[arg(long, default_value = "intel", value_parser = ["intel", "amd", "none"])]

@@ -12,8 +12,6 @@ use crate::topology::Function;
 /// From here on the binary logs a line only for devices that are not bound.
 const LINES_FOR_ALL: usize = 32;
 
-const VFIO: &str = "vfio-pci";
-
 /// No scenario has to wait so long: a run that does waits for what is there already, or hangs.
 const MICROSECONDS: u64 = 30_000_000;
 
@@ -254,19 +252,17 @@ impl Check<'_> {
                 let what = format!("{address}: the driver before");
                 self.same(&what, &at(BEFORE).driver(address), &before);
             }
-            let outcome = scenario
-                .wanted
-                .iter()
-                .find(|wanted| wanted.address.as_deref() == Some(address))
-                .map(|wanted| wanted.outcome);
+            let wanted =
+                scenario.wanted.iter().find(|wanted| wanted.address.as_deref() == Some(address));
+            let (outcome, vfio) = (wanted.map(|it| it.outcome), wanted.map(|it| it.driver));
             let untouched = !matches!(outcome, Some("bound" | "failed"));
             let host = match outcome {
-                Some("bound") => Some(VFIO),
+                Some("bound") => vfio,
                 Some("failed") => before,
                 _ if is_listed(&scenario.host_modules) => function.host_driver,
                 _ => before,
             };
-            let after = if outcome == Some("bound") { Some(VFIO) } else { before };
+            let after = if outcome == Some("bound") { vfio } else { before };
             self.same(&format!("{address}: the driver"), &at(&last).driver(address), &after);
             if !scenario.host_modules.is_empty() {
                 let what = format!("{address}: the driver after the host's modules");
@@ -274,7 +270,7 @@ impl Check<'_> {
             }
             let seen = at(&last).devices.get(address);
             let seen = seen.and_then(|device| device.driver_override.as_deref());
-            let wanted = if untouched { None } else { Some(VFIO) };
+            let wanted = if untouched { None } else { vfio };
             self.same(&format!("{address}: the override"), &seen, &wanted);
         }
     }

@@ -17,7 +17,7 @@ use crate::{binary, packages};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Kernel line
-    #[arg(long, value_name = "LINE", default_value = "6.1", value_parser = kernels::LINES)]
+    #[arg(long, value_name = "LINE", default_value = "6.1", value_parser = kernels::NAMES)]
     pub kernel: String,
 }
 

@@ -42,6 +42,8 @@ pub struct Contents {
     pub program: Option<PathBuf>,
     /// Further files: absolute path to content.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// Further programs: absolute path to content.
+    pub tools: BTreeMap<String, Vec<u8>>,
     /// What the guest does, one step a line.
     pub steps: Vec<Step>,
 }
@@ -88,6 +90,9 @@ pub fn write(kernel: &Kernel, contents: &Contents, folder: &Path, file: &Path) -
     }
     for (path, content) in &contents.files {
         archive.file(path.trim_start_matches('/'), 0o644, content)?;
+    }
+    for (path, content) in &contents.tools {
+        archive.file(path.trim_start_matches('/'), 0o755, content)?;
     }
     let steps = render(&contents.steps, &catalogue, &paths, contents.compression)?;
     archive.file("harness/steps", 0o644, steps.as_bytes())?;

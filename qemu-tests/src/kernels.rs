@@ -1,4 +1,4 @@
-//! Debian's kernels, as the virtual machines boot them.
+//! Debian's kernels, and one as NixOS has it, as the virtual machines boot them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,24 +9,41 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{Archive, Kind};
-use crate::{bzimage, cache, packages, step};
+use crate::{bzimage, cache, kernel_build, packages, step};
 
-/// The kernel lines that are tested, oldest first.
+/// The kernel lines of Debian that are tested, oldest first.
 pub const LINES: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
 
-/// Where a kernel line comes from.
+/// A kernel as NixOS has it, built here: no Debian kernel has simpledrm, iommufd, the device files
+/// of vfio or a variant driver, and none lacks decompression of modules while it has `.ko.xz`.
+pub const NIXOS: &str = "nixos";
+
+/// Every kernel that [`get`] and [`set_up`] know.
+pub const NAMES: [&str; 5] = [LINES[0], LINES[1], LINES[2], LINES[3], NIXOS];
+
+/// Where a kernel comes from.
 struct Source {
+    /// One of [`NAMES`].
+    name: &'static str,
+    /// The kernel's version begins with it.
     line: &'static str,
     suite: &'static str,
     /// A released suite stays with its line; sid moves on to newer ones.
     released: bool,
+    /// It is built here from the suite's source.
+    built: bool,
 }
 
-const SOURCES: [Source; 4] = [
-    Source { line: LINES[0], suite: "bullseye", released: true },
-    Source { line: LINES[1], suite: "bookworm", released: true },
-    Source { line: LINES[2], suite: "trixie", released: true },
-    Source { line: LINES[3], suite: "sid", released: false },
+const fn packaged(line: &'static str, suite: &'static str, released: bool) -> Source {
+    Source { name: line, line, suite, released, built: false }
+}
+
+const SOURCES: [Source; 5] = [
+    packaged(LINES[0], "bullseye", true),
+    packaged(LINES[1], "bookworm", true),
+    packaged(LINES[2], "trixie", true),
+    packaged(LINES[3], "sid", false),
+    Source { name: NIXOS, line: LINES[2], suite: "trixie", released: true, built: true },
 ];
 
 /// The package that stands for the newest kernel of a suite.
@@ -35,7 +52,7 @@ const PACKAGE: &str = "linux-image-amd64";
 /// One kernel in the cache, ready to boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// One of [`LINES`].
+    /// One of [`NAMES`].
     pub line: String,
     /// What `uname -r` says in it.
     pub release: String,
@@ -55,6 +72,9 @@ struct Label {
     layout: u32,
     release: String,
     package_version: String,
+    /// What a kernel that is built here was configured with; empty for others.
+    #[serde(default)]
+    configuration: String,
 }
 
 /// Raised whenever an entry's content changes: older entries are then made anew.
@@ -67,19 +87,20 @@ const LAYOUT: u32 = 1;
 pub fn get(line: &str) -> Result<Kernel> {
     let source = source(line)?;
     let entry = cache::folder()?.join(name(source));
-    let Some(label) = label(&entry) else {
+    let Some(label) = label(source, &entry) else {
         bail!("kernel {line} is not set up: run `cargo xtask setup --kernel {line}`")
     };
     Ok(kernel(source, &entry, label))
 }
 
-/// The kernel of that line, fetched from Debian when it is not in the cache.
+/// The kernel of that line, fetched from Debian (and built, where it has to be) when it is not in
+/// the cache.
 ///
 /// # Errors
-/// When the download, its check or the unpacking fails.
+/// When the download, its check, the unpacking or the build fails.
 pub fn set_up(line: &str) -> Result<Kernel> {
     let source = source(line)?;
-    cache::entry(&name(source), |entry| label(entry).is_some(), |new| make(source, new))
+    cache::entry(&name(source), |entry| label(source, entry).is_some(), |new| make(source, new))
         .with_context(|| format!("cannot set up kernel {line} of Debian {}", source.suite))?;
     get(line)
 }
@@ -87,22 +108,29 @@ pub fn set_up(line: &str) -> Result<Kernel> {
 fn source(line: &str) -> Result<&'static Source> {
     SOURCES
         .iter()
-        .find(|source| source.line == line)
-        .with_context(|| format!("there is no kernel line {line}: try {}", LINES.join(", ")))
+        .find(|source| source.name == line)
+        .with_context(|| format!("there is no kernel line {line}: try {}", NAMES.join(", ")))
 }
 
 fn name(source: &Source) -> String {
-    format!("kernels/{}", source.line)
+    format!("kernels/{}", source.name)
 }
 
-fn label(entry: &Path) -> Option<Label> {
+fn configuration(source: &Source) -> &'static str {
+    if source.built { kernel_build::NIXOS } else { "" }
+}
+
+/// What the entry says of itself; none when it is not as this program would make it.
+fn label(source: &Source, entry: &Path) -> Option<Label> {
     let text = fs::read(entry.join("kernel.json")).ok()?;
-    serde_json::from_slice(&text).ok().filter(|label: &Label| label.layout == LAYOUT)
+    let label: Label = serde_json::from_slice(&text).ok()?;
+    let current = label.layout == LAYOUT && label.configuration == configuration(source);
+    current.then_some(label)
 }
 
 fn kernel(source: &Source, entry: &Path, label: Label) -> Kernel {
     Kernel {
-        line: source.line.to_owned(),
+        line: source.name.to_owned(),
         vmlinuz: entry.join("vmlinuz"),
         vmlinux: entry.join("vmlinux"),
         modules: entry.join("lib/modules").join(&label.release),
@@ -113,43 +141,55 @@ fn kernel(source: &Source, entry: &Path, label: Label) -> Kernel {
 
 fn make(source: &Source, entry: &Path) -> Result<()> {
     let start = Instant::now();
-    let Source { line, suite, .. } = source;
+    let name = source.name;
     packages::ensure(packages::BOOT)?;
     let work = tempfile::Builder::new().prefix("work-").tempdir_in(entry)?;
-    let work = work.path();
+    let (release, package_version) = if source.built {
+        packages::ensure(packages::KERNEL)?;
+        let (tree, package_version) = download(source, kernel_build::PACKAGE, work.path())?;
+        (kernel_build::build(name, &tree, configuration(source), entry)?, package_version)
+    } else {
+        let (tree, package_version) = download(source, PACKAGE, work.path())?;
+        (take_out(&tree, entry)?, package_version)
+    };
+    bzimage::unpack(&entry.join("vmlinuz"), &entry.join("vmlinux"))?;
+    step::run(Command::new("/sbin/depmod").arg("--basedir").arg(entry).arg(&release))?;
 
-    step::say(format_args!("kernel {line}: looking for it in Debian {suite}"));
+    let configuration = configuration(source).to_owned();
+    let label = Label { layout: LAYOUT, release, package_version, configuration };
+    fs::write(entry.join("kernel.json"), serde_json::to_vec_pretty(&label)?)?;
+    step::say(format_args!("kernel {name}: done in {:.0?}", start.elapsed()));
+    Ok(())
+}
+
+/// Unpacks a package with all its parts into a folder in `work`; returns that, and its version.
+fn download(source: &Source, package: &str, work: &Path) -> Result<(PathBuf, String)> {
+    let Source { name, suite, .. } = source;
+    step::say(format_args!("kernel {name}: looking for it in Debian {suite}"));
     let kind = Kind::Binary { security: source.released };
     let archive = Archive::open(&work.join("apt"), suite, kind)?;
-    let parts = archive.newest_with_parts(PACKAGE)?;
+    let parts = archive.newest_with_parts(package)?;
     let package_version = parts[0].version.clone();
     check_line(source, &package_version)?;
 
     let megabytes = parts.iter().map(|part| part.size).sum::<u64>().div_ceil(1_000_000);
-    step::say(format_args!("kernel {line}: downloading {package_version} ({megabytes} MB)"));
+    step::say(format_args!("kernel {name}: downloading {package_version} ({megabytes} MB)"));
     let download = work.join("download");
     fs::create_dir(&download)?;
     let packages = archive.download(&parts, &download)?;
 
-    step::say(format_args!("kernel {line}: unpacking it"));
+    step::say(format_args!("kernel {name}: unpacking it"));
     let tree = work.join("tree");
     for package in packages {
         step::run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&tree))?;
     }
-    let release = take_out(&tree, entry)?;
-    bzimage::unpack(&entry.join("vmlinuz"), &entry.join("vmlinux"))?;
-    step::run(Command::new("/sbin/depmod").arg("--basedir").arg(entry).arg(&release))?;
-
-    let label = Label { layout: LAYOUT, release, package_version };
-    fs::write(entry.join("kernel.json"), serde_json::to_vec_pretty(&label)?)?;
-    step::say(format_args!("kernel {line}: done in {:.0?}", start.elapsed()));
-    Ok(())
+    Ok((tree, package_version))
 }
 
 /// A released suite must have the line that is wanted; another one may have moved on, and then the
 /// newest kernel there is what is to be tested.
 fn check_line(source: &Source, package_version: &str) -> Result<()> {
-    let Source { line, suite, released } = source;
+    let Source { line, suite, released, .. } = source;
     let is_of_line =
         package_version.strip_prefix(line).is_some_and(|rest| rest.starts_with(['.', '-', '~']));
     if is_of_line {
@@ -188,12 +228,16 @@ fn take_out(tree: &Path, entry: &Path) -> Result<String> {
     .with_context(|| format!("its packages have no image of {release}"))?;
 
     fs::rename(image, entry.join("vmlinuz"))?;
-    fs::create_dir(entry.join("lib"))?;
+    make_module_folders(entry)?;
     fs::rename(&modules, entry.join("lib/modules"))?;
-    // Newer depmods look only there.
-    fs::create_dir(entry.join("usr"))?;
-    std::os::unix::fs::symlink("../lib", entry.join("usr/lib"))?;
     Ok(release.clone())
+}
+
+/// Makes `lib` for the modules, and `usr/lib`, where newer depmods look.
+pub(crate) fn make_module_folders(entry: &Path) -> Result<()> {
+    fs::create_dir(entry.join("lib"))?;
+    fs::create_dir(entry.join("usr"))?;
+    Ok(std::os::unix::fs::symlink("../lib", entry.join("usr/lib"))?)
 }
 
 #[cfg(test)]
@@ -210,7 +254,27 @@ mod tests {
         for line in LINES {
             assert_eq!(source(line).unwrap().line, line);
         }
+        for name in NAMES {
+            assert_eq!(source(name).unwrap().name, name);
+        }
         assert!(source("4.19").err().unwrap().to_string().contains("5.10, 6.1"));
+    }
+
+    #[test]
+    fn a_kernel_that_was_built_with_another_configuration_is_built_anew() {
+        let entry = tempfile::tempdir().unwrap();
+        let nixos = source(NIXOS).unwrap();
+        for (configuration, expected) in [(kernel_build::NIXOS, true), ("CONFIG_OLD=y", false)] {
+            let label = Label {
+                layout: LAYOUT,
+                release: "6.12.1-nixos".to_owned(),
+                package_version: "6.12.1-1".to_owned(),
+                configuration: configuration.to_owned(),
+            };
+            let text = serde_json::to_vec(&label).unwrap();
+            fs::write(entry.path().join("kernel.json"), text).unwrap();
+            assert_eq!(super::label(nixos, entry.path()).is_some(), expected, "{configuration}");
+        }
     }
 
     #[test]

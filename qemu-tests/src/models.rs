@@ -162,6 +162,10 @@ pub static MODELS: &[Model] = &[
         ..endpoint("pci-serial", "PCI serial port", (0x1b36, 0x0002), 0x07_0002, "serial", "")
     },
     virtio("virtio-rng-pci", "Virtio random numbers", (0x1005, 0x0004), 0x1044, 0x00_ff00),
+    Model {
+        rom: true,
+        ..virtio("virtio-net-pci", "Virtio network card", (0x1000, 0x0001), 0x1041, 0x02_0000)
+    },
     display("VGA", "QEMU graphics card", (0x1234, 0x1111), 0x03_0000),
     display("secondary-vga", "QEMU secondary display", (0x1234, 0x1111), 0x03_8000),
     Model {

@@ -44,6 +44,21 @@ pub const BOOT: &[Package] = &[
     package("zstd", "unpacks kernels since 6.12"),
 ];
 
+/// What the build of a kernel needs.
+pub const KERNEL: &[Package] = &[
+    package("bc", "a kernel's build calculates with it"),
+    package("bison", "reads a kernel's configuration language"),
+    package("flex", "reads a kernel's configuration language"),
+    package("gcc", "compiles the kernel"),
+    package("kmod", "depmod, for the kernels' modules"),
+    package("libc6-dev", "the C library of the programs that a kernel's build runs"),
+    package("libelf-dev", "objtool, which a kernel's build runs over each object file"),
+    package("libssl-dev", "a kernel's build handles certificates with it"),
+    package("make", "runs a kernel's build"),
+    package("perl", "a kernel's build runs scripts in it"),
+    package("xz-utils", "unpacks the kernel's source and packs its modules"),
+];
+
 /// Installs those that are missing; says which, and why.
 ///
 /// # Errors
@@ -139,7 +154,8 @@ fn as_root(words: &[&str]) -> Result<Command> {
 }
 
 fn names_of_everything() -> String {
-    let mut names: Vec<_> = BUILD.iter().chain(BOOT).map(|package| package.name).collect();
+    let mut names: Vec<_> =
+        BUILD.iter().chain(BOOT).chain(KERNEL).map(|package| package.name).collect();
     names.sort_unstable();
     names.dedup();
     names.join(" ")

@@ -202,6 +202,20 @@ impl Run {
         self.log.iter().filter(|record| record.text.starts_with("vfio-early:")).collect()
     }
 
+    /// The lines that the binary logged in that run; the first is 1.
+    #[must_use]
+    pub fn log_of(&self, run: usize) -> Vec<&Record> {
+        let is_marker = |record: &&Record| record.text.starts_with("harness: run ");
+        let marker = format!("harness: run {run}");
+        self.log
+            .iter()
+            .skip_while(|record| record.text != marker)
+            .skip(1)
+            .take_while(|record| !is_marker(record))
+            .filter(|record| record.text.starts_with("vfio-early:"))
+            .collect()
+    }
+
     /// What a scenario's expectation is held against.
     #[must_use]
     pub fn observed(&self) -> Observed {

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::Kernel;
+use crate::kernels::{self, Kernel};
 use crate::moment::Moment;
 use crate::run::{Execution, Record};
 use crate::topology::{Device, Function, Iommu, Topology};
@@ -48,7 +48,12 @@ pub struct Wanted {
     pub outcome: &'static str,
     /// Each stands in the reason, the remedy or a warning; and each warning has one of them.
     pub texts: Vec<&'static str>,
+    /// The driver that it is to get.
+    pub driver: &'static str,
 }
+
+/// The driver that devices get when nothing else is asked for, and no variant is for them.
+const VFIO_PCI: &str = "vfio-pci";
 
 /// One scenario.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +71,8 @@ pub struct Scenario {
     pub kernels: &'static [&'static str],
     /// Modules that are not in the initrd.
     pub left_out: Vec<&'static str>,
+    /// Modules that are in the initrd besides vfio's usual ones and the host's.
+    pub also_there: Vec<&'static str>,
     /// Modules lie in the initrd as `.ko.xz`.
     pub compressed: bool,
     /// Further files of the initrd.
@@ -117,8 +124,17 @@ pub struct Observed {
 /// The kernel lines that a scenario runs on unless it says otherwise.
 pub const USUAL: &[&str] = &["6.1", "6.12"];
 
-/// All of them.
+/// All of Debian's.
 pub const ALL: &[&str] = &["5.10", "6.1", "6.12", "7.2"];
+
+/// All of Debian's, and the one as NixOS has it.
+pub const EVERY: &[&str] = &["5.10", "6.1", "6.12", "7.2", kernels::NIXOS];
+
+/// The usual ones, and the one as NixOS has it.
+pub const USUAL_AND_NIXOS: &[&str] = &["6.1", "6.12", kernels::NIXOS];
+
+/// Drivers that only the kernel as NixOS has it has built in.
+const BUILT_IN_ON_NIXOS: [&str; 3] = ["ahci", "i2c_i801", "virtio_pci"];
 
 /// A scenario without devices that asks for nothing.
 pub fn scenario(name: &'static str) -> Scenario {
@@ -129,6 +145,7 @@ pub fn scenario(name: &'static str) -> Scenario {
         iommu_off: false,
         kernels: USUAL,
         left_out: Vec::new(),
+        also_there: Vec::new(),
         compressed: false,
         files: BTreeMap::new(),
         built_in: Vec::new(),
@@ -199,6 +216,12 @@ impl Scenario {
         self
     }
 
+    /// Puts a module into the initrd.
+    pub fn also_there(mut self, module: &'static str) -> Self {
+        self.also_there.push(module);
+        self
+    }
+
     /// Stores modules as `.ko.xz`.
     pub fn compressed(mut self) -> Self {
         self.compressed = true;
@@ -247,6 +270,7 @@ impl Scenario {
             address: address.map(str::to_owned),
             outcome,
             texts: Vec::new(),
+            driver: VFIO_PCI,
         });
         self
     }
@@ -287,6 +311,15 @@ impl Scenario {
     /// When none was named yet.
     pub fn saying(mut self, text: &'static str) -> Self {
         self.wanted.last_mut().expect("a device comes first").texts.push(text);
+        self
+    }
+
+    /// Expects the device that was named last to get that driver.
+    ///
+    /// # Panics
+    /// When none was named yet.
+    pub fn on(mut self, driver: &'static str) -> Self {
+        self.wanted.last_mut().expect("a device comes first").driver = driver;
         self
     }
 
@@ -340,12 +373,21 @@ impl Scenario {
         always || function.host_module.is_some_and(|module| self.built_in.contains(&module))
     }
 
+    /// The scenario as it is on that kernel, whose built-in drivers may be others.
+    pub fn on_kernel(mut self, kernel: &str) -> Self {
+        if kernel == kernels::NIXOS {
+            self.built_in.extend(BUILT_IN_ON_NIXOS);
+        }
+        self
+    }
+
     /// The virtual machine of this scenario.
     pub fn machine(&self, kernel: &Kernel, program: &Path) -> Vm {
         let mut machine = vm(kernel)
             .topology(self.topology.clone())
             .cmdline(&self.command_line)
             .program(program)
+            .modules(self.also_there.iter().copied())
             .without_modules(self.left_out.iter().copied())
             .host_modules(self.host_modules.iter().copied());
         if self.compressed {

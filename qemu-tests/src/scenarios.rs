@@ -3,7 +3,8 @@
 //! Each says what is there, what is asked, and what comes out; what holds always is checked
 //! besides, see [`Scenario::complaints`].
 
-use crate::scenario::{ALL, Scenario, scenario};
+use crate::kernels::NIXOS;
+use crate::scenario::{ALL, EVERY, Scenario, USUAL_AND_NIXOS, scenario};
 use crate::topology::{Device, Iommu};
 
 const HOST: [&str; 3] = ["e1000e", "nvme", "xhci_pci"];
@@ -29,7 +30,7 @@ fn port(name: &str, place: &str) -> Device {
 /// Every scenario.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    [binding(), items(), guards(), groups(), modules(), trouble(), program()].concat()
+    [binding(), items(), guards(), groups(), modules(), variants(), trouble(), program()].concat()
 }
 
 /// The main job.
@@ -45,9 +46,10 @@ fn binding() -> Vec<Scenario> {
             .logs("0000:00:03.0 8086:10d3: bound to vfio-pci")
     };
     vec![
-        three("three devices are bound and stay bound when their host drivers load").kernels(ALL),
-        three("three devices are bound with an AMD IOMMU").iommu(Iommu::Amd).kernels(ALL),
+        three("three devices are bound and stay bound when their host drivers load").kernels(EVERY),
+        three("three devices are bound with an AMD IOMMU").iommu(Iommu::Amd).kernels(EVERY),
         three("a second bind finds everything bound and changes nothing")
+            .kernels(USUAL_AND_NIXOS)
             .runs([&[], &["bind"]])
             .logs("bound to vfio-pci already"),
         desktop("a device whose host driver was loaded before is taken away from it")
@@ -56,6 +58,7 @@ fn binding() -> Vec<Scenario> {
             .bound("8086:10d3@00:03.0", "0000:00:03.0")
             .logs("(was e1000e)"),
         desktop("devices whose host drivers were loaded before are all taken away")
+            .kernels(USUAL_AND_NIXOS)
             .loaded_before("e1000e")
             .loaded_before("nvme")
             .loaded_before("xhci_pci")
@@ -76,7 +79,7 @@ fn binding() -> Vec<Scenario> {
             .device("virtio-rng-pci", "04.0")
             .built_in("virtio_pci")
             .cmdline("vfio.devs=00:03.0")
-            .kernels(&["6.12", "7.2"])
+            .kernels(&["6.12", "7.2", NIXOS])
             .bound("00:03.0", "0000:00:03.0")
             .logs("(was virtio-pci)"),
         whole_slots("no line of the log is lost with twenty-four devices", 3..6),
@@ -115,6 +118,7 @@ fn items() -> Vec<Scenario> {
             .bound("00:03.*", "0000:00:03.1")
             .bound("00:03.*", "0000:00:03.2"),
         scenario("a path finds its device although the bus number has changed")
+            .kernels(USUAL_AND_NIXOS)
             .with(port("new", "02.0"))
             .with(Device::new("qemu-xhci", "00.0").below("new"))
             .with(port("old", "03.0"))
@@ -137,6 +141,7 @@ fn items() -> Vec<Scenario> {
             .host_modules(["e1000e"])
             .bound("8086:10d3@00:04.0", "0000:00:04.0"),
         scenario("an id takes both twin cards")
+            .kernels(USUAL_AND_NIXOS)
             .device("e1000e", "03.0")
             .device("e1000e", "04.0")
             .device("nvme", "05.0")
@@ -204,6 +209,7 @@ fn guards() -> Vec<Scenario> {
             .cmdline("vfio.devs=8086:10d3@00:03.0")
             .bound("8086:10d3@00:03.0", "0000:00:03.0"),
         desktop("a guard that does not match leaves the device alone and says where the id is")
+            .kernels(USUAL_AND_NIXOS)
             .cmdline("vfio.devs=1b36:0010@00:03.0,00:05.0")
             .refused("1b36:0010@00:03.0", "0000:00:03.0")
             .saying("0000:00:04.0")
@@ -247,6 +253,7 @@ fn guards() -> Vec<Scenario> {
 fn groups() -> Vec<Scenario> {
     vec![
         scenario("a group item takes every endpoint behind the bridge")
+            .kernels(USUAL_AND_NIXOS)
             .with(Device::new("pcie-pci-bridge", "03.0").named("bridge"))
             .with(Device::new("e1000", "01.0").below("bridge"))
             .with(Device::new("e1000", "02.0").below("bridge"))
@@ -284,6 +291,7 @@ fn groups() -> Vec<Scenario> {
             .saying("VT-d")
             .saying("AMD-Vi"),
         desktop("with an Intel IOMMU that is off devices are refused, with what to add")
+            .kernels(USUAL_AND_NIXOS)
             .iommu_off("intel_iommu=off")
             .cmdline("vfio.devs=00:05.0")
             .refused("00:05.0", "0000:00:05.0")
@@ -308,6 +316,7 @@ fn modules() -> Vec<Scenario> {
     vec![
         one("vfio-pci that was loaded beforehand gets the device").loaded_before("vfio-pci"),
         desktop("without vfio-pci in the initrd devices are kept from every driver")
+            .kernels(USUAL_AND_NIXOS)
             .device("pci-serial", "06.0")
             .left_out("vfio-pci")
             .cmdline("vfio.devs=00:05.0,00:06.0")
@@ -340,10 +349,48 @@ fn modules() -> Vec<Scenario> {
     ]
 }
 
+/// A driver of vfio-pci's family that is made for the device: only a kernel as NixOS has it has one
+/// for what QEMU emulates.
+fn variants() -> Vec<Scenario> {
+    const VARIANT: &str = "only that kernel has a variant driver";
+    let card = |name| {
+        scenario(name)
+            .with(port("port", "02.0"))
+            .with(Device::new("virtio-net-pci", "00.0").below("port"))
+            .device("e1000e", "03.0")
+            .host_modules(["e1000e"])
+            .kernels(&[NIXOS])
+            .qemu_only(VARIANT)
+            .bound("1af4:1041@01:00.0", "0000:01:00.0")
+    };
+    let both = "vfio.devs=1af4:1041@01:00.0,8086:10d3@00:03.0";
+    vec![
+        card("a network card gets its variant of vfio-pci, another one vfio-pci")
+            .also_there("virtio_vfio_pci")
+            .cmdline(both)
+            .runs([&[], &["bind"]])
+            .on("virtio_vfio_pci")
+            .bound("8086:10d3@00:03.0", "0000:00:03.0")
+            .logs("0000:01:00.0: virtio_vfio_pci, a variant of vfio-pci, is chosen for it")
+            .logs("0000:01:00.0 1af4:1041: bound to virtio_vfio_pci (was virtio-pci)")
+            .logs("0000:00:03.0 8086:10d3: bound to vfio-pci"),
+        card("vfio.driver=vfio-pci keeps the variant away")
+            .also_there("virtio_vfio_pci")
+            .cmdline("vfio.driver=vfio-pci vfio.devs=1af4:1041@01:00.0"),
+        card("without the variant in the initrd the card gets vfio-pci")
+            .cmdline("vfio.devs=1af4:1041@01:00.0"),
+        card("a variant that does not load gives way to vfio-pci")
+            .also_there("virtio_vfio_pci")
+            .cmdline("module_blacklist=virtio_vfio_pci vfio.devs=1af4:1041@01:00.0")
+            .saying("virtio_vfio_pci did not take it"),
+    ]
+}
+
 /// Devices that come late, and the ways out.
 fn trouble() -> Vec<Scenario> {
     vec![
         desktop("a device that is plugged in during the wait is bound")
+            .kernels(USUAL_AND_NIXOS)
             .with(port("port", "02.0"))
             .with(Device::new("qemu-xhci", "00.0").below("port").hot_added())
             .cmdline("vfio.devs=01:00.0,00:05.0 vfio.wait=60")
@@ -366,6 +413,7 @@ fn trouble() -> Vec<Scenario> {
             .logs("vfio.devs")
             .does_nothing(),
         desktop("vfio.strict asks for the boot to stop when something is not bound")
+            .kernels(USUAL_AND_NIXOS)
             .cmdline("vfio.strict vfio.devs=00:1e.0,00:05.0")
             .absent("00:1e.0")
             .bound("00:05.0", "0000:00:05.0")

@@ -10,17 +10,17 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::kernels::{self, Kernel};
-use crate::run::BEFORE;
+use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
-use crate::{answers, binary, nix, packages, scenarios};
+use crate::{answers, binary, faults, nix, packages, scenarios};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Only checks whose name contains one of these texts; a scenario's name begins with its kernel
     pub filters: Vec<String>,
-    /// Boot only this kernel line (may be repeated)
-    #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::LINES)]
+    /// Boot only this kernel (may be repeated); nixos is booted when it is set up or named
+    #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
     pub kernels: Vec<String>,
     /// Virtual machines that run side by side
     #[arg(long, value_name = "NUMBER", default_value_t = 2)]
@@ -84,6 +84,45 @@ impl Count {
     }
 }
 
+/// A check that boots a virtual machine.
+pub(crate) struct Boot {
+    /// A sentence.
+    pub name: String,
+    /// One of [`kernels::NAMES`].
+    pub kernel: &'static str,
+    /// Boots that kernel with that program and checks all, given the folder of the fake kernel's
+    /// answers; the error has all that helps.
+    pub check: Box<Check>,
+}
+
+type Check = dyn Fn(&Kernel, &Path, &Path) -> Result<(), String> + Send + Sync;
+
+impl Boot {
+    fn name(&self) -> String {
+        format!("{} {}", self.kernel, self.name)
+    }
+}
+
+/// Every one, by kernel.
+fn boots() -> Vec<Boot> {
+    let mut boots = Vec::new();
+    for kernel in kernels::NAMES {
+        let scenarios = scenarios::all().into_iter();
+        boots.extend(scenarios.filter(|each| each.kernels.contains(&kernel)).map(|scenario| {
+            let scenario = scenario.on_kernel(kernel);
+            Boot {
+                name: scenario.name.to_owned(),
+                kernel,
+                check: Box::new(move |kernel, program, answers| {
+                    boot(&scenario, kernel, program, answers)
+                }),
+            }
+        }));
+        boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));
+    }
+    boots
+}
+
 /// Runs the checks; whether all passed. What the counts are is the last line that it prints.
 ///
 /// # Errors
@@ -94,14 +133,12 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         arguments.filters.is_empty() || arguments.filters.iter().any(|text| name.contains(text))
     };
     let cargo: Vec<&Cargo> = CARGO.iter().filter(|check| wanted(check.name)).collect();
-    let boots: Vec<(&str, Scenario)> = kernels::LINES
+    let boots: Vec<Boot> = boots()
         .into_iter()
-        .filter(|line| arguments.kernels.is_empty() || arguments.kernels.iter().any(|k| k == line))
-        .flat_map(|line| {
-            let of_line = move |scenario: &Scenario| scenario.kernels.contains(&line);
-            scenarios::all().into_iter().filter(of_line).map(move |scenario| (line, scenario))
+        .filter(|boot| {
+            arguments.kernels.is_empty() || arguments.kernels.iter().any(|k| k == boot.kernel)
         })
-        .filter(|(line, scenario)| wanted(&name(line, scenario)))
+        .filter(|boot| wanted(&boot.name()))
         .collect();
     let nix: Vec<nix::Check> =
         nix::checks(&arguments.kernels).into_iter().filter(|check| wanted(&check.name)).collect();
@@ -115,11 +152,16 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         for check in nix {
             println!("{}", check.name);
         }
-        for (line, scenario) in boots {
-            println!("{}", name(line, &scenario));
+        for boot in boots {
+            println!("{}", boot.name());
         }
         return Ok(true);
     }
+
+    // It takes long to build, so nobody gets it unasked.
+    let without_nixos = arguments.kernels.is_empty() && kernels::get(kernels::NIXOS).is_err();
+    let (not_run, boots): (Vec<Boot>, Vec<Boot>) =
+        boots.into_iter().partition(|boot| without_nixos && boot.kernel == kernels::NIXOS);
 
     let answers = tempfile::Builder::new().prefix("vfio-early-answers-").tempdir()?;
     let mut count = Count::default();
@@ -145,16 +187,21 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     for name in &count.failed {
         println!("failed: {name}");
     }
+    if !not_run.is_empty() {
+        println!(
+            "NOT RUN: {} checks on a kernel as NixOS has it, which is not set up: `cargo xtask \
+             setup --kernel {}` builds it in about ten minutes",
+            not_run.len(),
+            kernels::NIXOS
+        );
+        count.not_run += not_run.len();
+    }
     let not_run = match count.not_run {
         0 => String::new(),
         number => format!(", {number} not run"),
     };
     println!("{} passed, {} failed{not_run}", count.passed, count.failed.len());
     Ok(count.failed.is_empty())
-}
-
-fn name(line: &str, scenario: &Scenario) -> String {
-    format!("{line} {}", scenario.name)
 }
 
 fn run_cargo(check: &Cargo, answers: &Path, count: &mut Count) -> Result<()> {
@@ -210,7 +257,7 @@ fn tests(output: &str) -> Option<(usize, Vec<String>)> {
 }
 
 fn boot_all(
-    boots: Vec<(&str, Scenario)>,
+    boots: Vec<Boot>,
     arguments: &Arguments,
     answers: &Path,
     count: &Mutex<&mut Count>,
@@ -228,7 +275,7 @@ fn boot_all(
         },
     };
     // A kernel that cannot be had fails each of its scenarios: nothing is skipped.
-    let mut lines: Vec<&str> = boots.iter().map(|(line, _)| *line).collect();
+    let mut lines: Vec<&str> = boots.iter().map(|boot| boot.kernel).collect();
     lines.dedup();
     let kernels: Vec<(&str, Result<Kernel, String>)> = lines
         .into_iter()
@@ -244,15 +291,15 @@ fn boot_all(
     thread::scope(|scope| {
         for _ in 0..arguments.jobs.max(1) {
             scope.spawn(|| {
-                while let Some((line, scenario)) = next() {
+                while let Some(boot) = next() {
                     let start = Instant::now();
-                    let result = match kernel(line) {
-                        Some(Ok(kernel)) => boot(&scenario, kernel, &program, answers),
+                    let result = match kernel(boot.kernel) {
+                        Some(Ok(kernel)) => (boot.check)(kernel, &program, answers),
                         Some(Err(error)) => Err(error.clone()),
-                        None => Err(format!("kernel {line} was not set up")),
+                        None => Err(format!("kernel {} was not set up", boot.kernel)),
                     };
                     let mut count = count.lock().expect("no check panics");
-                    count.note(&name(line, &scenario), start, &result);
+                    count.note(&boot.name(), start, &result);
                 }
             });
         }
@@ -272,13 +319,19 @@ fn boot(
     let mut complaints = scenario.topology_complaints(run.at(BEFORE));
     complaints.extend(scenario.complaints(&seen));
     complaints.extend(run.log_complaints());
-    if scenario.sides == Sides::Both {
+    // The fake kernel has other drivers built in than that of NixOS.
+    if scenario.sides == Sides::Both && kernel.line != kernels::NIXOS {
         match answers::kept(answers, scenario) {
             Ok(Some(fake)) => complaints.extend(answers::differences(&fake, &seen)),
             Ok(None) => {}
             Err(error) => complaints.push(format!("the fake kernel's answer: {error:#}")),
         }
     }
+    verdict(run, &complaints)
+}
+
+/// The complaints with all that helps to see where they come from.
+pub(crate) fn verdict(run: Run, complaints: &[String]) -> Result<(), String> {
     if complaints.is_empty() {
         return Ok(());
     }

@@ -51,7 +51,11 @@ pub struct Vm {
     arguments: Vec<String>,
     memory: u32,
     limit: Duration,
+    disks: Vec<String>,
 }
+
+/// Bytes of a disk; it takes no room before it is written to.
+const DISK: u64 = 64 << 20;
 
 /// A machine `q35` with `intel-iommu` and no devices yet, that boots this kernel.
 pub fn vm(kernel: &Kernel) -> Vm {
@@ -69,6 +73,7 @@ pub fn vm(kernel: &Kernel) -> Vm {
         arguments: Vec::new(),
         memory: 512,
         limit: Duration::from_mins(2),
+        disks: Vec::new(),
     }
 }
 
@@ -115,6 +120,12 @@ impl Vm {
         let mut words = vec!["/bin/vfio-early".to_owned()];
         words.extend(arguments.into_iter().map(Into::into));
         self.steps.push(Step::Run(words));
+        self
+    }
+
+    /// Runs this program instead of the binary, which it runs in turn: counted as a run of it.
+    pub fn run_by<I: IntoIterator<Item: Into<String>>>(mut self, words: I) -> Self {
+        self.steps.push(Step::Run(words.into_iter().map(Into::into).collect()));
         self
     }
 
@@ -186,6 +197,18 @@ impl Vm {
         self
     }
 
+    /// Puts a program into the initrd.
+    pub fn tool(mut self, path: &str, program: impl Into<Vec<u8>>) -> Self {
+        self.contents.tools.insert(path.to_owned(), program.into());
+        self
+    }
+
+    /// Makes an empty disk of 64 MiB that a device takes by `drive=ID`.
+    pub fn disk(mut self, id: &str) -> Self {
+        self.disks.push(id.to_owned());
+        self
+    }
+
     /// Boots it, and waits until it has powered itself off.
     ///
     /// # Errors
@@ -204,6 +227,12 @@ impl Vm {
             .with_context(|| format!("cannot make an initrd for kernel {}", self.kernel.line))?;
         // Only the archive is of use from here on.
         fs::remove_dir_all(folder.path().join("lib"))?;
+
+        for disk in &self.disks {
+            let path = folder.path().join(disk);
+            let file = fs::File::create(&path).and_then(|file| file.set_len(DISK));
+            file.with_context(|| format!("cannot make {}", path.display()))?;
+        }
 
         let arguments = self.qemu_arguments(&command_line, &initrd, folder.path());
         let orders = Orders {
@@ -322,6 +351,10 @@ impl Vm {
         if self.topology.devices.iter().any(|device| device.hot_added) {
             let socket = path(folder.join("monitor"));
             put(&["-qmp", &format!("unix:{socket},server=on,wait=off")]);
+        }
+        for disk in &self.disks {
+            let file = path(folder.join(disk));
+            put(&["-drive", &format!("if=none,id={disk},format=raw,file={file}")]);
         }
         // Their devices first: the PCI function of an AMD IOMMU takes a slot that they leave.
         arguments.extend(self.arguments.iter().cloned());

@@ -32,8 +32,9 @@ enum Command {
 
 #[derive(clap::Args)]
 struct Setup {
-    /// Fetch only this kernel line (may be repeated)
-    #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::LINES)]
+    /// Fetch only this kernel (may be repeated); nixos, which is built for about ten minutes, is
+    /// fetched only when it is named
+    #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
     kernels: Vec<String>,
 }
 
@@ -64,8 +65,9 @@ fn run(command: Command) -> Result<bool> {
 fn set_up(setup: &Setup) -> Result<()> {
     packages::ensure(&[packages::BUILD, packages::BOOT].concat())?;
     step::say(format_args!("libkmod {} is in {}", libkmod::VERSION, libkmod::set_up()?.display()));
-    for line in kernels::LINES {
-        if setup.kernels.is_empty() || setup.kernels.iter().any(|wanted| wanted == line) {
+    for line in kernels::NAMES {
+        let usual = setup.kernels.is_empty() && line != kernels::NIXOS;
+        if usual || setup.kernels.iter().any(|wanted| wanted == line) {
             let kernel = kernels::set_up(line)?;
             step::say(format_args!(
                 "kernel {line} is {} (Debian {})",
