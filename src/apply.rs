@@ -283,6 +283,8 @@ impl<K: Kernel> Run<'_, K> {
         let driver = driver.unwrap_or_else(|| VFIO_PCI.to_owned());
         if driver == VFIO_PCI {
             self.load(&[VFIO_PCI]);
+        } else {
+            log::info!("{address}: {driver}, a variant of {VFIO_PCI}, is chosen for it");
         }
         match self.kernel.perform(&[override_of(address, &driver)])[..] {
             [Err(errno)] => self.failed(&Step::Override(address, driver), errno),

@@ -37,11 +37,12 @@ pub fn start(debug: bool) {
     log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
 }
 
-/// systemd marks an initrd by a file; in others the root is the kernel's own rootfs still.
+/// systemd marks an initrd by a file; in others the root is the kernel's own rootfs still. A host
+/// has `/proc`, so that without it this must be an initrd, too.
 fn in_initrd() -> bool {
     let on_rootfs = |mounts: String| mounts.lines().any(|line| line.contains(" / rootfs "));
     Path::new("/etc/initrd-release").exists()
-        || fs::read_to_string("/proc/self/mounts").is_ok_and(on_rootfs)
+        || fs::read_to_string("/proc/self/mounts").map_or(true, on_rootfs)
 }
 
 /// The level as `printk` numbers it (`include/linux/kern_levels.h`).

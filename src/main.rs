@@ -112,7 +112,7 @@ fn main() -> ExitCode {
         Ok(text) => text,
         Err(why) => {
             kmsg::start(false);
-            log::error!("no command line: {why}; mount /proc before vfio-early");
+            log::error!("no command line: {why}; {}", remedy(&why, "/proc"));
             return exit_status(true, false).into();
         }
     };
@@ -135,12 +135,21 @@ fn main() -> ExitCode {
     .into()
 }
 
+/// What to do when something below that folder cannot be read.
+fn remedy(why: &std::io::Error, folder: &str) -> String {
+    match why.kind() {
+        std::io::ErrorKind::NotFound => format!("mount {folder} before vfio-early"),
+        std::io::ErrorKind::PermissionDenied => "run vfio-early as root".to_owned(),
+        _ => "vfio-early needs a few file descriptors and readable files there".to_owned(),
+    }
+}
+
 fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     let strict = request.strict;
     let report = match vfio_early::bind(request, sysfs, kernel) {
         Ok(report) => report,
         Err(why) => {
-            log::error!("no device is bound: {why}; mount /sys before vfio-early");
+            log::error!("no device is bound: {why}; {}", remedy(&why, "/sys"));
             return exit_status(true, strict);
         }
     };

@@ -12,17 +12,19 @@ pub const FOLDER: &str = "/run/vfio-early";
 /// Its name there.
 pub const NAME: &str = "report.json";
 
-/// Writes the report whole or not at all: into a temporary file (mode 0644), then a rename.
+/// Writes the report whole or not at all: into a temporary file (mode 0644), then a rename. The
+/// folder is made where need be, but not `/run`: what is written there before it is mounted is lost.
 ///
 /// # Errors
 /// When the folder cannot be made or written; a report that was there before stays.
 pub fn save(report: &Report, folder: &Path) -> io::Result<()> {
     let mut text = serde_json::to_vec(report)?;
     text.push(b'\n');
-    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    match DirBuilder::new().mode(0o755).create(folder) {
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => remove_leftovers(folder),
+        made => made?,
+    }
     let temporary = folder.join(format!(".{NAME}.{}", std::process::id()));
-    // A run that was killed may have left one, and process numbers are the same in every boot.
-    let _ = fs::remove_file(&temporary);
     let written = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -35,4 +37,15 @@ pub fn save(report: &Report, folder: &Path) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Removes the temporary files of runs that were killed.
+fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(&format!(".{NAME}.")) {
+            // They cost room, and nothing else.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }

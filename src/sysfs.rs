@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use nix::sys::utsname::uname;
+
 use crate::cmdline::Request;
 use crate::console::{Display, Screen};
 use crate::pci::{Address, Choice, Class, Id, Item};
@@ -134,11 +136,15 @@ impl Sysfs {
         Ok(text)
     }
 
-    /// The kernel's release, as `uname -r` has it. Source: `/proc/sys/kernel/osrelease`.
+    /// The kernel's release, as `uname -r` has it. Source: `/proc/sys/kernel/osrelease`, and the
+    /// kernel itself where that is not there.
     #[must_use]
     pub fn kernel_release(&self) -> Option<String> {
-        let text = fs::read_to_string(self.root.join("proc/sys/kernel/osrelease")).ok()?;
-        Some(text.trim_end().to_owned())
+        if let Ok(text) = fs::read_to_string(self.root.join("proc/sys/kernel/osrelease")) {
+            return Some(text.trim_end().to_owned());
+        }
+        let running = (self.root == Path::new("/")).then(|| uname().ok()).flatten()?;
+        Some(running.release().to_str()?.to_owned())
     }
 
     /// The driver that has the device now. Source: the link `driver`, which is the kernel's

@@ -260,7 +260,7 @@ fn files(folder: &Path) -> Vec<String> {
 #[test]
 fn the_file_is_whole_readable_by_all_and_alone_in_its_folder() {
     let run = tempfile::tempdir().unwrap();
-    let folder = run.path().join("not/there/yet");
+    let folder = run.path().join("vfio-early");
     save(&some_report(), &folder).expect("the folder is made");
     let text = fs::read_to_string(folder.join(NAME)).unwrap();
     assert!(text.ends_with("}\n"), "{text:?}");
@@ -292,6 +292,22 @@ fn a_reader_sees_the_old_report_or_the_new_one_and_nothing_between() {
         done.store(true, Ordering::Relaxed);
         reader.join().expect("every read is good");
     });
+}
+
+#[test]
+fn without_run_there_is_no_report_and_nothing_that_a_later_mount_would_hide() {
+    let root = tempfile::tempdir().unwrap();
+    let error = save(&some_report(), &root.path().join("run/vfio-early")).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    assert!(files(root.path()).is_empty());
+}
+
+#[test]
+fn what_a_killed_run_has_left_goes_with_the_next_report() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(format!(".{NAME}.77")), "half").unwrap();
+    save(&some_report(), folder.path()).unwrap();
+    assert_eq!(files(folder.path()), [NAME]);
 }
 
 #[test]

@@ -11,10 +11,18 @@ impl Sysfs {
     #[must_use]
     pub fn usage(&self, address: Address) -> Option<String> {
         let address = address.to_string();
-        self.below("block", &address)
-            .iter()
-            .find_map(|disk| self.disk_usage(disk))
+        self.virtual_functions(&address)
+            .or_else(|| self.below("block", &address).iter().find_map(|disk| self.disk_usage(disk)))
             .or_else(|| self.below("net", &address).iter().find_map(|link| self.net_usage(link)))
+    }
+
+    /// vfio-pci takes no device whose virtual functions are on (`vfio_pci_core_register_device()`),
+    /// and they would go with it. Source: `sriov_numvfs`.
+    fn virtual_functions(&self, address: &str) -> Option<String> {
+        let path = self.pci().join("devices").join(address).join("sriov_numvfs");
+        let count = fs::read_to_string(path).ok()?;
+        let count = Some(count.trim()).filter(|count| *count != "0")?;
+        Some(format!("{count} virtual functions (SR-IOV) are on; 0 in its sriov_numvfs stops them"))
     }
 
     /// The names in `/sys/class/CLASS` of what lies below a PCI device.
