@@ -218,7 +218,7 @@ fn library() -> Result<Option<PathBuf>> {
 
 /// What the module makes of the configurations in `tests/cases.nix`.
 fn outcomes(nix: &Nix) -> Result<Value> {
-    nix.evaluate("{ inherit (tests) configurations messages flake; }")
+    nix.evaluate("{ inherit (tests) configurations messages flake package; }")
 }
 
 fn write() -> Result<()> {
@@ -285,7 +285,7 @@ fn differences(expected: &Value, found: &Value) -> Vec<String> {
         group.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
     };
     let mut differences = Vec::new();
-    for group in ["configurations", "messages", "flake"] {
+    for group in ["configurations", "messages", "flake", "package"] {
         let (expected, found) = (entries(expected, group), entries(found, group));
         let names = expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key)));
         for name in names {

@@ -108,6 +108,31 @@ in
     inherit (evaluateModule [ ]) options;
   };
 
+  # Of the package and the shell, what evaluates without a nixpkgs to build from.
+  package =
+    let
+      package = import ../package.nix {
+        inherit (stubs.pkgs) kmod rustPlatform xz;
+        lib = lib // {
+          # The names of what is there, instead of a copy of it.
+          fileset = {
+            unions = map (
+              path:
+              assert builtins.pathExists path;
+              baseNameOf path
+            );
+            toSource = { fileset, ... }: fileset;
+          };
+        };
+      };
+    in
+    {
+      inherit (package) cargoBuildFlags src version;
+      inherit (package.env) LIBKMOD_STATIC_DIR;
+      inherit (package.meta) mainProgram;
+      shell = (import ../shell.nix { inherit (stubs) pkgs; }).LIBKMOD_STATIC_DIR;
+    };
+
   flake = {
     outputs = lib.attrNames flake;
     package = flake.packages.x86_64-linux.default.name;

@@ -36,6 +36,25 @@ in
       meta.mainProgram = "vfio-early";
     };
     writeTextDir = path: text: derivation (baseNameOf path) { inherit path text; };
+    kmod =
+      let
+        kmod =
+          flags:
+          derivation "kmod${lib.concatStrings flags}" {
+            override =
+              { withStatic }:
+              assert withStatic;
+              kmod flags;
+            overrideAttrs = change: kmod (change { mesonFlags = flags; }).mesonFlags;
+          };
+      in
+      kmod [ ];
+    mkShell = shell: shell;
+    rustPlatform = {
+      buildRustPackage = package: package;
+      bindgenHook = derivation "bindgen-hook" { };
+    };
+    xz = derivation "xz" { override = _: derivation "xz-static" { }; };
     pciutils = derivation "pciutils" { };
     stdenv.hostPlatform = {
       system = "x86_64-linux";
