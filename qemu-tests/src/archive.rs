@@ -135,6 +135,14 @@ impl Archive {
     }
 }
 
+/// The address of the Debian mirror that this machine uses.
+///
+/// # Errors
+/// When its apt names none.
+pub(crate) fn mirror() -> Result<String> {
+    Mirrors::of_this_machine().map(|mirrors| mirrors.main)
+}
+
 /// Where this machine gets Debian from.
 struct Mirrors {
     main: String,

@@ -100,6 +100,20 @@ pub fn write(kernel: &Kernel, contents: &Contents, folder: &Path, file: &Path) -
     archive.finish()
 }
 
+/// Lays out a `lib` in `folder` with these modules and all that they need, and depmod's files.
+///
+/// # Errors
+/// When the kernel has no such module, or a file cannot be written.
+pub(crate) fn lay_out_modules<'a>(
+    kernel: &Kernel,
+    names: impl IntoIterator<Item = &'a str>,
+    folder: &Path,
+) -> Result<()> {
+    let names = names.into_iter().map(str::to_owned).collect();
+    let paths = Modules::read(kernel)?.closure(&names, &BTreeSet::new())?;
+    stage(kernel, &paths, Compression::AsPackaged, folder).map(drop)
+}
+
 fn render(
     steps: &[Step],
     catalogue: &Modules,

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::{cache, step};
 
@@ -42,6 +42,12 @@ pub const BOOT: &[Package] = &[
     package("qemu-system-x86", "runs the virtual machines"),
     package("xz-utils", "packs and unpacks kernel modules, and unpacks older kernels"),
     package("zstd", "unpacks kernels since 6.12"),
+];
+
+/// What a Debian of the harness's own needs, see [`distro`](crate::distro).
+pub const DISTRO: &[Package] = &[
+    package("debootstrap", "makes a small Debian for tests with a real initrd"),
+    package("e2fsprogs", "makes a root file system of it"),
 ];
 
 /// What the build of a kernel needs.
@@ -131,31 +137,42 @@ fn is_installed(listed: &str, name: &str) -> bool {
 
 /// `apt-get` with those words, as root, without questions.
 fn as_root(words: &[&str]) -> Result<Command> {
-    let root = fs::metadata("/proc/self").context("cannot tell the user")?.uid() == 0;
-    let mut command = if root {
-        Command::new("env")
-    } else {
-        let sudo = Command::new("sudo").arg("--version").output();
-        if !sudo.is_ok_and(|output| output.status.success()) {
-            bail!(
-                "only root may install packages, and there is no sudo here; as root, run\n\
-                 \x20 apt-get update && apt-get install --no-install-recommends {}",
-                names_of_everything()
-            );
-        }
-        let mut command = Command::new("sudo");
-        command.arg("env");
-        command
-    };
+    let mut command = root_command("env")?.with_context(|| {
+        format!(
+            "only root may install packages, and there is no sudo here; as root, run\n\
+             \x20 apt-get update && apt-get install --no-install-recommends {}",
+            names_of_everything()
+        )
+    })?;
     command.args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8", "apt-get"]);
     // Another apt, such as the machine's own daily one, is waited for.
     command.args(["--option", "DPkg::Lock::Timeout=300"]).args(words);
     Ok(command)
 }
 
+/// That program as root; none where this user cannot become root.
+///
+/// # Errors
+/// When the user cannot be told.
+pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
+    if fs::metadata("/proc/self").context("cannot tell the user")?.uid() == 0 {
+        return Ok(Some(Command::new(program)));
+    }
+    let sudo = Command::new("sudo").arg("--version").output();
+    Ok(sudo.is_ok_and(|output| output.status.success()).then(|| {
+        let mut command = Command::new("sudo");
+        command.arg(program);
+        command
+    }))
+}
+
 fn names_of_everything() -> String {
-    let mut names: Vec<_> =
-        BUILD.iter().chain(BOOT).chain(KERNEL).map(|package| package.name).collect();
+    let mut names: Vec<_> = [BUILD, BOOT, DISTRO, KERNEL]
+        .iter()
+        .copied()
+        .flatten()
+        .map(|package| package.name)
+        .collect();
     names.sort_unstable();
     names.dedup();
     names.join(" ")

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::kernels::{self, Kernel};
 use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
-use crate::{answers, binary, faults, nix, packages, scenarios};
+use crate::{answers, binary, faults, nix, packages, scenarios, systemd};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -103,9 +103,19 @@ impl Boot {
     }
 }
 
-/// Every one, by kernel.
+/// Every one. What is made once for many takes minutes: it is begun at once, and what waits for it
+/// comes last.
 fn boots() -> Vec<Boot> {
-    let mut boots = Vec::new();
+    let of_case = |(kernel, case): (&'static str, systemd::Case)| Boot {
+        name: format!("systemd: {}", case.name),
+        kernel,
+        check: Box::new(move |kernel, program, _| case.run(kernel, program)),
+    };
+    let cases = kernels::NAMES
+        .iter()
+        .flat_map(|kernel| systemd::all(kernel).into_iter().map(move |case| (*kernel, case)));
+    let (last, first): (Vec<_>, Vec<_>) = cases.partition(|(_, case)| case.boots());
+    let mut boots: Vec<Boot> = first.into_iter().map(of_case).collect();
     for kernel in kernels::NAMES {
         let scenarios = scenarios::all().into_iter();
         boots.extend(scenarios.filter(|each| each.kernels.contains(&kernel)).map(|scenario| {
@@ -120,6 +130,7 @@ fn boots() -> Vec<Boot> {
         }));
         boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));
     }
+    boots.extend(last.into_iter().map(of_case));
     boots
 }
 
@@ -276,6 +287,7 @@ fn boot_all(
     };
     // A kernel that cannot be had fails each of its scenarios: nothing is skipped.
     let mut lines: Vec<&str> = boots.iter().map(|boot| boot.kernel).collect();
+    lines.sort_unstable();
     lines.dedup();
     let kernels: Vec<(&str, Result<Kernel, String>)> = lines
         .into_iter()

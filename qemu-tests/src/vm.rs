@@ -51,6 +51,7 @@ pub struct Vm {
     arguments: Vec<String>,
     memory: u32,
     limit: Duration,
+    initrd: Option<PathBuf>,
     disks: Vec<String>,
 }
 
@@ -73,6 +74,7 @@ pub fn vm(kernel: &Kernel) -> Vm {
         arguments: Vec::new(),
         memory: 512,
         limit: Duration::from_mins(2),
+        initrd: None,
         disks: Vec::new(),
     }
 }
@@ -197,6 +199,12 @@ impl Vm {
         self
     }
 
+    /// Boots this initrd instead of making one; steps, modules and files are none of it then.
+    pub fn initrd(mut self, file: &Path) -> Self {
+        self.initrd = Some(file.to_owned());
+        self
+    }
+
     /// Puts a program into the initrd.
     pub fn tool(mut self, path: &str, program: impl Into<Vec<u8>>) -> Self {
         self.contents.tools.insert(path.to_owned(), program.into());
@@ -216,17 +224,11 @@ impl Vm {
     /// its end within its limit; the last holds QEMU's command, the console and the report.
     pub fn boot(mut self) -> Result<Run> {
         let command_line = self.full_command_line()?;
-        if !self.without_program && self.contents.program.is_none() {
-            self.contents.program = Some(crate::binary::build()?);
-        }
-        self.contents.steps = self.all_steps();
-
         let folder = tempfile::Builder::new().prefix("vfio-early-vm-").tempdir()?;
-        let initrd = folder.path().join("initrd");
-        initrd::write(&self.kernel, &self.contents, folder.path(), &initrd)
-            .with_context(|| format!("cannot make an initrd for kernel {}", self.kernel.line))?;
-        // Only the archive is of use from here on.
-        fs::remove_dir_all(folder.path().join("lib"))?;
+        let initrd = match self.initrd.take() {
+            Some(initrd) => initrd,
+            None => self.make_initrd(folder.path())?,
+        };
 
         for disk in &self.disks {
             let path = folder.path().join(disk);
@@ -277,6 +279,19 @@ impl Vm {
             );
         }
         Ok(run)
+    }
+
+    fn make_initrd(&mut self, folder: &Path) -> Result<PathBuf> {
+        if !self.without_program && self.contents.program.is_none() {
+            self.contents.program = Some(crate::binary::build()?);
+        }
+        self.contents.steps = self.all_steps();
+        let initrd = folder.join("initrd");
+        initrd::write(&self.kernel, &self.contents, folder, &initrd)
+            .with_context(|| format!("cannot make an initrd for kernel {}", self.kernel.line))?;
+        // Only the archive is of use from here on.
+        fs::remove_dir_all(folder.join("lib"))?;
+        Ok(initrd)
     }
 
     /// # Errors
