@@ -101,10 +101,11 @@ in
       imports = [ scripted ];
       boot.initrd = {
         vfio-early = one;
-        kernelModules = [
-          "dm_mod"
-          "nvidia-drm"
-        ];
+        kernelModules = {
+          dm_mod = true;
+          nvidia-drm = true;
+          nouveau = false;
+        };
       };
     };
     graphics-driver-of-systemd.boot.initrd = {

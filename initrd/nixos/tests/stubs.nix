@@ -17,6 +17,15 @@ let
     }
     // extra;
 
+  # A list or a set of what is true, and read as a list.
+  modules = mkOption {
+    type = types.coercedTo (types.listOf types.str) (lib.flip lib.genAttrs (_: true)) (
+      types.attrsOf types.bool
+    );
+    default = { };
+    apply = chosen: lib.attrNames (lib.filterAttrs (_: isChosen: isChosen) chosen);
+  };
+
   service = types.submodule {
     options = lib.genAttrs [ "after" "before" "requiredBy" "wantedBy" "wants" ] (_: texts);
   };
@@ -73,8 +82,8 @@ in
       blacklistedKernelModules = texts;
       extraModprobeConfig = option types.lines "";
       initrd = {
-        availableKernelModules = texts;
-        kernelModules = texts;
+        availableKernelModules = modules;
+        kernelModules = modules;
         preDeviceCommands = option types.lines "";
         extraUtilsCommands = option types.lines "";
         systemd = systemd // {
@@ -99,7 +108,7 @@ in
   # What the machines of vm-test.nix set besides.
   virtualMachineOptions = {
     boot.initrd.systemd.emergencyAccess = option types.bool false;
-    boot.kernelModules = texts;
+    boot.kernelModules = modules;
     virtualisation.qemu.options = texts;
   };
 
