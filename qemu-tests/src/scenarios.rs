@@ -82,6 +82,15 @@ fn binding() -> Vec<Scenario> {
             .kernels(&["6.12", "7.2", NIXOS])
             .bound("00:03.0", "0000:00:03.0")
             .logs("(was virtio-pci)"),
+        scenario("a disk controller is taken from the built-in ahci")
+            .device("ich9-ahci", "03.0")
+            .device("ich9-ahci", "04.0")
+            .built_in("ahci")
+            .cmdline("vfio.devs=8086:2922@00:03.0")
+            .kernels(&[NIXOS])
+            .qemu_only("only that kernel has ahci built in")
+            .bound("8086:2922@00:03.0", "0000:00:03.0")
+            .logs("(was ahci)"),
         whole_slots("no line of the log is lost with twenty-four devices", 3..6),
         whole_slots("from thirty-three devices on the log only says what is not bound", 3..8)
             .cmdline("vfio.devs=00:1e.0")
@@ -325,6 +334,12 @@ fn modules() -> Vec<Scenario> {
             .saying("initrd")
             .failed("00:06.0", "0000:00:06.0")
             .saying("initrd"),
+        desktop("a blacklisted vfio-pci is named, and devices are kept from every driver")
+            .cmdline("module_blacklist=vfio_pci vfio.devs=00:05.0")
+            .failed("00:05.0", "0000:00:05.0")
+            .saying("loading vfio_pci: Operation not permitted (EPERM)")
+            .saying("module_blacklist=")
+            .qemu_only("the kernel refuses the module"),
         one("without vfio_iommu_type1 in the initrd devices are bound, with a warning")
             .left_out("vfio_iommu_type1")
             .warning("vfio_iommu_type1"),
