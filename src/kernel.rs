@@ -11,6 +11,7 @@ use nix::errno::Errno;
 
 use crate::modules::Modules;
 use crate::syscall::{self, Uevents};
+use crate::sysfs::{Sysfs, VGACON};
 use crate::variant::Variants;
 
 /// One write.
@@ -118,11 +119,8 @@ impl Live {
             },
             Write::MapConsoles { framebuffer } => syscall::map_consoles(*framebuffer),
             Write::Announce { text } => {
-                // The terminal in front; a serial /dev/console does not stop.
-                syscall::store(
-                    Path::new("/dev/tty0"),
-                    format!("\r\nvfio-early: {text}\r\n").as_bytes(),
-                )
+                let text_mode = Sysfs::new(&self.root).vt_console(VGACON) == Some(true);
+                syscall::announce(&format!("\r\nvfio-early: {text}\r\n"), text_mode)
             }
         }
     }

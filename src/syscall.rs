@@ -118,6 +118,13 @@ mod ioctl {
     /// `MAX_NR_CONSOLES` in `include/uapi/linux/vt.h`.
     pub const LAST_CONSOLE: u32 = 63;
 
+    /// `KD_TEXT` and `KD_GRAPHICS` in `include/uapi/linux/kd.h`.
+    pub const TEXT: libc::c_int = 0;
+    pub const GRAPHICS: libc::c_int = 1;
+
+    // KDSETMODE, too, is older than the encoding of direction and size.
+    nix::ioctl_write_int_bad!(set_terminal_mode, 0x4b3a);
+
     // FBIOPUT_CON2FBMAP is older than the encoding of direction and size.
     nix::ioctl_write_ptr_bad!(put_console_map, 0x4610, ConsoleToFramebuffer);
 }
@@ -141,6 +148,23 @@ pub fn map_consoles(framebuffer: u8) -> Result<(), Errno> {
         let map = ioctl::ConsoleToFramebuffer { console, framebuffer: framebuffer.into() };
         // SAFETY: the descriptor is open, and the structure is the one that this request reads.
         unsafe { ioctl::put_console_map(file.as_raw_fd(), &raw const map) }?;
+    }
+    Ok(())
+}
+
+/// Writes on the terminal in front; a serial `/dev/console` would not be the screen.
+///
+/// In text mode the card shows a part of its memory that moves along when the screen scrolls. When
+/// the card is taken away the kernel goes back to the first part (`vgacon_deinit()`), which shows
+/// what was there long ago. Graphics mode and back make the first part the one that is shown.
+pub fn announce(text: &str, text_mode: bool) -> Result<(), Errno> {
+    let terminal = OpenOptions::new().write(true).open("/dev/tty0").map_err(|e| errno(&e))?;
+    (&terminal).write_all(text.as_bytes()).map_err(|e| errno(&e))?;
+    if text_mode {
+        for mode in [ioctl::GRAPHICS, ioctl::TEXT] {
+            // SAFETY: the descriptor is open, and the request takes a plain number.
+            unsafe { ioctl::set_terminal_mode(terminal.as_raw_fd(), mode) }?;
+        }
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 mod screen;
 mod usage;
 
+pub use screen::VGACON;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};

@@ -7,6 +7,9 @@ use super::{Sysfs, link_name};
 use crate::console::{Display, Firmware, Framebuffer, Screen, Version};
 use crate::pci::Address;
 
+/// The console driver of VGA's text mode (`drivers/video/console/vgacon.c`).
+pub const VGACON: &str = "VGA+";
+
 /// `FB_MAX` in `include/uapi/linux/fb.h`.
 const FRAMEBUFFERS: u8 = 32;
 
@@ -25,7 +28,7 @@ impl Sysfs {
     pub fn screen(&self) -> Option<Screen> {
         let framebuffers = self.framebuffers();
         let firmware = self.firmware().or_else(|| {
-            let text_mode = framebuffers.is_empty() && self.vt_console("VGA+") == Some(true);
+            let text_mode = framebuffers.is_empty() && self.vt_console(VGACON) == Some(true);
             text_mode.then(|| Firmware { device: None, owner: self.boot_vga() })
         });
         (firmware.is_some() || !framebuffers.is_empty()).then(|| Screen {
