@@ -44,6 +44,8 @@ pub struct Contents {
     pub files: BTreeMap<String, Vec<u8>>,
     /// Further programs: absolute path to content.
     pub tools: BTreeMap<String, Vec<u8>>,
+    /// Modules to put, with everything that they need, where modprobe and libkmod do not look.
+    pub late: BTreeSet<String>,
     /// What the guest does, one step a line.
     pub steps: Vec<Step>,
 }
@@ -55,6 +57,10 @@ pub enum Step {
     Moment(String),
     /// Loads modules by name, with what they need.
     Load(Vec<String>),
+    /// Loads modules of [`Contents::late`].
+    LoadLate(Vec<String>),
+    /// Waits until pictures of the displays have been taken under that name.
+    Picture(String),
     /// Runs a program with arguments; the first run is number 1.
     Run(Vec<String>),
     /// Runs a line of shell and notes what it prints; also numbered from 1.
@@ -93,6 +99,12 @@ pub fn write(kernel: &Kernel, contents: &Contents, folder: &Path, file: &Path) -
     }
     for (path, content) in &contents.tools {
         archive.file(path.trim_start_matches('/'), 0o755, content)?;
+    }
+    for path in catalogue.closure(&contents.late, &BTreeSet::new())? {
+        let source = kernel.modules.join(&path);
+        let module =
+            fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
+        archive.file(late_path(&path).trim_start_matches('/'), 0o644, &module)?;
     }
     let steps = render(&contents.steps, &catalogue, &paths, contents.compression)?;
     archive.file("harness/steps", 0o644, steps.as_bytes())?;
@@ -138,6 +150,14 @@ fn render(
                 }
                 ("load", words)
             }
+            Step::LoadLate(modules) => {
+                let mut words = Vec::new();
+                for module in modules {
+                    words.extend(catalogue.load_order(module)?.iter().map(|path| late_path(path)));
+                }
+                ("load", words)
+            }
+            Step::Picture(name) => ("picture", vec![name.clone()]),
             Step::Run(words) => {
                 runs += 1;
                 ("run", [vec![runs.to_string()], words.clone()].concat())
@@ -257,6 +277,11 @@ fn file_name_in_initrd(path: &str, compression: Compression) -> String {
         Compression::AsPackaged => path.to_owned(),
         Compression::Xz => format!("{}.ko.xz", path.split(".ko").next().unwrap_or(path)),
     }
+}
+
+/// Where a module of [`Contents::late`] lies.
+fn late_path(path: &str) -> String {
+    format!("/late/{}", path.rsplit('/').next().unwrap_or(path))
 }
 
 /// Lays the modules out in `folder` as they will lie in the initrd, and returns its `lib`.

@@ -1,15 +1,16 @@
 //! The QEMU process: started, listened to, ended.
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::qmp::Qmp;
 
@@ -22,8 +23,20 @@ pub(crate) struct Orders {
     pub hot_added: Vec<Vec<(String, String)>>,
     /// Socket of the monitor.
     pub monitor: PathBuf,
+    /// Where the guest asks for pictures; none where it does not.
+    pub pictures: Option<Pictures>,
     /// Time until the machine is taken for hung.
     pub limit: Duration,
+}
+
+/// Pictures of a machine's displays.
+pub(crate) struct Pictures {
+    /// Socket of the serial port on which the guest names the picture, and waits for it.
+    pub port: PathBuf,
+    /// QEMU's ids of the graphics devices.
+    pub displays: Vec<String>,
+    /// Gets `NAME.DISPLAY.ppm`.
+    pub folder: PathBuf,
 }
 
 /// A machine that has stopped.
@@ -71,7 +84,11 @@ pub(crate) fn run(arguments: &[String], orders: &Orders) -> Result<Ended> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {PROGRAM}: `cargo xtask setup` installs it"))?;
-    let lines = listen(child.stdout.take().context("QEMU's output is a pipe")?);
+    let (sender, events) = mpsc::channel();
+    listen(child.stdout.take().context("QEMU's output is a pipe")?, sender.clone());
+    if let Some(pictures) = &orders.pictures {
+        listen_for_pictures(pictures.port.clone(), sender);
+    }
     let mut stderr = child.stderr.take().context("QEMU's errors are a pipe")?;
     let errors = thread::spawn(move || {
         let mut text = String::new();
@@ -80,7 +97,7 @@ pub(crate) fn run(arguments: &[String], orders: &Orders) -> Result<Ended> {
         text
     });
 
-    let followed = follow(&lines, orders, start);
+    let followed = follow(&events, orders, start);
     let mut problem = match followed.problem {
         Some(problem) => {
             child.kill().context("cannot end QEMU")?;
@@ -104,21 +121,51 @@ pub(crate) fn run(arguments: &[String], orders: &Orders) -> Result<Ended> {
     Ok(Ended { console: followed.console, elapsed: start.elapsed(), problem })
 }
 
-/// Lines of the console as they come, without carriage returns.
-fn listen(stdout: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, lines) = mpsc::channel();
+/// What a running machine says.
+enum Event {
+    /// A line of the console, without carriage returns.
+    Line(String),
+    /// The console is closed.
+    Closed,
+    /// The guest waits for a picture of that name, and for a line on this port.
+    Picture(String, UnixStream),
+}
+
+fn listen(stdout: impl Read + Send + 'static, sender: Sender<Event>) {
     thread::spawn(move || {
         let mut reader = BufReader::new(stdout);
         let mut line = Vec::new();
         while let Ok(1..) = reader.read_until(b'\n', &mut line) {
             let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "");
             line.clear();
-            if sender.send(text).is_err() {
-                break;
+            if sender.send(Event::Line(text)).is_err() {
+                return;
+            }
+        }
+        // Nobody listens any more where this fails.
+        let _ = sender.send(Event::Closed);
+    });
+}
+
+/// Ends by itself: when QEMU does not make the port, and when it closes it.
+fn listen_for_pictures(port: PathBuf, sender: Sender<Event>) {
+    thread::spawn(move || {
+        let end = Instant::now() + Duration::from_secs(10);
+        let stream = loop {
+            match UnixStream::connect(&port) {
+                Ok(stream) => break stream,
+                Err(_) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+                Err(_) => return,
+            }
+        };
+        let Ok(reader) = stream.try_clone() else { return };
+        for line in BufReader::new(reader).lines() {
+            let (Ok(name), Ok(answer)) = (line, stream.try_clone()) else { return };
+            if sender.send(Event::Picture(name, answer)).is_err() {
+                return;
             }
         }
     });
-    lines
 }
 
 struct Followed {
@@ -126,13 +173,13 @@ struct Followed {
     problem: Option<String>,
 }
 
-fn follow(lines: &Receiver<String>, orders: &Orders, start: Instant) -> Followed {
+fn follow(events: &Receiver<Event>, orders: &Orders, start: Instant) -> Followed {
     let mut console = String::new();
     let mut plugged = orders.hot_added.is_empty();
     let limit = orders.limit;
     let problem = loop {
-        match lines.recv_timeout((start + limit).saturating_duration_since(Instant::now())) {
-            Ok(line) => {
+        match events.recv_timeout((start + limit).saturating_duration_since(Instant::now())) {
+            Ok(Event::Line(line)) => {
                 console.push_str(&line);
                 console.push('\n');
                 if !plugged && line.contains("vfio-early") && line.contains("waiting for") {
@@ -142,10 +189,16 @@ fn follow(lines: &Receiver<String>, orders: &Orders, start: Instant) -> Followed
                     }
                 }
             }
+            Ok(Event::Picture(name, mut answer)) => {
+                let taken = take_pictures(orders, name.trim());
+                if let Err(error) = taken.and_then(|()| Ok(answer.write_all(b"\n")?)) {
+                    break Some(format!("{error:#}"));
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {
                 break Some(format!("it had not powered off after {} s", limit.as_secs()));
             }
-            Err(RecvTimeoutError::Disconnected) => break None,
+            Ok(Event::Closed) | Err(RecvTimeoutError::Disconnected) => break None,
         }
     };
     Followed { console, problem }
@@ -159,6 +212,17 @@ fn plug(orders: &Orders) -> Result<()> {
             .map(|(key, value)| (key.clone(), Value::String(value.clone())))
             .collect();
         monitor.execute("device_add", &Value::Object(arguments))?;
+    }
+    Ok(())
+}
+
+/// One of every display.
+fn take_pictures(orders: &Orders, name: &str) -> Result<()> {
+    let pictures = orders.pictures.as_ref().context("no picture can be taken")?;
+    let mut monitor = Qmp::connect(&orders.monitor)?;
+    for display in &pictures.displays {
+        let file = pictures.folder.join(format!("{name}.{display}.ppm"));
+        monitor.execute("screendump", &json!({ "device": display, "filename": file }))?;
     }
     Ok(())
 }

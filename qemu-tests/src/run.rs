@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::moment::Moment;
 use crate::scenario::Observed;
+use crate::topology;
 
 /// Name of the moment before the binary runs.
 pub const BEFORE: &str = "before";
@@ -157,6 +158,12 @@ impl Run {
     #[must_use]
     pub fn after_host_modules(&self) -> &Moment {
         self.at(HOST)
+    }
+
+    /// Picture of that name of a display: a file in PPM format.
+    #[must_use]
+    pub fn picture(&self, name: &str, display: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.{}.ppm", topology::qemu_id(display)))
     }
 
     /// Asserts the driver of a device after the binary's last run.

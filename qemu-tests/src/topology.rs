@@ -126,7 +126,7 @@ impl Device {
 }
 
 /// QEMU crashes on an id that is the name of a property.
-fn qemu_id(id: &str) -> String {
+pub(crate) fn qemu_id(id: &str) -> String {
     format!("x-{id}")
 }
 

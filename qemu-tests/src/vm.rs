@@ -25,9 +25,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::initrd::{self, Compression, Contents, Step};
 use crate::kernels::Kernel;
-use crate::qemu::{self, Orders};
+use crate::qemu::{self, Orders, Pictures};
 use crate::run::{BEFORE, HOST, Run};
-use crate::topology::{Device, Iommu, Topology};
+use crate::topology::{self, Device, Iommu, Topology};
 
 /// The longest command line that an x86 kernel takes; one byte more and the guest hangs silently.
 pub const COMMAND_LINE_LIMIT: usize = 2047;
@@ -51,9 +51,26 @@ pub struct Vm {
     arguments: Vec<String>,
     memory: u32,
     limit: Duration,
+    firmware: Firmware,
+    displays: Vec<String>,
     initrd: Option<PathBuf>,
     disks: Vec<String>,
 }
+
+/// What starts the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Firmware {
+    /// QEMU itself hands over to the kernel's ELF image (PVH): fast, and without any screen.
+    #[default]
+    None,
+    /// `SeaBIOS`, which leaves VGA text mode.
+    Bios,
+    /// OVMF, which leaves a framebuffer.
+    Uefi,
+}
+
+/// OVMF as Debian's package has it: the code, and the variables to start with.
+const OVMF: [&str; 2] = ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"];
 
 /// Bytes of a disk; it takes no room before it is written to.
 const DISK: u64 = 64 << 20;
@@ -74,6 +91,8 @@ pub fn vm(kernel: &Kernel) -> Vm {
         arguments: Vec::new(),
         memory: 512,
         limit: Duration::from_mins(2),
+        firmware: Firmware::default(),
+        displays: Vec::new(),
         initrd: None,
         disks: Vec::new(),
     }
@@ -199,6 +218,40 @@ impl Vm {
         self
     }
 
+    /// Boots by UEFI firmware, which draws on the first graphics card and leaves a framebuffer
+    /// there.
+    pub fn uefi(mut self) -> Self {
+        self.firmware = Firmware::Uefi;
+        self
+    }
+
+    /// Boots by BIOS firmware, which leaves the first graphics card in text mode.
+    pub fn bios(mut self) -> Self {
+        self.firmware = Firmware::Bios;
+        self
+    }
+
+    /// Takes pictures of the graphics device of that name, see [`Vm::picture`].
+    pub fn display(mut self, name: &str) -> Self {
+        self.displays.push(name.to_owned());
+        self
+    }
+
+    /// Takes a picture of every display at this point; they are in [`Run::picture`].
+    pub fn picture(mut self, name: &str) -> Self {
+        self.steps.push(Step::Picture(name.to_owned()));
+        self
+    }
+
+    /// Loads modules that lie where the binary does not look for them: what the host has, but not
+    /// its initrd.
+    pub fn load_late<I: IntoIterator<Item: Into<String>>>(mut self, modules: I) -> Self {
+        let modules: Vec<String> = modules.into_iter().map(Into::into).collect();
+        self.contents.late.extend(modules.iter().cloned());
+        self.steps.push(Step::LoadLate(modules));
+        self
+    }
+
     /// Boots this initrd instead of making one; steps, modules and files are none of it then.
     pub fn initrd(mut self, file: &Path) -> Self {
         self.initrd = Some(file.to_owned());
@@ -209,12 +262,6 @@ impl Vm {
     pub fn tool(mut self, path: &str, program: impl Into<Vec<u8>>) -> Self {
         self.contents.tools.insert(path.to_owned(), program.into());
         self
-    }
-
-    /// The name of the kernel that it boots, one of [`NAMES`](crate::kernels::NAMES).
-    #[must_use]
-    pub fn kernel(&self) -> &str {
-        &self.kernel.line
     }
 
     /// Makes an empty disk of 64 MiB that a device takes by `drive=ID`.
@@ -236,6 +283,10 @@ impl Vm {
             None => self.make_initrd(folder.path())?,
         };
 
+        if self.firmware == Firmware::Uefi {
+            fs::copy(OVMF[1], folder.path().join("variables"))
+                .with_context(|| format!("cannot read {}: the package ovmf has it", OVMF[1]))?;
+        }
         for disk in &self.disks {
             let path = folder.path().join(disk);
             let file = fs::File::create(&path).and_then(|file| file.set_len(DISK));
@@ -252,6 +303,11 @@ impl Vm {
                 .map(|device| device.properties(self.topology.is_multifunction(device)))
                 .collect(),
             monitor: folder.path().join("monitor"),
+            pictures: self.takes_pictures().then(|| Pictures {
+                port: folder.path().join("pictures"),
+                displays: self.displays.iter().map(|name| topology::qemu_id(name)).collect(),
+                folder: folder.path().to_owned(),
+            }),
             limit: self.limit,
         };
         let ended = qemu::run(&arguments, &orders)?;
@@ -351,6 +407,10 @@ impl Vm {
         steps
     }
 
+    fn takes_pictures(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Picture(_)))
+    }
+
     fn qemu_arguments(&self, command_line: &str, initrd: &Path, folder: &Path) -> Vec<String> {
         let path = |path: PathBuf| path.to_string_lossy().into_owned();
         let mut arguments: Vec<String> = Vec::new();
@@ -366,12 +426,24 @@ impl Vm {
         put(&["-display", "none", "-vga", "none"]);
         put(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         put(&["-serial", &format!("file:{}", path(folder.join("results")))]);
-        put(&["-kernel", &self.kernel.vmlinux.to_string_lossy()]);
+        let socket = |name: &str| format!("unix:{},server=on,wait=off", path(folder.join(name)));
+        if self.takes_pictures() {
+            put(&["-serial", &socket("pictures")]);
+        }
+        if self.firmware == Firmware::Uefi {
+            let pflash = |file: String| format!("if=pflash,format=raw,file={file}");
+            put(&["-drive", &pflash(format!("{},readonly=on", OVMF[0]))]);
+            put(&["-drive", &pflash(path(folder.join("variables")))]);
+        }
+        let image = match self.firmware {
+            Firmware::None => &self.kernel.vmlinux,
+            Firmware::Bios | Firmware::Uefi => &self.kernel.vmlinuz,
+        };
+        put(&["-kernel", &image.to_string_lossy()]);
         put(&["-initrd", &initrd.to_string_lossy()]);
         put(&["-append", command_line]);
-        if self.topology.devices.iter().any(|device| device.hot_added) {
-            let socket = path(folder.join("monitor"));
-            put(&["-qmp", &format!("unix:{socket},server=on,wait=off")]);
+        if self.topology.devices.iter().any(|device| device.hot_added) || self.takes_pictures() {
+            put(&["-qmp", &socket("monitor")]);
         }
         for disk in &self.disks {
             let file = path(folder.join(disk));
