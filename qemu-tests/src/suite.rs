@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::kernels::{self, Kernel};
 use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
-use crate::{answers, binary, faults, nix, packages, scenarios, systemd};
+use crate::{answers, binary, faults, nix, packages, scenarios, screens, systemd};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -128,6 +128,7 @@ fn boots() -> Vec<Boot> {
                 }),
             }
         }));
+        boots.extend(screens::boots(kernel));
         boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));
     }
     boots.extend(last.into_iter().map(of_case));

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use qemu_tests::{binary, boot, demo, kernels, libkmod, nix, packages, step, suite};
+use qemu_tests::{binary, boot, demo, gallery, kernels, libkmod, nix, packages, step, suite};
 
 /// Sets up, builds, boots, shows and tests vfio-early.
 #[derive(Parser)]
@@ -26,6 +26,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Evaluate and check the NixOS module, and boot its scripted branch
     Nix(nix::Arguments),
+    /// Take the pictures in docs/ anew: the announcement, and the console after a hand-over
+    Screenshots(gallery::Arguments),
     /// Run every check: format, lints, unit tests, fake kernel, virtual machines
     Test(suite::Arguments),
 }
@@ -57,6 +59,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Boot(arguments) => boot::run(arguments)?,
         Command::Demo(arguments) => demo::run(&arguments)?,
         Command::Nix(arguments) => return nix::run(&arguments),
+        Command::Screenshots(arguments) => gallery::run(&arguments)?,
         Command::Test(arguments) => return suite::run(&arguments),
     }
     Ok(true)
