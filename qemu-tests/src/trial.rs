@@ -174,11 +174,11 @@ impl OfRun<'_> {
         self
     }
 
-    /// It took that many seconds by its own account.
-    pub fn takes(mut self, seconds: std::ops::Range<u64>) -> Self {
-        let found = self.execution.report["elapsed_us"].as_u64().unwrap_or_default();
-        if !seconds.contains(&(found / 1_000_000)) {
-            self.complain(&format!("it took {found} us, expected {seconds:?} s"));
+    /// By its own account it took no longer than it promises.
+    pub fn takes_at_most(mut self, seconds: u64) -> Self {
+        let found = self.execution.report["elapsed_us"].as_u64();
+        if found.is_none_or(|found| found > seconds * 1_000_000) {
+            self.complain(&format!("it took {found:?} us, expected at most {seconds} s"));
         }
         self
     }
