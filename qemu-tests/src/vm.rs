@@ -264,6 +264,12 @@ impl Vm {
         self
     }
 
+    /// The name of the kernel that it boots, one of [`NAMES`](crate::kernels::NAMES).
+    #[must_use]
+    pub fn kernel(&self) -> &str {
+        &self.kernel.line
+    }
+
     /// Makes an empty disk of 64 MiB that a device takes by `drive=ID`.
     pub fn disk(mut self, id: &str) -> Self {
         self.disks.push(id.to_owned());
