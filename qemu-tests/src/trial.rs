@@ -185,7 +185,7 @@ impl OfRun<'_> {
 
     /// The program neither panicked nor was killed, said something, and told the truth: its exit
     /// status is 0 just where the device is bound.
-    pub fn is_honest_about(mut self, address: &str) -> Self {
+    pub fn tells_the_truth_about(mut self, address: &str) -> Self {
         let status = self.execution.status;
         if !matches!(status, 0 | 1) {
             self.complain(&format!("the exit status is {status}\n  {}", self.all()));
