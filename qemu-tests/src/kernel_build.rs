@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,7 +31,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the source is not there, an option does not exist in it, or the build fails.
 pub fn build(name: &str, tree: &Path, configuration: &str, entry: &Path) -> Result<String> {
-    let source = unpack(tree)?;
+    // make and its scripts run in the source's folder.
+    let (source, entry) = (unpack(&absolute(tree)?)?, &absolute(entry)?);
     step::say(format_args!("kernel {name}: configuring it"));
     fs::write(source.join("fragment.config"), configuration)?;
     step::run(make(&source).arg("x86_64_defconfig"))?;
