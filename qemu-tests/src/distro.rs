@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, Result};
 
 use crate::kernels::Kernel;
+use crate::screenshot::Font;
 use crate::{archive, binary, cache, initrd, packages, step};
 
 const SUITE: &str = "bookworm";
@@ -223,6 +224,8 @@ fn lay_over(
     for (path, mode, content) in HARNESS {
         write(path, *mode, content.as_bytes())?;
     }
+    let characters = Font::CHARACTERS.join("\n") + "\n";
+    write("usr/lib/harness/characters", 0o644, characters.as_bytes())?;
     write("usr/lib/dracut/modules.d/90vfio-early/module-setup.sh", 0o755, module.as_bytes())?;
     let usual = "/usr/bin/vfio-early";
     for unit in units {

@@ -14,9 +14,10 @@ use anyhow::{Context, Result};
 use crate::distro::{self, Distro, Unit};
 use crate::kernels::Kernel;
 use crate::run::{BEFORE, HOST, Run};
+use crate::screenshot::{Font, Screenshot};
 use crate::topology::{Device, Topology};
 use crate::vm::{Vm, vm};
-use crate::{binary, nix};
+use crate::{binary, nix, suite};
 
 /// One machine, or one look at the units, and what comes out.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,8 @@ pub struct Case {
     pub name: &'static str,
     /// None: nothing is booted.
     command_line: Option<&'static str>,
+    /// With two graphics cards, and pictures of both.
+    screens: bool,
     check: Check,
 }
 
@@ -67,6 +70,7 @@ pub fn all(line: &str) -> Vec<Case> {
     let boots = |name, command_line, check| Case {
         name,
         command_line: Some(command_line),
+        screens: false,
         check: Check::Booted(check),
     };
     let bound = boots(
@@ -79,11 +83,25 @@ pub fn all(line: &str) -> Vec<Case> {
         ONE_ABSENT_STRICT,
         stopped,
     );
+    let reserved =
+        |name, command_line, check| Case { screens: true, ..boots(name, command_line, check) };
+    let after_udev = reserved(
+        "a reserved card is bound after udev has brought up the display, and the picture lives",
+        // Part of sysinit.target then, after which the unit comes.
+        "vfio.devs=00:01.0 systemd.wants=systemd-udev-settle.service",
+        finished_after_udev,
+    );
+    let beside_udev = reserved(
+        "a reserved card is bound while udev brings up the display, and the picture lives",
+        "vfio.devs=00:01.0",
+        finished,
+    );
     match line {
         "6.1" => vec![
             Case {
                 name: "systemd-analyze verify finds nothing wrong with the units",
                 command_line: None,
+                screens: false,
                 check: Check::Verified(verified),
             },
             bound,
@@ -95,8 +113,9 @@ pub fn all(line: &str) -> Vec<Case> {
                 ONE_ABSENT,
                 red_and_going_on,
             ),
+            after_udev,
         ],
-        "nixos" => vec![bound, stopped],
+        "nixos" => vec![bound, stopped, beside_udev],
         _ => Vec::new(),
     }
 }
@@ -117,37 +136,72 @@ impl Case {
             .and_then(|units| distro::set_up(kernel, program, &units))
             .map_err(|error| format!("{error:#}"))?;
         let mut wrong = Wrong::default();
-        let details = match (self.check, self.command_line) {
-            (Check::Verified(check), _) => {
+        let check = match self.check {
+            Check::Verified(check) => {
                 check(&distro, &mut wrong);
-                None
+                return if wrong.0.is_empty() { Ok(()) } else { Err(wrong.0.join("\n")) };
             }
-            (Check::Booted(check), command_line) => {
-                let run = machine(kernel, &distro, command_line.unwrap_or_default())
-                    .boot()
-                    .map_err(|error| format!("{error:#}"))?;
-                match Seen::read(&run) {
-                    Ok(seen) => {
-                        everywhere(&seen, &mut wrong);
-                        check(&seen, &mut wrong);
-                    }
-                    Err(missing) => wrong.0.push(missing),
-                }
-                wrong.0.extend(run.log_complaints());
-                Some(run)
-            }
+            Check::Booted(check) => check,
         };
-        if wrong.0.is_empty() {
-            return Ok(());
+        let run = self.machine(kernel, &distro).boot().map_err(|error| format!("{error:#}"))?;
+        match Seen::read(&run) {
+            Ok(seen) => {
+                everywhere(&seen, &mut wrong);
+                check(&seen, &mut wrong);
+            }
+            Err(missing) => wrong.0.push(missing),
         }
-        let mut text = wrong.0.join("\n");
-        if let Some(run) = details {
+        wrong.0.extend(run.log_complaints());
+        if !wrong.0.is_empty() {
             let journal = run.shells.get(2).map_or("", |journal| journal.as_str());
-            text = format!("{text}\n--- journal\n{journal}\n{}", run.details());
+            wrong.0.push(format!("--- journal\n{journal}"));
         }
-        Err(text)
+        suite::verdict(run, &wrong.0)
+    }
+
+    /// Two network cards of which one is asked for, an NVM disk, a USB controller; and the disk
+    /// with the root file system.
+    fn machine(&self, kernel: &Kernel, distro: &Distro) -> Vm {
+        let drive = format!(
+            "if=none,id=root,format=raw,snapshot=on,file={}",
+            distro.root.to_string_lossy().replace(',', ",,")
+        );
+        let mut devices = vec![
+            Device::new("e1000e", "03.0"),
+            Device::new("nvme", "04.0"),
+            Device::new("qemu-xhci", "05.0"),
+            Device::new("e1000e", "06.0"),
+        ];
+        if self.screens {
+            devices.push(Device::new("VGA", "01.0").named(BOOT_SCREEN));
+            devices.push(Device::new("VGA", "07.0").named(OTHER_SCREEN));
+        }
+        let machine = vm(kernel)
+            .topology(Topology::new(devices))
+            .initrd(&distro.initrd)
+            .arguments(["-drive", &drive, "-device", "virtio-blk-pci,drive=root,addr=02.0"])
+            .cmdline("root=/dev/vda rootfstype=ext4 rw")
+            // An emulated machine on a busy one is slow; what hangs is ended from outside.
+            .cmdline("systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900")
+            .cmdline(self.command_line.unwrap_or_default())
+            .limit(Duration::from_mins(10));
+        if !self.screens {
+            return machine;
+        }
+        // Nothing but the harness writes on the screen when pictures are taken.
+        let machine = machine.cmdline("console=tty0 quiet systemd.show_status=no harness.pictures");
+        // The guest asks for more pictures than this one.
+        machine.uefi().display(BOOT_SCREEN).display(OTHER_SCREEN).picture(CHARACTERS)
     }
 }
+
+/// The graphics card that the firmware draws on; the name is for its pictures.
+const BOOT_SCREEN: &str = "boot";
+/// The one that stays with the host.
+const OTHER_SCREEN: &str = "other";
+/// The picture of the characters, and that of a line that is printed after it.
+const CHARACTERS: &str = "characters";
+const PRINTED: &str = "printed";
 
 /// The units as the `NixOS` module has them, where it can be evaluated, else those that it is made
 /// of; that both are the same but for the program's path is a check of [`nix`].
@@ -157,30 +211,6 @@ fn units() -> Result<Vec<Unit>> {
     }
     let evaluated = nix::units().context("the NixOS module's units")?;
     Ok(evaluated.into_iter().map(|(name, text)| Unit { name, text }).collect())
-}
-
-/// Two network cards of which one is asked for, an NVM disk, a USB controller; and
-/// the disk with the root file system.
-fn machine(kernel: &Kernel, distro: &Distro, command_line: &str) -> Vm {
-    let topology = Topology::new([
-        Device::new("e1000e", "03.0"),
-        Device::new("nvme", "04.0"),
-        Device::new("qemu-xhci", "05.0"),
-        Device::new("e1000e", "06.0"),
-    ]);
-    let drive = format!(
-        "if=none,id=root,format=raw,snapshot=on,file={}",
-        distro.root.to_string_lossy().replace(',', ",,")
-    );
-    vm(kernel)
-        .topology(topology)
-        .initrd(&distro.initrd)
-        .arguments(["-drive", &drive, "-device", "virtio-blk-pci,drive=root,addr=02.0"])
-        .cmdline("root=/dev/vda rootfstype=ext4 rw")
-        // An emulated machine on a busy one is slow; what hangs is ended from outside.
-        .cmdline("systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900")
-        .cmdline(command_line)
-        .limit(Duration::from_mins(10))
 }
 
 /// A line of the journal.
@@ -399,6 +429,64 @@ fn one_bound_one_absent(seen: &Seen, wrong: &mut Wrong) {
         status.status == 1 && status.stdout.contains("\"00:1e.0\": absent"),
         format!("`vfio-early status` ends with {}: {}", status.status, status.stdout),
     );
+}
+
+/// The card of the firmware's framebuffer waits in the initrd, which has no driver of the other
+/// display; that comes up by udev in the real root.
+fn finished(seen: &Seen, wrong: &mut Wrong) {
+    in_the_real_root(seen, wrong);
+    let card = "0000:00:01.0";
+    let reserved = format!("{card} 1234:1111: reserved");
+    let waits = seen.first("vfio-early", &reserved);
+    let finishing = seen.first("systemd", &format!("Starting {FINISH}"));
+    wrong.unless(
+        waits.is_some() && waits < finishing,
+        format!("{card} was reserved at {waits:?} s, {FINISH} was started at {finishing:?} s"),
+    );
+    wrong.unless(seen.state(INITRD) == "failed", format!("{INITRD} is {}", seen.state(INITRD)));
+    wrong.unless(seen.state(FINISH) == "active", format!("{FINISH} is {}", seen.state(FINISH)));
+    wrong.unless(seen.run.last().status == 0, "`vfio-early status` is not content");
+    let display = host_display(seen);
+    wrong.unless(
+        display.is_some() && display > waits,
+        format!("the host's display came up at {display:?} s, {card} was reserved at {waits:?} s"),
+    );
+    for (address, wanted) in [(card, "vfio-pci"), ("0000:00:07.0", "bochs-drm")] {
+        let found = seen.driver(HOST, address);
+        wrong.unless(found == Some(wanted), format!("{address} is on {found:?}"));
+    }
+    if let Err(error) = living_picture(seen, wrong) {
+        wrong.0.push(format!("{error:#}"));
+    }
+}
+
+fn finished_after_udev(seen: &Seen, wrong: &mut Wrong) {
+    let display = host_display(seen);
+    let finishing = seen.first("systemd", &format!("Starting {FINISH}"));
+    wrong.unless(
+        display.is_some() && display < finishing,
+        format!("the host's display came up at {display:?} s, {FINISH} started at {finishing:?} s"),
+    );
+    finished(seen, wrong);
+}
+
+/// When the driver of the host's display had come up.
+fn host_display(seen: &Seen) -> Option<f64> {
+    let line = seen.journal.iter().find(|line| line.text.contains("Initialized bochs-drm"))?;
+    Some(line.time)
+}
+
+/// What is printed afterwards can be read on the display that stays.
+fn living_picture(seen: &Seen, wrong: &mut Wrong) -> Result<()> {
+    let picture = |name| Screenshot::read(&seen.run.picture(name, OTHER_SCREEN));
+    let (characters, printed) = (picture(CHARACTERS)?, picture(PRINTED)?);
+    let text = Font::learn(&characters)?.text(&printed);
+    wrong.unless(
+        text.contains("printed in the real root"),
+        format!("the display that stays shows:\n{}", text.trim_end()),
+    );
+    wrong.unless(characters.differing(&printed) > 0, "the picture stands still");
+    Ok(())
 }
 
 fn stopped(seen: &Seen, wrong: &mut Wrong) {
