@@ -140,6 +140,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_build_that_fails_says_what_make_said_last() {
+        if step::run(Command::new("make").arg("--version")).is_err() {
+            eprintln!("make is not here");
+            return;
+        }
+        let source = tempfile::tempdir().unwrap();
+        for (end, expected) in [("true", None), ("echo no such header >&2; false", Some("header"))]
+        {
+            let text = format!("bzImage:\n\t@echo CC a\nmodules: bzImage\n\t@{end}\n");
+            fs::write(source.path().join("Makefile"), text).unwrap();
+            let error = compile("test", source.path()).err().map(|error| error.to_string());
+            match expected {
+                None => assert_eq!(error, None),
+                Some(text) => assert!(error.is_some_and(|error| error.contains(text)), "{end}"),
+            }
+        }
+    }
+
+    #[test]
     fn an_option_that_the_source_does_not_take_is_found() {
         let whole = "CONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D=y\nCONFIG_DD=y\n";
         for (fragment, expected) in [
