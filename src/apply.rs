@@ -11,7 +11,7 @@ use crate::console::Framebuffer;
 use crate::kernel::{Kernel, Write};
 use crate::pci::Address;
 use crate::plan::{Driver, IOMMU_TYPE1, OtherDisplay, Plan, RESERVED, Step, Why};
-use crate::sysfs::{Sysfs, VFIO_PCI};
+use crate::sysfs::{Sysfs, VFIO_PCI, VGACON};
 
 /// What became of a device that was to be taken or reserved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,11 +56,12 @@ const FBCON: &str = "frame buffer device";
 /// Performs the plan.
 pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
     let mut run = Run { plan, sysfs, kernel, fates: BTreeMap::new(), warnings: Vec::new() };
+    let had_console = run.takes_a_display() && run.has_console();
     for batch in plan.steps.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
         run.perform(batch);
     }
     run.read_back();
-    run.look_after_the_console();
+    run.look_after_the_console(had_console);
     Applied { fates: run.fates, warnings: run.warnings }
 }
 
@@ -425,8 +426,8 @@ impl<K: Kernel> Run<'_, K> {
 
     /// Frees a given graphics device's memory where the firmware's framebuffer keeps it, and
     /// brings the console back where the binding took it all the same.
-    fn look_after_the_console(&mut self) {
-        if !self.plan.taken().any(|(_, device, _)| device.class.is_display()) {
+    fn look_after_the_console(&mut self, had_console: bool) {
+        if !self.takes_a_display() {
             return;
         }
         // The console needs it no longer: it may go, or a display that stays has it.
@@ -442,19 +443,31 @@ impl<K: Kernel> Run<'_, K> {
                  initcall_blacklist=simpledrm_platform_driver_init"
             ));
         }
-        // Only where this took it: it may have been unbound on purpose.
+        // Only where this took it, or a run before that was killed on the way: it may have been
+        // unbound on purpose.
         let hands_over = |step: &Step| matches!(step, Step::HandOver { .. });
-        if !self.plan.steps.iter().any(hands_over) || self.sysfs.vt_console(FBCON) != Some(false) {
+        let is_unbound = self.sysfs.vt_console(FBCON) == Some(false);
+        let was_ours = had_console || is_unbound && self.plan.steps.iter().any(hands_over);
+        if self.plan.console == Console::Release || !was_ours || self.has_console() {
             return;
         }
         if let Some(folder) = self.sysfs.vt_console_folder(FBCON) {
             self.kernel.perform(&[store(format!("{folder}/bind"), "1")]);
         }
-        if self.sysfs.vt_console(FBCON) == Some(false) {
+        if !self.has_console() {
             self.warnings.push(
                 "the console is lost: a graphics driver of the host brings it back".to_owned(),
             );
         }
+    }
+
+    fn takes_a_display(&self) -> bool {
+        self.plan.taken().any(|(_, device, _)| device.class.is_display())
+    }
+
+    /// Whether the virtual terminals can be seen.
+    fn has_console(&self) -> bool {
+        [FBCON, VGACON].iter().any(|driver| self.sysfs.vt_console(driver) == Some(true))
     }
 
     fn has_other_framebuffer(&self) -> bool {
