@@ -54,6 +54,8 @@ struct Case {
     devices: Vec<Device>,
     command_line: &'static str,
     driver_in_initrd: bool,
+    /// What `uname -v` says instead of the truth.
+    version: Option<&'static str>,
     first: After,
     second: After,
     /// Each stands in a line that the binary logs.
@@ -78,6 +80,7 @@ fn case(name: &'static str, devices: impl IntoIterator<Item = Device>) -> Case {
         devices: devices.into_iter().collect(),
         command_line: "",
         driver_in_initrd: false,
+        version: None,
         first: After::default(),
         second: After::default(),
         log: Vec::new(),
@@ -98,6 +101,11 @@ impl Case {
     /// The initrd has the driver of the host's graphics cards; else it comes between the runs.
     fn driver_in_initrd(mut self) -> Self {
         self.driver_in_initrd = true;
+        self
+    }
+
+    fn claims(mut self, version: &'static str) -> Self {
+        self.version = Some(version);
         self
     }
 
@@ -175,7 +183,7 @@ fn all(line: &str) -> Vec<Case> {
 fn other_card(line: &str) -> Vec<Case> {
     // Linux 6.1 takes the console with any card on the root bus.
     let takes_it = line == "6.1";
-    vec![
+    let mut cases = vec![
         case("the second card is given away, the host's driver in the initrd", two_cards())
             .asks("vfio.devs=00:05.0")
             .driver_in_initrd()
@@ -200,7 +208,26 @@ fn other_card(line: &str) -> Vec<Case> {
         .outcome("0000:00:05.0", "bound")
         .alive(BOOT)
         .maps("0000:00:05.0"),
-    ]
+    ];
+    if takes_it {
+        cases.extend([
+            case("a kernel takes the console unexpectedly, and the log says so", two_cards())
+                .claims("#1 SMP Debian 5.10.223-1 (2024-08-10)")
+                .asks("vfio.devs=00:05.0")
+                .outcome("0000:00:05.0", "bound")
+                .later_alive(BOOT)
+                .maps("0000:00:05.0")
+                .logs("the console is lost: a graphics driver of the host brings it back"),
+            case("the boot card stays and the second card waits for its driver", two_cards())
+                .asks("vfio.devs=00:01.0,00:05.0")
+                .outcome("0000:00:01.0", "refused")
+                .outcome("0000:00:05.0", "reserved")
+                .later("0000:00:05.0", "bound")
+                .alive(BOOT)
+                .maps("0000:00:05.0"),
+        ]);
+    }
+    cases
 }
 
 /// The card that is given away is the one that the console is on, and there is another.
@@ -363,6 +390,11 @@ impl Case {
                 .shell("sleep 0.3")
                 .picture("characters");
             machine = print(machine, PRINTED[0]);
+        }
+        if let Some(version) = self.version {
+            machine = machine
+                .file("/harness/version", version)
+                .shell("mount --bind /harness/version /proc/sys/kernel/version");
         }
         if self.driver_in_initrd {
             machine = machine.modules([driver]);
