@@ -122,8 +122,9 @@ mod ioctl {
     pub const TEXT: libc::c_int = 0;
     pub const GRAPHICS: libc::c_int = 1;
 
-    // KDSETMODE, too, is older than the encoding of direction and size.
+    // KDSETMODE and KDGETMODE, too, are older than the encoding of direction and size.
     nix::ioctl_write_int_bad!(set_terminal_mode, 0x4b3a);
+    nix::ioctl_read_bad!(terminal_mode, 0x4b3b, libc::c_int);
 
     // FBIOPUT_CON2FBMAP is older than the encoding of direction and size.
     nix::ioctl_write_ptr_bad!(put_console_map, 0x4610, ConsoleToFramebuffer);
@@ -144,29 +145,58 @@ pub fn group_viable(group: u32) -> Option<bool> {
 pub fn map_consoles(framebuffer: u8) -> Result<(), Errno> {
     let path = format!("/dev/fb{framebuffer}");
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(|e| errno(&e))?;
-    for console in 1..=ioctl::LAST_CONSOLE {
-        let map = ioctl::ConsoleToFramebuffer { console, framebuffer: framebuffer.into() };
-        // SAFETY: the descriptor is open, and the structure is the one that this request reads.
-        unsafe { ioctl::put_console_map(file.as_raw_fd(), &raw const map) }?;
+    let map = || {
+        for console in 1..=ioctl::LAST_CONSOLE {
+            let map = ioctl::ConsoleToFramebuffer { console, framebuffer: framebuffer.into() };
+            // SAFETY: the descriptor is open, and the structure is the one that this request reads.
+            unsafe { ioctl::put_console_map(file.as_raw_fd(), &raw const map) }?;
+        }
+        Ok(())
+    };
+    match front_terminal() {
+        // Each request draws the whole screen (`con2fb_init_display()`): 63 times, which takes
+        // seconds on a large one.
+        Ok(terminal) => without_drawing(&terminal, map),
+        Err(_) => map(),
     }
-    Ok(())
 }
 
-/// Writes on the terminal in front; a serial `/dev/console` would not be the screen.
+/// Writes on the terminal in front.
 ///
 /// In text mode the card shows a part of its memory that moves along when the screen scrolls. When
 /// the card is taken away the kernel goes back to the first part (`vgacon_deinit()`), which shows
 /// what was there long ago. Graphics mode and back make the first part the one that is shown.
 pub fn announce(text: &str, text_mode: bool) -> Result<(), Errno> {
-    let terminal = OpenOptions::new().write(true).open("/dev/tty0").map_err(|e| errno(&e))?;
+    let terminal = front_terminal()?;
     (&terminal).write_all(text.as_bytes()).map_err(|e| errno(&e))?;
     if text_mode {
-        for mode in [ioctl::GRAPHICS, ioctl::TEXT] {
-            // SAFETY: the descriptor is open, and the request takes a plain number.
-            unsafe { ioctl::set_terminal_mode(terminal.as_raw_fd(), mode) }?;
-        }
+        without_drawing(&terminal, || ());
     }
     Ok(())
+}
+
+/// A serial `/dev/console` would not be the screen.
+fn front_terminal() -> Result<File, Errno> {
+    OpenOptions::new().write(true).open("/dev/tty0").map_err(|e| errno(&e))
+}
+
+/// Does the work with the terminal in graphics mode, in which the kernel does not draw; back in
+/// text mode it draws once. One that is in graphics mode already, as a splash screen's, stays so.
+fn without_drawing<T>(terminal: &File, work: impl FnOnce() -> T) -> T {
+    let descriptor = terminal.as_raw_fd();
+    let mut mode = ioctl::GRAPHICS;
+    // SAFETY: the descriptor is open, and the request fills one number.
+    let known = unsafe { ioctl::terminal_mode(descriptor, &raw mut mode) }.is_ok();
+    if !known || mode != ioctl::TEXT {
+        return work();
+    }
+    // A mode that cannot be set changes nothing but the time that the work takes.
+    // SAFETY: the descriptor is open, and the request takes a plain number.
+    let _ = unsafe { ioctl::set_terminal_mode(descriptor, ioctl::GRAPHICS) };
+    let done = work();
+    // SAFETY: as above.
+    let _ = unsafe { ioctl::set_terminal_mode(descriptor, ioctl::TEXT) };
+    done
 }
 
 /// The kernel's uevents, as udevd hears them.
