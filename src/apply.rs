@@ -436,11 +436,14 @@ impl<K: Kernel> Run<'_, K> {
             let unbind = format!("bus/platform/devices/{device}/driver/unbind");
             self.kernel.perform(&[store(unbind, device)]);
         }
-        if let Some(device) = self.kept_memory() {
+        // Without its driver, simpledrm's memory is still set apart (BOOTFB).
+        if let Some(address) =
+            self.sysfs.firmware_memory().filter(|address| self.is_given(*address))
+        {
             self.warnings.push(format!(
-                "{device} keeps memory of a device that was given away: the start of a VM will \
-                 fail (\"BAR 0: can't reserve\"); add video=efifb:off, or \
-                 initcall_blacklist=simpledrm_platform_driver_init"
+                "{address}: the firmware's framebuffer keeps its memory: the start of a VM will \
+                 fail (\"BAR 0: can't reserve\"); add initcall_blacklist=sysfb_init, which leaves \
+                 the screen dark until a graphics driver of the host comes up"
             ));
         }
         // Only where this took it, or a run before that was killed on the way: it may have been
@@ -478,8 +481,12 @@ impl<K: Kernel> Run<'_, K> {
     /// The firmware's framebuffer, where it is in the memory of a device that is bound.
     fn kept_memory(&self) -> Option<String> {
         let firmware = self.sysfs.screen()?.firmware?;
-        let fate = self.fates.get(&firmware.owner?)?;
-        if fate.failure.is_none() && fate.driver.is_some() { firmware.device } else { None }
+        if self.is_given(firmware.owner?) { firmware.device } else { None }
+    }
+
+    fn is_given(&self, address: Address) -> bool {
+        let fate = self.fates.get(&address);
+        fate.is_some_and(|fate| fate.failure.is_none() && fate.driver.is_some())
     }
 }
 

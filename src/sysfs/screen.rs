@@ -65,10 +65,14 @@ impl Sysfs {
         let device = names(&folder)
             .into_iter()
             .find(|name| is_firmware(name) && folder.join(name).join("driver").exists())?;
-        let owner = pci_device_of(&folder.join(&device)).or_else(|| {
-            iomem_owner(&fs::read_to_string(self.root.join("proc/iomem")).unwrap_or_default())
-        });
+        let owner = pci_device_of(&folder.join(&device)).or_else(|| self.firmware_memory());
         Some(Firmware { device: Some(device), owner })
+    }
+
+    /// The device whose memory is set apart for the firmware's framebuffer. Source: `/proc/iomem`.
+    #[must_use]
+    pub fn firmware_memory(&self) -> Option<Address> {
+        iomem_owner(&fs::read_to_string(self.root.join("proc/iomem")).unwrap_or_default())
     }
 
     fn boot_vga(&self) -> Option<Address> {
