@@ -131,21 +131,29 @@ pub struct Font {
 }
 
 impl Font {
-    /// What is to stand in the first rows of the screen for [`Font::learn`].
+    /// What is to stand in two rows of the screen for [`Font::learn`].
     pub const CHARACTERS: [&str; 2] = [
         "!\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNO",
         "PQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~",
     ];
 
-    /// From a picture in whose first rows the characters stand.
+    /// From a picture in which the characters stand in two rows, not necessarily the first: the
+    /// kernel prints when it likes.
     ///
     /// # Errors
     /// When they do not.
     pub fn learn(picture: &Screenshot) -> Result<Self> {
+        let rows = picture.height / GLYPH.1;
+        (0..rows.saturating_sub(1))
+            .find_map(|row| Self::learn_at(picture, row).ok())
+            .context("the characters are not in the picture")
+    }
+
+    fn learn_at(picture: &Screenshot, top: usize) -> Result<Self> {
         let mut glyphs = HashMap::new();
         for (row, text) in Self::CHARACTERS.into_iter().enumerate() {
             for (column, character) in text.chars().enumerate() {
-                let glyph = picture.glyph(row, column);
+                let glyph = picture.glyph(top + row, column);
                 ensure!(glyph.contains(&true), "there is no {character:?} in the picture");
                 if let Some(other) = glyphs.insert(glyph, character) {
                     anyhow::bail!("{character:?} looks like {other:?}");
