@@ -38,4 +38,5 @@ pub mod systemd;
 mod table;
 pub mod topology;
 mod trial;
+mod tsc;
 pub mod vm;

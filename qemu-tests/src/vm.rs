@@ -28,6 +28,7 @@ use crate::kernels::Kernel;
 use crate::qemu::{self, Orders, Pictures};
 use crate::run::{BEFORE, HOST, Run};
 use crate::topology::{self, Device, Iommu, Topology};
+use crate::tsc;
 
 /// The longest command line that an x86 kernel takes; one byte more and the guest hangs silently.
 pub const COMMAND_LINE_LIMIT: usize = 2047;
@@ -36,6 +37,13 @@ pub const COMMAND_LINE_LIMIT: usize = 2047;
 /// takes time in an emulated machine.
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 tsc=reliable no_timer_check \
                             cryptomgr.notests mitigations=off";
+
+fn own_command_line() -> String {
+    if qemu::kvm_is_usable() {
+        return COMMAND_LINE.to_owned();
+    }
+    format!("{COMMAND_LINE} tsc_early_khz={}", tsc::khz())
+}
 
 /// A virtual machine to be booted; made by [`vm`].
 #[derive(Debug, Clone)]
@@ -365,7 +373,8 @@ impl Vm {
     /// # Errors
     /// When the guest would hang on it.
     fn full_command_line(&self) -> Result<String> {
-        let mut text = COMMAND_LINE.to_owned();
+        let own = own_command_line();
+        let mut text = own.clone();
         for part in &self.command_line {
             text.push(' ');
             text.push_str(part);
@@ -376,7 +385,7 @@ impl Vm {
                  at most ({} are the harness's own); leave something out, or use a wildcard or \
                  group item",
                 text.len(),
-                COMMAND_LINE.len() + 1
+                own.len() + 1
             );
         }
         Ok(text)
@@ -479,7 +488,7 @@ mod tests {
 
     #[test]
     fn a_command_line_that_would_hang_the_guest_is_refused() {
-        let room = COMMAND_LINE_LIMIT - COMMAND_LINE.len() - 1;
+        let room = COMMAND_LINE_LIMIT - own_command_line().len() - 1;
         assert!(vm(&kernel()).cmdline(&"a".repeat(room)).full_command_line().is_ok());
         let error = vm(&kernel()).cmdline(&"a".repeat(room + 1)).full_command_line().unwrap_err();
         assert!(error.to_string().contains("2048 bytes"), "{error}");
