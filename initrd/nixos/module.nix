@@ -26,13 +26,20 @@ let
   sameName = lib.replaceStrings [ "-" ] [ "_" ];
   named = name: lib.any (other: sameName other == sameName name);
 
-  # The units are those of every systemd initrd; only the path of the program is ours.
+  # The units are those of every systemd initrd; only the paths of the programs are ours.
   unit =
     name:
     pkgs.writeTextDir "lib/systemd/system/${name}.service" (
-      lib.replaceStrings [ "/usr/bin/vfio-early" ] [ program ] (
-        lib.readFile (../systemd + "/${name}.service")
-      )
+      lib.replaceStrings
+        [
+          "/usr/bin/vfio-early"
+          "/usr/bin/systemctl"
+        ]
+        [
+          program
+          "${config.systemd.package}/bin/systemctl"
+        ]
+        (lib.readFile (../systemd + "/${name}.service"))
     );
 
   # Items that choose the same devices.

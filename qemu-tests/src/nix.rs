@@ -251,7 +251,11 @@ fn module(program: impl FnOnce() -> Result<PathBuf>) -> Result<Outcome> {
         problems.push(format!("{OPTIONS_PAGE} is out of date: cargo xtask nix --write"));
     }
 
-    let own = format!("{STORE}/vfio-early/bin/vfio-early");
+    let own = |text: &str| {
+        let text =
+            text.replace("/usr/bin/vfio-early", &format!("{STORE}/vfio-early/bin/vfio-early"));
+        text.replace("/usr/bin/systemctl", &format!("{STORE}/systemd/bin/systemctl"))
+    };
     let units = nix.evaluate("tests.units")?;
     let units = units.as_object().context("no units")?;
     let names: Vec<&str> = units.keys().map(String::as_str).collect();
@@ -260,8 +264,8 @@ fn module(program: impl FnOnce() -> Result<PathBuf>) -> Result<Outcome> {
     }
     for (name, text) in units {
         let generic = read(&format!("initrd/systemd/{name}"))?;
-        if *text != json!(generic.replace("/usr/bin/vfio-early", &own)) {
-            problems.push(format!("{name} is not initrd/systemd/{name} with the program's path"));
+        if *text != json!(own(&generic)) {
+            problems.push(format!("{name} is not initrd/systemd/{name} with the programs' paths"));
         }
         if !generic.contains("\nExecStart=/usr/bin/vfio-early ") {
             problems.push(format!("{name} does not start vfio-early"));

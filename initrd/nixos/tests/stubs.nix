@@ -92,7 +92,12 @@ in
         };
       };
     };
-    inherit systemd;
+    systemd = systemd // {
+      # With "/usr" the units are those of any distribution.
+      package = option types.package (
+        derivation "systemd" (lib.optionalAttrs (store == "/usr") { outPath = store; })
+      );
+    };
     environment.systemPackages = option (types.listOf types.package) [ ];
   };
 
