@@ -152,7 +152,10 @@ pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
     let step = keep_the_console(request, machine, &mut targets);
     let (steps, warnings) = (steps(&targets, step, machine), Vec::new());
     let mut plan = Plan { targets, absent, steps, warnings, console: request.console, late };
-    if machine.interrupt_remapping == Some(false) && plan.taken().next().is_some() {
+    if plan.taken().next().is_none() {
+        return plan;
+    }
+    if machine.interrupt_remapping == Some(false) {
         plan.warnings.push(
             "the kernel does not remap interrupts: the start of a VM will fail with EPERM; turn \
              interrupt remapping on in the firmware, or, where every VM is trusted, add \
