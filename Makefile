@@ -1,0 +1,104 @@
+# Installs vfio-early where no package of it is at hand:
+#
+#   make                 builds the program (as yourself)
+#   make install         installs it, and what puts it into each kind of initrd (as root)
+#   make uninstall       removes all that any `make install` can have put there
+#
+#   make install INITRD=dracut       for that generator alone; several in quotes, or none: INITRD=
+#   make install-dracut              that generator's files alone
+#   make install DESTDIR=/tmp/tree   into a tree of a packager
+#
+# With LIBKMOD_STATIC_DIR naming a folder that has libkmod.a, plain cargo builds it; without,
+# `cargo xtask build` does, which installs what the build needs on Debian and its relatives.
+
+# Not /usr/local, as others have it: dracut, initramfs-tools and mkinitcpio read /usr alone.
+PREFIX ?= /usr
+prefix ?= $(PREFIX)
+exec_prefix ?= $(prefix)
+bindir ?= $(exec_prefix)/bin
+datarootdir ?= $(prefix)/share
+mandir ?= $(datarootdir)/man
+bashcompletiondir ?= $(datarootdir)/bash-completion/completions
+fishcompletiondir ?= $(datarootdir)/fish/vendor_completions.d
+zshcompletiondir ?= $(datarootdir)/zsh/site-functions
+
+# What another program reads lies where that program looks, whatever the prefix.
+systemdsystemunitdir ?= /usr/lib/systemd/system
+initramfstoolsdir ?= /usr/share/initramfs-tools
+dracutmodulesdir ?= /usr/lib/dracut/modules.d
+initcpiodir ?= /usr/lib/initcpio
+
+INITRD ?= initramfs-tools dracut mkinitcpio
+
+CARGO ?= cargo
+INSTALL ?= install
+SCDOC ?= scdoc
+
+built := target/make
+pages := $(basename $(notdir $(wildcard docs/man/*.scd)))
+
+# What is installed, each as MODE:SOURCE:PLACE. Files below initrd/ keep their place in it.
+below = $(foreach file,$(wildcard $(3)),$(1):$(file):$(4)/$(patsubst $(2)/%,%,$(file)))
+
+program := 755:$(built)/vfio-early:$(bindir)/vfio-early
+man := $(foreach page,$(pages),\
+  644:$(built)/$(page):$(mandir)/man$(subst .,,$(suffix $(page)))/$(page))
+systemd := $(call below,644,initrd/systemd,initrd/systemd/*.service,$(systemdsystemunitdir))
+initramfs-tools := $(call below,755,initrd/initramfs-tools,\
+  initrd/initramfs-tools/hooks/* initrd/initramfs-tools/scripts/*/*,$(initramfstoolsdir))
+dracut := $(call below,755,initrd/dracut,initrd/dracut/90vfio-early/*,$(dracutmodulesdir))
+mkinitcpio := $(call below,644,initrd/mkinitcpio,\
+  initrd/mkinitcpio/install/* initrd/mkinitcpio/hooks/*,$(initcpiodir))
+
+components := program man systemd initramfs-tools dracut mkinitcpio
+
+# Enabled by the vendor, as systemd's own units are: idle unless vfio.devs= is on the command line.
+wants := $(systemdsystemunitdir)/multi-user.target.wants/vfio-early-finish.service
+
+all: $(built)/vfio-early $(addprefix $(built)/,$(pages))
+
+$(built)/vfio-early: Cargo.toml Cargo.lock build.rs $(wildcard .cargo/* src/*.rs src/*/*.rs)
+ifdef LIBKMOD_STATIC_DIR
+	$(CARGO) install --quiet --locked --no-track --force --path . --root $(built)/cargo
+	$(INSTALL) -D $(built)/cargo/bin/vfio-early $@
+else
+	binary=$$($(CARGO) xtask build) && $(INSTALL) -D "$$binary" $@
+endif
+
+$(addprefix $(built)/,$(pages)): $(built)/%: docs/man/%.scd
+	@mkdir -p $(@D)
+	$(SCDOC) <$< >$@.new
+	mv $@.new $@
+
+install: install-program install-man install-systemd $(INITRD:%=install-%)
+
+install-program: $(built)/vfio-early
+install-man: $(addprefix $(built)/,$(pages))
+# Their parts for initrds with systemd are its units.
+install-dracut install-mkinitcpio: install-systemd
+
+field = $(word $(1),$(subst :, ,$(2)))
+
+# The units and hooks name the program's place; with another bindir it is put in.
+define put
+$(INSTALL) -D -m $(call field,1,$(1)) $(call field,2,$(1)) '$(DESTDIR)$(call field,3,$(1))'
+$(if $(filter-out /usr/bin,$(bindir)),$(if $(filter initrd/%,$(call field,2,$(1))),
+sed -i 's|/usr/bin/vfio-early|$(bindir)/vfio-early|g' '$(DESTDIR)$(call field,3,$(1))'))
+
+endef
+
+$(components:%=install-%): install-%:
+	$(foreach entry,$($*),$(call put,$(entry)))
+	$(if $(filter systemd,$*),mkdir -p '$(DESTDIR)$(dir $(wants))')
+	$(if $(filter systemd,$*),ln -sf ../$(notdir $(wants)) '$(DESTDIR)$(wants)')
+
+uninstall:
+	$(foreach component,$(components),$(foreach entry,$($(component)),\
+	  rm -f '$(DESTDIR)$(call field,3,$(entry))';))
+	rm -f '$(DESTDIR)$(wants)'
+	rmdir '$(DESTDIR)$(dracutmodulesdir)/90vfio-early' 2>/dev/null || true
+
+clean:
+	rm -rf $(built)
+
+.PHONY: all install uninstall clean $(components:%=install-%)
