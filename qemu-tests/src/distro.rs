@@ -1,9 +1,10 @@
-//! A small Debian with systemd: a root file system, and the initrd that its own dracut makes.
+//! Small Debians with systemd and udev: root file systems, and initrds that their own tools make.
 //!
-//! What the small machines of [`vm`](crate::vm) leave out is here: systemd as the first process in
-//! the initrd and in the real root, udev, and units that order themselves among those of others.
+//! What the small machines of [`vm`](crate::vm) leave out is here: the initrds that users have, and
+//! a real root after them. One archive for each [`Suite`] is made by debootstrap; a [`Recipe`] makes
+//! an initrd and a root file system out of it. Both are kept in the cache, by what they are made of.
 
-use std::ffi::OsStr;
+use std::borrow::Cow;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -15,40 +16,41 @@ use anyhow::{Context, Result};
 
 use crate::kernels::Kernel;
 use crate::screenshot::Font;
-use crate::{archive, binary, cache, initrd, packages, step};
+use crate::{archive, cache, initrd, packages, step};
 
-const SUITE: &str = "bookworm";
+/// A release of Debian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// Debian 12, whose kernel is 6.1.
+    Bookworm,
+    /// Debian 13, whose kernel is 6.12.
+    Trixie,
+}
 
-/// Besides what debootstrap takes of itself.
-const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dracut-core";
+impl Suite {
+    /// Its name in Debian's archive.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+        }
+    }
+}
 
-const MAKE_ROOT: &str = include_str!("guest/systemd/make-root");
-const MAKE_IMAGES: &str = include_str!("guest/systemd/make-images");
+/// What any recipe needs, besides what debootstrap takes of itself: one debootstrap is cheaper than
+/// several.
+const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dracut-core,initramfs-tools,busybox,zstd,\
+                        cryptsetup-initramfs,lvm2";
 
-/// What observes in the guest: path, permissions, content.
+const MAKE_ARCHIVE: &str = include_str!("guest/distro/make-archive");
+const PRELUDE: &str = include_str!("guest/distro/prelude");
+
+/// What observes in every real root: path, permissions, content.
 const HARNESS: &[(&str, u32, &str)] = &[
-    ("usr/lib/harness/look", 0o755, include_str!("guest/systemd/look")),
-    ("usr/lib/harness/collect", 0o755, include_str!("guest/systemd/collect")),
-    (
-        "usr/lib/dracut/modules.d/91harness/module-setup.sh",
-        0o755,
-        include_str!("guest/systemd/module-setup.sh"),
-    ),
-    (
-        "usr/lib/systemd/system/vfio-early.service.d/harness.conf",
-        0o644,
-        include_str!("guest/systemd/harness.conf"),
-    ),
-    (
-        "usr/lib/systemd/system/harness.service",
-        0o644,
-        include_str!("guest/systemd/harness.service"),
-    ),
-    (
-        "usr/lib/systemd/system/harness-emergency.service",
-        0o644,
-        include_str!("guest/systemd/harness-emergency.service"),
-    ),
+    ("usr/lib/harness/look", 0o755, include_str!("guest/distro/look")),
+    ("usr/lib/harness/collect", 0o755, include_str!("guest/distro/collect")),
+    ("usr/lib/systemd/system/harness.service", 0o644, include_str!("guest/distro/harness.service")),
 ];
 
 /// Modules in the real root: those of the machine's devices, where udev finds them.
@@ -66,110 +68,135 @@ const MODULES: [&str; 8] = [
 /// Entries of the cache that are kept, of those that the current ones have replaced.
 const KEPT: usize = 3;
 
-/// A unit of ours.
+/// A file that is laid over a Debian.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Unit {
-    /// Such as `vfio-early.service`.
-    pub name: String,
-    /// The file's text.
-    pub text: String,
+pub enum File {
+    /// A regular file.
+    Regular {
+        /// From the root, with or without a slash in front.
+        path: String,
+        /// Permissions.
+        mode: u32,
+        /// Its bytes.
+        content: Cow<'static, [u8]>,
+    },
+    /// A symbolic link.
+    Link {
+        /// From the root, with or without a slash in front.
+        path: String,
+        /// Where it leads.
+        target: String,
+    },
 }
 
-impl Unit {
-    /// The program that it runs, as an absolute path.
-    fn program(&self) -> Option<&str> {
-        let line = self.text.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
-        line.trim_start_matches('-').split_whitespace().next()
+impl File {
+    /// A file of text that is not executable.
+    pub fn text(path: impl Into<String>, content: impl Into<String>) -> Self {
+        Self::of(path, 0o644, content.into().into_bytes())
     }
-}
 
-/// The units in `folder`, by name.
-///
-/// # Errors
-/// When there are none, or one cannot be read.
-pub fn units(folder: &Path) -> Result<Vec<Unit>> {
-    let mut units = Vec::new();
-    for found in fs::read_dir(folder).with_context(|| format!("no units: {}", folder.display()))? {
-        let path = found?.path();
-        if path.extension() == Some(OsStr::new("service")) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            units.push(Unit { name, text });
+    /// A program or a script.
+    pub fn program(path: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
+        Self::of(path, 0o755, content.into())
+    }
+
+    fn of(path: impl Into<String>, mode: u32, content: impl Into<Cow<'static, [u8]>>) -> Self {
+        Self::Regular { path: path.into(), mode, content: content.into() }
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let (Self::Regular { path, .. } | Self::Link { path, .. }) = self;
+        let place = folder.join(path.trim_start_matches('/'));
+        fs::create_dir_all(place.parent().context("a file lies in a folder")?)?;
+        match self {
+            Self::Regular { mode, content, .. } => {
+                fs::write(&place, content)?;
+                fs::set_permissions(&place, PermissionsExt::from_mode(*mode))?;
+            }
+            Self::Link { target, .. } => symlink(target, &place)?,
         }
-    }
-    units.sort_by(|one, other| one.name.cmp(&other.name));
-    anyhow::ensure!(!units.is_empty(), "no units: {} has none", folder.display());
-    Ok(units)
-}
-
-/// Ready to boot.
-#[derive(Debug, Clone)]
-pub struct Distro {
-    /// Made by dracut.
-    pub initrd: PathBuf,
-    /// An ext4 file system; to be used as a snapshot only.
-    pub root: PathBuf,
-    /// What `systemd-analyze verify` says of the units.
-    pub verified: String,
-    /// What it says of a unit whose ordering is a cycle.
-    pub verified_cycle: String,
-}
-
-/// Initrd and root file system for that kernel with that program and those units, made where they
-/// are not in the cache.
-///
-/// # Errors
-/// When Debian's mirror is out of reach, when this user cannot become root, or when one of the
-/// tools fails.
-pub fn set_up(kernel: &Kernel, program: &Path, units: &[Unit]) -> Result<Distro> {
-    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-    let module = binary::workspace().join("initrd/dracut/90vfio-early/module-setup.sh");
-    let module =
-        fs::read_to_string(&module).with_context(|| format!("cannot read {}", module.display()))?;
-    let kernel_id = (&kernel.release, &kernel.package_version);
-    let debian = archive_name();
-    let key = key(&(&bytes, &module, units, kernel_id, HARNESS, MAKE_IMAGES, MODULES, &debian));
-    let name = format!("distro/{}-{key}", kernel.line);
-    let is_whole = |entry: &Path| entry.join("whole").exists();
-    let entry = cache::entry(&name, is_whole, |new| {
-        packages::ensure(packages::DISTRO)?;
-        let archive = debian_archive(&debian)?;
-        let start = Instant::now();
-        step::say(format_args!("kernel {}: running dracut in Debian {SUITE}", kernel.line));
-        let overlay = tempfile::Builder::new().prefix("overlay-").tempdir_in(new)?;
-        lay_over(overlay.path(), kernel, &bytes, &module, units)?;
-        step::run(
-            as_root(MAKE_IMAGES, new)?
-                .args([&archive, overlay.path(), &kernel.modules, new])
-                .arg(units.iter().map(|unit| unit.name.as_str()).collect::<Vec<_>>().join(" ")),
-        )?;
-        fs::write(new.join("whole"), "")?;
-        step::say(format_args!(
-            "kernel {}: initrd and root file system done in {:.0?}",
-            kernel.line,
-            start.elapsed()
-        ));
         Ok(())
-    })
-    .with_context(|| format!("cannot make a Debian {SUITE} with systemd for {}", kernel.line))?;
-    // The age of an entry is that of its last use.
-    fs::File::open(entry.join("whole"))?.set_modified(SystemTime::now())?;
-    prune(&entry, &format!("{}-", kernel.line))?;
-    let text = |name| {
-        let path = entry.join(name);
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    Ok(Distro {
-        verified: text("verify.txt")?,
-        verified_cycle: text("verify-cycle.txt")?,
-        initrd: entry.join("initrd"),
-        root: entry.join("root.ext4"),
-    })
+    }
 }
 
-fn archive_name() -> String {
-    format!("distro/debian-{}", key(&(SUITE, PACKAGES, MAKE_ROOT)))
+/// How an initrd and a root file system are made out of a Debian.
+#[derive(Debug, Clone)]
+pub struct Recipe<'a> {
+    /// Begins the name of its entries in the cache.
+    pub name: &'static str,
+    /// Which Debian.
+    pub suite: Suite,
+    /// Whose modules the initrd is made from; the real root gets those of the machine's devices.
+    pub kernel: &'a Kernel,
+    /// Lies over it.
+    pub files: Vec<File>,
+    /// Shell that goes on where `guest/distro/prelude` ends, as root. It puts an `initrd` into
+    /// `$folder`, and ends with `real_root SIZE`.
+    pub script: &'static str,
+    /// The script's arguments.
+    pub arguments: Vec<String>,
+}
+
+impl Recipe<'_> {
+    /// The folder with `initrd`, `root.ext4` (an ext4 file system, to be used as a snapshot only)
+    /// and whatever else the script makes; made where it is not in the cache.
+    ///
+    /// # Errors
+    /// When Debian's mirror is out of reach, when this user cannot become root, or when the script
+    /// fails.
+    pub fn set_up(&self) -> Result<PathBuf> {
+        let Self { name, suite, kernel, files, script, arguments } = self;
+        let line = &kernel.line;
+        let debian = archive_name(*suite);
+        let kernel_id = (&kernel.release, &kernel.package_version);
+        let key = key(&(files, script, arguments, kernel_id, HARNESS, PRELUDE, MODULES, &debian));
+        let is_whole = |entry: &Path| entry.join("whole").exists();
+        let entry = cache::entry(&format!("distro/{name}-{line}-{key}"), is_whole, |new| {
+            packages::ensure(packages::DISTRO)?;
+            let archive = debian_archive(*suite, &debian)?;
+            let start = Instant::now();
+            let what = format!("{name}, kernel {line}: initrd and root file system");
+            step::say(format_args!("{what}: making them in Debian {}", suite.name()));
+            let overlay = tempfile::Builder::new().prefix("overlay-").tempdir_in(new)?;
+            self.lay_over(overlay.path())?;
+            step::run(
+                as_root(&format!("{PRELUDE}{script}"), new)?
+                    .args([&archive, overlay.path(), &kernel.modules, new])
+                    .args(arguments),
+            )?;
+            fs::write(new.join("whole"), "")?;
+            step::say(format_args!("{what}: done in {:.0?}", start.elapsed()));
+            Ok(())
+        })
+        .with_context(|| {
+            format!("{name}: cannot make a Debian {} for kernel {line}", suite.name())
+        })?;
+        // The age of an entry is that of its last use.
+        fs::File::open(entry.join("whole"))?.set_modified(SystemTime::now())?;
+        prune(&entry, &format!("{name}-{line}-"))?;
+        Ok(entry)
+    }
+
+    /// Fills the folder that lies over the Debian: the recipe's files, the harness, and the kernel's
+    /// modules for the real root.
+    fn lay_over(&self, overlay: &Path) -> Result<()> {
+        for (path, mode, content) in HARNESS {
+            File::of(*path, *mode, content.as_bytes()).write(overlay)?;
+        }
+        let characters = Font::CHARACTERS.join("\n") + "\n";
+        File::text("usr/lib/harness/characters", characters).write(overlay)?;
+        for file in &self.files {
+            file.write(overlay)?;
+        }
+        // The host's graphics driver is for the real root alone.
+        let display = if self.kernel.line == "5.10" { "bochs_drm" } else { "bochs" };
+        let modules = MODULES.into_iter().chain([display]);
+        initrd::lay_out_modules(self.kernel, modules, &overlay.join("usr"))
+    }
+}
+
+fn archive_name(suite: Suite) -> String {
+    format!("distro/{}-{}", suite.name(), key(&(PACKAGES, MAKE_ARCHIVE)))
 }
 
 fn key(of: &impl Hash) -> String {
@@ -179,17 +206,18 @@ fn key(of: &impl Hash) -> String {
 }
 
 /// The tar archive of a Debian without anything of ours.
-fn debian_archive(name: &str) -> Result<PathBuf> {
+fn debian_archive(suite: Suite, name: &str) -> Result<PathBuf> {
     let is_whole = |entry: &Path| entry.join("root.tar").exists();
+    let suite = suite.name();
     let entry = cache::entry(name, is_whole, |new| {
         let start = Instant::now();
-        step::say(format_args!("Debian {SUITE} with systemd: running debootstrap"));
+        step::say(format_args!("Debian {suite}: running debootstrap"));
         let archive = new.join("new.tar");
         step::run(
-            as_root(MAKE_ROOT, new)?.args([SUITE, &archive::mirror()?, PACKAGES]).arg(&archive),
+            as_root(MAKE_ARCHIVE, new)?.args([suite, &archive::mirror()?, PACKAGES]).arg(&archive),
         )?;
         fs::rename(archive, new.join("root.tar"))?;
-        step::say(format_args!("Debian {SUITE} with systemd: done in {:.0?}", start.elapsed()));
+        step::say(format_args!("Debian {suite}: done in {:.0?}", start.elapsed()));
         Ok(())
     })?;
     Ok(entry.join("root.tar"))
@@ -200,48 +228,11 @@ fn as_root(script: &str, folder: &Path) -> Result<Command> {
     let file = folder.join("script");
     fs::write(&file, script)?;
     let mut command = packages::root_command("unshare")?.context(
-        "only root can run debootstrap and dracut, and there is no sudo here: run this as root",
+        "only root can run debootstrap and make initrds, and there is no sudo here: run this as \
+         root",
     )?;
     command.args(["--mount", "--propagation=private", "sh"]).arg(file);
     Ok(command)
-}
-
-/// What lies over the Debian: the program where the units look for it, dracut modules, the
-/// harness, and the kernel's modules for the real root.
-fn lay_over(
-    overlay: &Path,
-    kernel: &Kernel,
-    program: &[u8],
-    module: &str,
-    units: &[Unit],
-) -> Result<()> {
-    let write = |path: &str, mode: u32, content: &[u8]| -> Result<()> {
-        let path = overlay.join(path.trim_start_matches('/'));
-        fs::create_dir_all(path.parent().context("a file lies in a folder")?)?;
-        fs::write(&path, content)?;
-        Ok(fs::set_permissions(&path, PermissionsExt::from_mode(mode))?)
-    };
-    for (path, mode, content) in HARNESS {
-        write(path, *mode, content.as_bytes())?;
-    }
-    let characters = Font::CHARACTERS.join("\n") + "\n";
-    write("usr/lib/harness/characters", 0o644, characters.as_bytes())?;
-    write("usr/lib/dracut/modules.d/90vfio-early/module-setup.sh", 0o755, module.as_bytes())?;
-    let usual = "/usr/bin/vfio-early";
-    for unit in units {
-        write(&format!("usr/lib/systemd/system/{}", unit.name), 0o644, unit.text.as_bytes())?;
-        let place = unit.program().with_context(|| format!("{} runs nothing", unit.name))?;
-        write(place, 0o755, program)?;
-        let link = overlay.join("usr/bin/vfio-early");
-        if place != usual && !link.is_symlink() {
-            fs::create_dir_all(overlay.join("usr/bin"))?;
-            symlink(place, &link)?;
-        }
-    }
-    // The host's graphics driver is for the real root alone.
-    let display = if kernel.line == "5.10" { "bochs_drm" } else { "bochs" };
-    let modules = MODULES.into_iter().chain([display]);
-    initrd::lay_out_modules(kernel, modules, &overlay.join("usr"))
 }
 
 /// Removes entries beside this one whose names begin so, but for those that were used last.
@@ -271,25 +262,6 @@ fn prune(entry: &Path, prefix: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_program_of_a_unit_is_where_its_first_line_says() {
-        for (text, expected) in [
-            ("[Service]\nExecStart=/usr/bin/vfio-early bind\n", Some("/usr/bin/vfio-early")),
-            ("ExecStart=-/nix/store/a/bin/vfio-early bind", Some("/nix/store/a/bin/vfio-early")),
-            ("[Service]\n", None),
-        ] {
-            let unit = Unit { name: String::new(), text: text.to_owned() };
-            assert_eq!(unit.program(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn units_of_this_tree_are_found_and_name_their_program() {
-        let units = units(&binary::workspace().join("initrd/systemd")).unwrap();
-        assert!(units.iter().any(|unit| unit.name == "vfio-early.service"), "{units:?}");
-        assert!(units.iter().all(|unit| unit.program() == Some("/usr/bin/vfio-early")));
-    }
 
     #[test]
     fn of_replaced_entries_only_the_last_used_are_kept() {

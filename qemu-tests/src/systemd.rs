@@ -1,8 +1,10 @@
 //! The units in a real systemd initrd, and in the real root after it.
 //!
-//! The machine is that of [`distro`]: dracut's initrd, an ext4 root file system on a virtio disk,
+//! The machine has dracut's initrd, an ext4 root file system on a virtio disk,
 //! udev in both. What is observed takes no part in the ordering: commands before and after the
 //! unit's own, processes of that moment, the journal.
+
+mod image;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::distro::{self, Distro, Unit};
+use self::image::{Image, Unit};
 use crate::kernels::Kernel;
 use crate::run::{BEFORE, HOST, Run};
 use crate::screenshot::{Font, Screenshot};
@@ -33,7 +35,7 @@ pub struct Case {
 
 #[derive(Debug, Clone, Copy)]
 enum Check {
-    Verified(fn(&Distro, &mut Wrong)),
+    Verified(fn(&Image, &mut Wrong)),
     Booted(fn(&Seen, &mut Wrong)),
 }
 
@@ -132,18 +134,18 @@ impl Case {
     /// # Errors
     /// When something is wrong, or cannot be found out.
     pub fn run(&self, kernel: &Kernel, program: &Path) -> Result<(), String> {
-        let distro = units()
-            .and_then(|units| distro::set_up(kernel, program, &units))
+        let image = units()
+            .and_then(|units| image::set_up(kernel, program, &units))
             .map_err(|error| format!("{error:#}"))?;
         let mut wrong = Wrong::default();
         let check = match self.check {
             Check::Verified(check) => {
-                check(&distro, &mut wrong);
+                check(&image, &mut wrong);
                 return if wrong.0.is_empty() { Ok(()) } else { Err(wrong.0.join("\n")) };
             }
             Check::Booted(check) => check,
         };
-        let run = self.machine(kernel, &distro).boot().map_err(|error| format!("{error:#}"))?;
+        let run = self.machine(kernel, &image).boot().map_err(|error| format!("{error:#}"))?;
         match Seen::read(&run) {
             Ok(seen) => {
                 everywhere(&seen, &mut wrong);
@@ -161,10 +163,10 @@ impl Case {
 
     /// Two network cards of which one is asked for, an NVM disk, a USB controller; and the disk
     /// with the root file system.
-    fn machine(&self, kernel: &Kernel, distro: &Distro) -> Vm {
+    fn machine(&self, kernel: &Kernel, image: &Image) -> Vm {
         let drive = format!(
             "if=none,id=root,format=raw,snapshot=on,file={}",
-            distro.root.to_string_lossy().replace(',', ",,")
+            image.root.to_string_lossy().replace(',', ",,")
         );
         let mut devices = vec![
             Device::new("e1000e", "03.0"),
@@ -178,7 +180,7 @@ impl Case {
         }
         let machine = vm(kernel)
             .topology(Topology::new(devices))
-            .initrd(&distro.initrd)
+            .initrd(&image.initrd)
             .arguments(["-drive", &drive, "-device", "virtio-blk-pci,drive=root,addr=02.0"])
             .cmdline("root=/dev/vda rootfstype=ext4 rw")
             // An emulated machine on a busy one is slow; what hangs is ended from outside.
@@ -207,7 +209,7 @@ const PRINTED: &str = "printed";
 /// of; that both are the same but for the program's path is a check of [`nix`].
 fn units() -> Result<Vec<Unit>> {
     if env::var_os(nix::LIBRARY).is_none_or(|folder| folder.is_empty()) {
-        return distro::units(&binary::workspace().join("initrd/systemd"));
+        return image::units(&binary::workspace().join("initrd/systemd"));
     }
     let evaluated = nix::units().context("the NixOS module's units")?;
     Ok(evaluated.into_iter().map(|(name, text)| Unit { name, text }).collect())
@@ -521,13 +523,13 @@ fn without_colours(text: &str) -> String {
     plain
 }
 
-fn verified(distro: &Distro, wrong: &mut Wrong) {
-    let found = distro.verified.trim();
+fn verified(image: &Image, wrong: &mut Wrong) {
+    let found = image.verified.trim();
     wrong.unless(found.is_empty(), format!("systemd-analyze verify says: {found}"));
     // Its exit status is 0 even then.
     wrong.unless(
-        distro.verified_cycle.contains("Found ordering cycle"),
-        format!("a cycle is not found: systemd-analyze says: {}", distro.verified_cycle),
+        image.verified_cycle.contains("Found ordering cycle"),
+        format!("a cycle is not found: systemd-analyze says: {}", image.verified_cycle),
     );
 }
 
@@ -564,20 +566,20 @@ mod tests {
 
     #[test]
     fn a_cycle_that_is_not_reported_is_a_complaint() {
-        let distro = |verified: &str, cycle: &str| Distro {
+        let image = |verified: &str, cycle: &str| Image {
             initrd: "".into(),
             root: "".into(),
             verified: verified.to_owned(),
             verified_cycle: cycle.to_owned(),
         };
-        for (distro, complaints) in [
-            (distro("", "a.service: Found ordering cycle on b.service/start"), 0),
-            (distro("a.service: Found ordering cycle", "a: Found ordering cycle"), 1),
-            (distro("", ""), 1),
+        for (image, complaints) in [
+            (image("", "a.service: Found ordering cycle on b.service/start"), 0),
+            (image("a.service: Found ordering cycle", "a: Found ordering cycle"), 1),
+            (image("", ""), 1),
         ] {
             let mut wrong = Wrong::default();
-            verified(&distro, &mut wrong);
-            assert_eq!(wrong.0.len(), complaints, "{distro:?}");
+            verified(&image, &mut wrong);
+            assert_eq!(wrong.0.len(), complaints, "{image:?}");
         }
     }
 }
