@@ -48,6 +48,8 @@ pub struct Contents {
     pub late: BTreeSet<String>,
     /// What the guest does, one step a line.
     pub steps: Vec<Step>,
+    /// A program that is `/init` in place of the one that does the steps.
+    pub init: Option<Vec<u8>>,
 }
 
 /// One step of the guest.
@@ -108,7 +110,8 @@ pub fn write(kernel: &Kernel, contents: &Contents, folder: &Path, file: &Path) -
     }
     let steps = render(&contents.steps, &catalogue, &paths, contents.compression)?;
     archive.file("harness/steps", 0o644, steps.as_bytes())?;
-    archive.file("init", 0o755, INIT.as_bytes())?;
+    let init = contents.init.as_deref().unwrap_or(INIT.as_bytes());
+    archive.file("init", 0o755, init)?;
     archive.finish()
 }
 
@@ -124,6 +127,25 @@ pub(crate) fn lay_out_modules<'a>(
     let names = names.into_iter().map(str::to_owned).collect();
     let paths = Modules::read(kernel)?.closure(&names, &BTreeSet::new())?;
     stage(kernel, &paths, Compression::AsPackaged, folder).map(drop)
+}
+
+/// Paths, in the initrd of that kernel, of modules to insert so that these are loaded: each once,
+/// after what it needs.
+///
+/// # Errors
+/// When the kernel has no such module.
+pub(crate) fn load_order(kernel: &Kernel, names: &[&str]) -> Result<Vec<String>> {
+    let catalogue = Modules::read(kernel)?;
+    let mut order = Vec::new();
+    for name in names {
+        for path in catalogue.load_order(name)? {
+            let path = format!("/lib/modules/{}/{path}", kernel.release);
+            if !order.contains(&path) {
+                order.push(path);
+            }
+        }
+    }
+    Ok(order)
 }
 
 fn render(

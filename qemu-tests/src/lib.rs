@@ -7,6 +7,7 @@
 
 pub mod answers;
 pub mod archive;
+pub mod bench;
 pub mod binary;
 pub mod boot;
 pub mod bzimage;

@@ -38,7 +38,11 @@ pub const COMMAND_LINE_LIMIT: usize = 2047;
 const COMMAND_LINE: &str = "console=ttyS0 panic=-1 tsc=reliable no_timer_check \
                             cryptomgr.notests mitigations=off";
 
-fn own_command_line() -> String {
+fn own_command_line(pace: Pace) -> String {
+    if pace == Pace::Instructions {
+        // Its counter counts instructions, too. No address is drawn by lot.
+        return format!("{COMMAND_LINE} tsc_early_khz=1000000 nokaslr norandmaps");
+    }
     if qemu::kvm_is_usable() {
         return COMMAND_LINE.to_owned();
     }
@@ -58,6 +62,7 @@ pub struct Vm {
     without_program: bool,
     arguments: Vec<String>,
     memory: u32,
+    pace: Pace,
     limit: Duration,
     firmware: Firmware,
     displays: Vec<String>,
@@ -75,6 +80,16 @@ enum Firmware {
     Bios,
     /// OVMF, which leaves a framebuffer.
     Uefi,
+}
+
+/// What the guest's clock follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Pace {
+    /// The machine's clock.
+    #[default]
+    Time,
+    /// The guest's instructions, one a nanosecond.
+    Instructions,
 }
 
 /// OVMF as Debian's package has it: the code, and the variables to start with.
@@ -98,6 +113,7 @@ pub fn vm(kernel: &Kernel) -> Vm {
         without_program: false,
         arguments: Vec::new(),
         memory: 512,
+        pace: Pace::default(),
         limit: Duration::from_mins(2),
         firmware: Firmware::default(),
         displays: Vec::new(),
@@ -217,6 +233,19 @@ impl Vm {
     /// Memory in MiB, 512 by default; hundreds of devices need 2048.
     pub fn memory(mut self, mebibytes: u32) -> Self {
         self.memory = mebibytes;
+        self
+    }
+
+    /// Lets the guest's clock count its instructions, one a nanosecond, whatever the machine is
+    /// busy with; so the same work takes the same time, every time.
+    pub fn counting_instructions(mut self) -> Self {
+        self.pace = Pace::Instructions;
+        self
+    }
+
+    /// A program for `/init` in place of the harness's own; steps are none of its business.
+    pub fn init(mut self, program: impl Into<Vec<u8>>) -> Self {
+        self.contents.init = Some(program.into());
         self
     }
 
@@ -373,7 +402,7 @@ impl Vm {
     /// # Errors
     /// When the guest would hang on it.
     fn full_command_line(&self) -> Result<String> {
-        let own = own_command_line();
+        let own = own_command_line(self.pace);
         let mut text = own.clone();
         for part in &self.command_line {
             text.push(' ');
@@ -431,7 +460,10 @@ impl Vm {
         let mut arguments: Vec<String> = Vec::new();
         let mut put =
             |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
-        if qemu::kvm_is_usable() {
+        if self.pace == Pace::Instructions {
+            put(&["-machine", "q35", "-accel", "tcg", "-cpu", "Nehalem", "-seed", "1"]);
+            put(&["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);
+        } else if qemu::kvm_is_usable() {
             // Interrupt remapping needs the split interrupt controller there.
             put(&["-machine", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host"]);
         } else {
@@ -488,7 +520,7 @@ mod tests {
 
     #[test]
     fn a_command_line_that_would_hang_the_guest_is_refused() {
-        let room = COMMAND_LINE_LIMIT - own_command_line().len() - 1;
+        let room = COMMAND_LINE_LIMIT - own_command_line(Pace::Time).len() - 1;
         assert!(vm(&kernel()).cmdline(&"a".repeat(room)).full_command_line().is_ok());
         let error = vm(&kernel()).cmdline(&"a".repeat(room + 1)).full_command_line().unwrap_err();
         assert!(error.to_string().contains("2048 bytes"), "{error}");

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use qemu_tests::{binary, boot, demo, gallery, kernels, libkmod, nix, packages, step, suite};
+use qemu_tests::{
+    bench, binary, boot, demo, gallery, kernels, libkmod, nix, packages, step, suite,
+};
 
 /// Sets up, builds, boots, shows and tests vfio-early.
 #[derive(Parser)]
@@ -24,6 +26,8 @@ enum Command {
     Boot(boot::Arguments),
     /// Show the main job: a desktop's graphics card goes to vfio-pci, the rest stays with the host
     Demo(demo::Arguments),
+    /// Measure what a run costs, beside the fewest system calls that do the work and other ways
+    Bench(bench::Arguments),
     /// Evaluate and check the NixOS module, and boot its scripted branch
     Nix(nix::Arguments),
     /// Take the pictures in docs/ anew: the announcement, and the console after a hand-over
@@ -58,6 +62,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Build => println!("{}", binary::build()?.display()),
         Command::Boot(arguments) => boot::run(arguments)?,
         Command::Demo(arguments) => demo::run(&arguments)?,
+        Command::Bench(arguments) => return bench::run(&arguments),
         Command::Nix(arguments) => return nix::run(&arguments),
         Command::Screenshots(arguments) => gallery::run(&arguments)?,
         Command::Test(arguments) => return suite::run(&arguments),

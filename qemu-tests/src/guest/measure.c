@@ -1,0 +1,202 @@
+/*
+ * /init of a machine that measures: `init CONTENDER COUNT` runs one contender, tells over the
+ * second serial port what it took and what it left, and powers off.
+ *
+ * /bench/contenders/CONTENDER has its environment (NAME=VALUE) and its words, one a line; the word
+ * ADDRESSES stands for all lines of /bench/devices/COUNT.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/vfio.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/klog.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define OUTPUT "/run/bench-output"
+#define CALLS "/run/bench-calls"
+
+static FILE *port;
+
+/* The host prints it: whatever follows was not measured. */
+static void fail(const char *what)
+{
+	fprintf(port, "\n@@ problem\nmeasure: %s: %s\n", what, strerror(errno));
+	fclose(port);
+	reboot(RB_POWER_OFF);
+}
+
+/* The file's lines, NULL after the last. */
+static char **lines(const char *folder, const char *name, int *count)
+{
+	char path[256];
+	char *line = NULL;
+	size_t size = 0;
+	ssize_t length;
+	char **all = calloc(4096, sizeof(*all));
+
+	snprintf(path, sizeof(path), "/bench/%s/%s", folder, name);
+	FILE *file = fopen(path, "r");
+	if (!file)
+		fail(path);
+	*count = 0;
+	while ((length = getline(&line, &size, file)) > 1) {
+		line[strcspn(line, "\n")] = '\0';
+		all[(*count)++] = strdup(line);
+	}
+	fclose(file);
+	return all;
+}
+
+static long long now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+/* Copies a file to the port; nothing where there is none. */
+static void send(const char *path)
+{
+	char block[4096];
+	size_t length;
+	FILE *file = fopen(path, "r");
+
+	if (!file)
+		return;
+	while ((length = fread(block, 1, sizeof(block), file)) > 0)
+		fwrite(block, 1, length, port);
+	fclose(file);
+}
+
+/* The last part of where a link leads. */
+static const char *target(const char *address, const char *link)
+{
+	static char text[512];
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", address, link);
+	ssize_t length = readlink(path, text, sizeof(text) - 1);
+	text[length < 0 ? 0 : length] = '\0';
+	const char *slash = strrchr(text, '/');
+	return slash ? slash + 1 : text;
+}
+
+/* What a virtual machine does first with a device; the step that fails, or NULL. */
+static const char *start(const char *address)
+{
+	char path[64];
+	int container = open("/dev/vfio/vfio", O_RDWR);
+	struct vfio_group_status status = { .argsz = sizeof(status) };
+
+	if (container < 0)
+		return "container";
+	snprintf(path, sizeof(path), "/dev/vfio/%s", target(address, "iommu_group"));
+	int group = open(path, O_RDWR);
+	if (group < 0)
+		return "group";
+	if (ioctl(group, VFIO_GROUP_GET_STATUS, &status) < 0 ||
+	    !(status.flags & VFIO_GROUP_FLAGS_VIABLE))
+		return "viable";
+	if (ioctl(group, VFIO_GROUP_SET_CONTAINER, &container) < 0)
+		return "set-container";
+	if (ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) < 0)
+		return "set-iommu";
+	if (ioctl(group, VFIO_GROUP_GET_DEVICE_FD, address) < 0)
+		return "device";
+	return NULL;
+}
+
+static void send_kernel_log(void)
+{
+	int size = klogctl(10, NULL, 0); /* SYSLOG_ACTION_SIZE_BUFFER */
+	char *log = malloc(size);
+	int length = klogctl(3, log, size); /* SYSLOG_ACTION_READ_ALL */
+
+	fwrite(log, 1, length < 0 ? 0 : length, port);
+}
+
+int main(int argc, char **argv)
+{
+	struct termios raw;
+	struct rusage usage;
+	int word_count, device_count, status;
+
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	mount("tmpfs", "/run", "tmpfs", 0, NULL);
+	port = fopen("/dev/ttyS1", "w");
+	if (!port)
+		reboot(RB_POWER_OFF);
+	tcgetattr(fileno(port), &raw);
+	cfmakeraw(&raw);
+	tcsetattr(fileno(port), TCSANOW, &raw);
+	/* Before them stand words of the command line that the kernel takes for init's. */
+	if (argc < 3)
+		fail("it takes a contender and a count");
+	char **words = lines("contenders", argv[argc - 2], &word_count);
+	char **devices = lines("devices", argv[argc - 1], &device_count);
+	char **arguments = calloc(word_count + device_count + 1, sizeof(*arguments));
+	char **environment = calloc(word_count + 1, sizeof(*environment));
+	int argument_count = 0, variable_count = 0;
+	for (int i = 0; i < word_count; i++) {
+		if (argument_count == 0 && strchr(words[i], '='))
+			environment[variable_count++] = words[i];
+		else if (strcmp(words[i], "ADDRESSES") != 0)
+			arguments[argument_count++] = words[i];
+		else
+			for (int j = 0; j < device_count; j++)
+				arguments[argument_count++] = devices[j];
+	}
+	int output = open(OUTPUT, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+	int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	/* What the kernel still does after boot, on its own time. It takes none where instructions
+	 * are counted: the idle machine's clock jumps. */
+	sleep(2);
+
+	long long begin = now();
+	pid_t child = vfork();
+	if (child == 0) {
+		dup2(nothing, 0);
+		dup2(output, 1);
+		dup2(output, 2);
+		execve(arguments[0], arguments, environment);
+		_exit(127);
+	}
+	if (child < 0 || wait4(child, &status, 0, &usage) != child)
+		fail("cannot run the contender");
+	long long end = now();
+
+	fprintf(port, "\n@@ exit 1\n%d\n",
+		WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+	fprintf(port, "\n@@ stdout 1\n");
+	send(OUTPUT);
+	int bound = 0;
+	for (int i = 0; i < device_count; i++)
+		bound += strcmp(target(devices[i], "driver"), "vfio-pci") == 0;
+	const char *stopped = device_count ? start(devices[device_count - 1]) : NULL;
+	fprintf(port, "\n@@ shell 1\nns %lld\nmemory %ld\nbound %d\ntype1 %d\nstopped %s\n",
+		end - begin, usage.ru_maxrss, bound,
+		access("/sys/module/vfio_iommu_type1", F_OK) == 0, stopped ? stopped : "-");
+	fprintf(port, "\n@@ shell 2\n");
+	send(CALLS);
+	fprintf(port, "\n@@ kernel log\n");
+	send_kernel_log();
+	fprintf(port, "\n@@ end\n");
+	fclose(port); /* it is sent before this returns */
+	reboot(RB_POWER_OFF);
+	return 1;
+}
