@@ -25,6 +25,7 @@ pub mod libkmod;
 pub mod models;
 pub mod moment;
 pub mod nix;
+pub mod package;
 pub mod packages;
 mod qemu;
 pub mod qmp;

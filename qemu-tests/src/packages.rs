@@ -50,6 +50,12 @@ pub const DISTRO: &[Package] = &[
     package("e2fsprogs", "makes a root file system of it"),
 ];
 
+/// What making the Debian package needs, besides a build of the binary.
+pub const PACKAGE: &[Package] = &[
+    package("dpkg-dev", "reads the date of the package's changelog"),
+    package("xz-utils", "compresses the package"),
+];
+
 /// What the build of a kernel needs.
 pub const KERNEL: &[Package] = &[
     package("bc", "a kernel's build calculates with it"),
@@ -167,7 +173,7 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
 }
 
 fn names_of_everything() -> String {
-    let mut names: Vec<_> = [BUILD, BOOT, DISTRO, KERNEL]
+    let mut names: Vec<_> = [BUILD, BOOT, DISTRO, PACKAGE, KERNEL]
         .iter()
         .copied()
         .flatten()

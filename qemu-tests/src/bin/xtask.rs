@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::{
-    bench, binary, boot, demo, gallery, kernels, libkmod, nix, packages, step, suite,
+    bench, binary, boot, demo, gallery, kernels, libkmod, nix, package, packages, step, suite,
 };
 
 /// Sets up, builds, boots, shows and tests vfio-early.
@@ -30,6 +30,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Evaluate and check the NixOS module, and boot its scripted branch
     Nix(nix::Arguments),
+    /// Make the Debian package; its path is the last line of the output
+    Package,
     /// Take the pictures in docs/ anew: the announcement, and the console after a hand-over
     Screenshots(gallery::Arguments),
     /// Run every check: format, lints, unit tests, fake kernel, virtual machines
@@ -64,6 +66,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Demo(arguments) => demo::run(&arguments)?,
         Command::Bench(arguments) => return bench::run(&arguments),
         Command::Nix(arguments) => return nix::run(&arguments),
+        Command::Package => println!("{}", package::build()?.display()),
         Command::Screenshots(arguments) => gallery::run(&arguments)?,
         Command::Test(arguments) => return suite::run(&arguments),
     }

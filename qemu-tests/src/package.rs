@@ -1,0 +1,144 @@
+//! The Debian package: `cargo xtask package`.
+//!
+//! What is in it is told in `Cargo.toml`, in `[package.metadata.deb]`; its program is the binary
+//! that the tests run, not a second build.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::binary::workspace;
+use crate::{binary, cache, libkmod, packages, step};
+
+/// The version of cargo-deb, which makes the package.
+const CARGO_DEB: &str = "3.8.0";
+
+/// The file that tells the versions of what is linked into the program.
+const BUILT_USING: &str = "target/package/built-using";
+
+/// Makes the package; its path. Once in this process.
+///
+/// # Errors
+/// When the program does not build, or cargo-deb cannot be had or fails.
+///
+/// # Panics
+/// When another thread panicked in it.
+pub fn build() -> Result<PathBuf> {
+    static BUILT: Mutex<Option<PathBuf>> = Mutex::new(None);
+    let mut built = BUILT.lock().expect("nothing in it panics");
+    if let Some(package) = &*built {
+        return Ok(package.clone());
+    }
+    let binary = binary::build()?;
+    packages::ensure(packages::PACKAGE)?;
+    let cargo_deb = cargo_deb()?;
+    let _lock = cache::lock("package")?;
+    write_built_using()?;
+    let folder = workspace().join("target/package");
+    let new = tempfile::Builder::new().prefix("new-").tempdir_in(&folder)?;
+    let said = step::run(
+        Command::new(cargo_deb)
+            .args(["deb", "--no-build", "--no-strip", "--locked", "--quiet", "--output"])
+            .args([new.path(), Path::new("--target"), triple(&binary)?])
+            .env("SOURCE_DATE_EPOCH", changelog_date()?)
+            .current_dir(workspace()),
+    )?;
+    let made = PathBuf::from(String::from_utf8(said)?.trim_end());
+    let package = folder.join(made.file_name().context("cargo-deb names no package")?);
+    fs::rename(&made, &package).with_context(|| format!("cannot make {}", package.display()))?;
+    *built = Some(package.clone());
+    Ok(package)
+}
+
+/// The target that cargo built for: the folder that its profile's folder lies in.
+fn triple(binary: &Path) -> Result<&Path> {
+    let folder = binary.parent().and_then(Path::parent).and_then(Path::file_name);
+    folder.map(Path::new).with_context(|| format!("{} is of no target", binary.display()))
+}
+
+/// The date of the newest entry in the package's changelog, in seconds since 1970: the age of all
+/// files in the package, so that the same input makes the same package.
+fn changelog_date() -> Result<String> {
+    let date = step::run(
+        Command::new("dpkg-parsechangelog")
+            .args(["--file", "packaging/debian/changelog", "--show-field", "Timestamp"])
+            .current_dir(workspace()),
+    )?;
+    Ok(String::from_utf8(date)?.trim_end().to_owned())
+}
+
+/// cargo-deb, installed when it is not in the cache.
+///
+/// # Errors
+/// When cargo cannot fetch or build it.
+pub fn cargo_deb() -> Result<PathBuf> {
+    let is_whole = |entry: &Path| entry.join("bin/cargo-deb").exists();
+    let entry = cache::entry(&format!("tools/cargo-deb-{CARGO_DEB}"), is_whole, |new| {
+        let start = Instant::now();
+        step::say(format_args!("cargo-deb {CARGO_DEB}: installing it into the cache"));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let version = format!("={CARGO_DEB}");
+        step::run(
+            Command::new(cargo)
+                .args(["install", "cargo-deb", "--version", &version, "--locked", "--root"])
+                .arg(new)
+                // It packs three megabytes: what optimising it costs never comes back.
+                .args(["--debug", "--no-default-features"])
+                .env("CARGO_PROFILE_DEV_DEBUG", "0")
+                .current_dir(new),
+        )?;
+        step::say(format_args!("cargo-deb {CARGO_DEB}: done in {:.0?}", start.elapsed()));
+        Ok(())
+    })?;
+    Ok(entry.join("bin/cargo-deb"))
+}
+
+/// The versions of what is linked into the program: policy asks for them where a licence wants the
+/// source kept, and cargo-deb knows no field Built-Using.
+fn write_built_using() -> Result<()> {
+    let mut text = format!("kmod (= {}), as its authors released it\n", libkmod::VERSION);
+    let sources = step::run(Command::new("dpkg-query").args([
+        "--show",
+        "--showformat=${source:Package} (= ${source:Version})\\n",
+        "libc6-dev",
+        "liblzma-dev",
+    ]))?;
+    text += std::str::from_utf8(&sources)?;
+    text.extend(crates()?.iter().map(|name| format!("crate {name}\n")));
+    let file = workspace().join(BUILT_USING);
+    fs::create_dir_all(file.parent().context("a file lies in a folder")?)?;
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// The crates that are linked into the program, each as name and version; itself excluded.
+///
+/// # Errors
+/// When cargo cannot tell.
+pub fn crates() -> Result<Vec<String>> {
+    let words = ["tree", "--locked", "--package=vfio-early", "--edges=normal,no-proc-macro"];
+    let tree = step::run(binary::cargo(&words)?.args(["--prefix=none", "--format={p}"]))?;
+    let mut names: Vec<String> = String::from_utf8(tree)?
+        .lines()
+        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        .filter(|name| !name.starts_with("vfio-early "))
+        .collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_is_in_the_path_of_what_cargo_built() {
+        let path = Path::new("/t/target/x86_64-unknown-linux-gnu/release/vfio-early");
+        assert_eq!(triple(path).unwrap(), Path::new("x86_64-unknown-linux-gnu"));
+        triple(Path::new("vfio-early")).unwrap_err();
+    }
+}
