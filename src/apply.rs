@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::cmdline::Console;
 use crate::console::Framebuffer;
-use crate::kernel::{Kernel, Write};
+use crate::kernel::{Kernel, Needed, Write};
 use crate::pci::Address;
 use crate::plan::{Driver, IOMMU_TYPE1, OtherDisplay, Plan, RESERVED, Step, Why};
 use crate::sysfs::{Sysfs, VFIO_PCI, VGACON};
@@ -83,11 +83,15 @@ fn store(attribute: impl Into<String>, value: impl Into<String>) -> Write {
     Write::Store { attribute: attribute.into(), value: value.into() }
 }
 
-fn override_of(address: Address, driver: &str) -> Write {
-    store(format!("bus/pci/devices/{address}/driver_override"), driver)
-}
-
 impl<K: Kernel> Run<'_, K> {
+    fn attribute(&self, address: Address, name: &str) -> String {
+        format!("{}/{name}", self.plan.targets[&address].device.folder)
+    }
+
+    fn override_of(&self, address: Address, driver: &str) -> Write {
+        store(self.attribute(address, "driver_override"), driver)
+    }
+
     /// Performs steps of one kind, leaving out devices that failed before.
     fn perform(&mut self, batch: &[Step]) {
         let mut steps = Vec::new();
@@ -135,10 +139,9 @@ impl<K: Kernel> Run<'_, K> {
     /// The write of a step that is no more than one and still of use.
     fn write(&mut self, step: &Step) -> Option<Write> {
         let (address, write) = match step {
-            Step::Override(address, driver) => (address, override_of(*address, driver)),
+            Step::Override(address, driver) => (address, self.override_of(*address, driver)),
             Step::Unbind(address, _) => {
-                let unbind = format!("bus/pci/devices/{address}/driver/unbind");
-                (address, store(unbind, address.to_string()))
+                (address, store(self.attribute(*address, "driver/unbind"), address.to_string()))
             }
             // Loading the driver has bound the devices that no other driver had.
             Step::Probe(address) if self.is_bound(*address) => return None,
@@ -198,30 +201,33 @@ impl<K: Kernel> Run<'_, K> {
     fn load<'m>(&mut self, modules: &[&'m str]) -> Vec<(&'m str, Option<String>)> {
         let needs: Vec<_> =
             modules.iter().map(|module| (*module, self.kernel.modules_for(module))).collect();
-        let mut names: Vec<&String> = Vec::new();
-        for name in needs.iter().filter_map(|(_, needed)| needed.as_ref()).flatten() {
-            if !names.contains(&name) {
-                names.push(name);
+        let mut inserts: Vec<Write> = Vec::new();
+        for Needed { name, needs } in
+            needs.iter().filter_map(|(_, needed)| needed.as_ref()).flatten()
+        {
+            let insert = Write::Insert { module: name.clone(), needs: needs.clone() };
+            if !inserts.contains(&insert) {
+                inserts.push(insert);
             }
         }
-        let inserts: Vec<_> =
-            names.iter().map(|name| Write::Insert { module: (*name).clone() }).collect();
         let results = self.kernel.perform(&inserts);
         if results.contains(&Err(Errno::ETIMEDOUT)) {
             self.find_hung();
         }
-        let errno_of = |module: &String| {
-            let (_, result) = names.iter().zip(&results).find(|(name, _)| **name == module)?;
+        let errno_of = |needed: &Needed| {
+            let is_it = |write: &Write| matches!(write, Write::Insert { module, .. } if *module == needed.name);
+            let (_, result) = inserts.iter().zip(&results).find(|(write, _)| is_it(write))?;
             result.err()
         };
-        let why = |(module, needed): &(&str, Option<Vec<String>>)| match needed {
+        let why = |(module, needed): &(&str, Option<Vec<Needed>>)| match needed {
             None => Some(format!("{module} is not in this initrd")),
-            Some(needed) => needed.iter().find_map(|name| {
-                let blacklisted = match errno_of(name)? {
+            Some(needed) => needed.iter().find_map(|needed| {
+                let errno = errno_of(needed)?;
+                let blacklisted = match errno {
                     Errno::EPERM => ", as module_blacklist= or lockdown does",
                     _ => "",
                 };
-                Some(format!("loading {name}: {}{blacklisted}", words(errno_of(name)?)))
+                Some(format!("loading {}: {}{blacklisted}", needed.name, words(errno)))
             }),
         };
         needs.iter().map(|need| (need.0, why(need))).collect()
@@ -287,7 +293,7 @@ impl<K: Kernel> Run<'_, K> {
         } else {
             log::info!("{address}: {driver}, a variant of {VFIO_PCI}, is chosen for it");
         }
-        match self.kernel.perform(&[override_of(address, &driver)])[..] {
+        match self.kernel.perform(&[self.override_of(address, &driver)])[..] {
             [Err(errno)] => self.failed(&Step::Override(address, driver), errno),
             _ => self.overridden(address, &driver),
         }
@@ -309,7 +315,7 @@ impl<K: Kernel> Run<'_, K> {
             return;
         }
         let overrides: Vec<_> =
-            from.iter().map(|address| override_of(*address, RESERVED)).collect();
+            from.iter().map(|address| self.override_of(*address, RESERVED)).collect();
         for (address, result) in from.iter().zip(self.kernel.perform(&overrides)) {
             if result.is_ok() {
                 self.overridden(*address, RESERVED);
@@ -349,7 +355,8 @@ impl<K: Kernel> Run<'_, K> {
 
     /// Reads which driver has the device; whether that is the one in its override.
     fn is_bound(&mut self, address: Address) -> bool {
-        let driver = self.sysfs.driver(address).ok().flatten();
+        let folder = &self.plan.targets[&address].device.folder;
+        let driver = self.sysfs.driver_in(folder).ok().flatten();
         let fate = self.fates.entry(address).or_default();
         fate.driver = driver;
         fate.is_bound()
@@ -393,7 +400,7 @@ impl<K: Kernel> Run<'_, K> {
                 log::warn!("{address}: {}; trying {VFIO_PCI}", why.reason);
                 self.load(&[VFIO_PCI]);
                 let probe = store("bus/pci/drivers_probe", address.to_string());
-                self.kernel.perform(&[override_of(address, VFIO_PCI), probe]);
+                self.kernel.perform(&[self.override_of(address, VFIO_PCI), probe]);
                 self.overridden(address, VFIO_PCI);
                 self.settle(address, VFIO_PCI)
             }

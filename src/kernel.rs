@@ -4,14 +4,15 @@
 //! in a copy of `/sys` makes no `driver` link. The tests put a small driver core behind it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use crate::modules::Modules;
-use crate::syscall::{self, Uevents};
-use crate::sysfs::{Sysfs, VGACON};
+use crate::syscall::{self, Uevents, Work};
+use crate::sysfs::{self, Sysfs, VGACON};
 use crate::variant::Variants;
 
 /// One write.
@@ -24,10 +25,13 @@ pub enum Write {
         /// Without a newline.
         value: String,
     },
-    /// Inserts one module, whose dependencies are there already.
+    /// Inserts one module.
     Insert {
         /// The module's name.
         module: String,
+        /// The modules that have to be there before: inserted by earlier writes of the same
+        /// [`Kernel::perform`], or there already.
+        needs: Vec<String>,
     },
     /// Maps all virtual consoles to a framebuffer (`FBIOPUT_CON2FBMAP`).
     MapConsoles {
@@ -55,15 +59,26 @@ impl Write {
     }
 }
 
+/// A module that is to be inserted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needed {
+    /// Its name.
+    pub name: String,
+    /// The modules that have to be there before it, whether they are or not.
+    pub needs: Vec<String>,
+}
+
 /// The kernel that devices are taken from.
 pub trait Kernel {
     /// Performs the writes in order, each within its deadline; one that fails does not keep the
-    /// others from being tried. The result of each, `ETIMEDOUT` for one that hangs.
+    /// others from being tried, but for the modules that need the one that failed: they fail as it
+    /// does. Modules may be inserted side by side. The result of each, `ETIMEDOUT` for one that
+    /// hangs.
     fn perform(&mut self, writes: &[Write]) -> Vec<Result<(), Errno>>;
 
-    /// The module and all that it needs, dependencies first; only those that are not built in.
-    /// `None` where the initrd does not have it.
-    fn modules_for(&mut self, module: &str) -> Option<Vec<String>>;
+    /// The module and all that it needs, dependencies first; only those that are neither built in
+    /// nor loaded. `None` where the initrd does not have it.
+    fn modules_for(&mut self, module: &str) -> Option<Vec<Needed>>;
 
     /// The modules that drive a device, by its modalias (`pci:v…`), less blacklisted ones; none
     /// where the initrd has none.
@@ -91,29 +106,43 @@ pub trait Kernel {
 /// then fail with `ETIMEDOUT`.
 pub const LONGEST_BIND: Duration = Duration::from_mins(1);
 
+/// The modules of vfio-pci are a chain of three, beside which there are others.
+const SIDE_BY_SIDE: usize = 4;
+
+/// Which of the writes insert these modules.
+fn inserted_before(writes: &[Write], modules: &[String]) -> Vec<usize> {
+    let inserts =
+        |write: &Write| matches!(write, Write::Insert { module, .. } if modules.contains(module));
+    let writes = writes.iter().enumerate();
+    writes.filter(|(_, write)| inserts(write)).map(|(index, _)| index).collect()
+}
+
 /// The running kernel.
 #[derive(Debug)]
 pub struct Live {
     root: PathBuf,
+    /// Its `sys`: the kernel takes half as long for paths that begin here.
+    sys: Option<OwnedFd>,
     modules: Option<Modules>,
     uevents: Option<Uevents>,
-    /// When the first write was.
-    start: Option<Instant>,
+    /// When all writes have to be over: [`LONGEST_BIND`] after the first.
+    end: Option<Instant>,
 }
 
 impl Live {
     /// The kernel behind `/sys`; with another root than `/`, for reading its modules only.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Live { root: root.into(), modules: None, uevents: None, start: None }
+        Live { root: root.into(), sys: None, modules: None, uevents: None, end: None }
     }
 
     fn write(&self, write: &Write) -> Result<(), Errno> {
         match write {
             Write::Store { attribute, value } => {
-                syscall::store(&self.root.join("sys").join(attribute), value.as_bytes())
+                let sys = self.sys.as_ref().ok_or(Errno::ENOENT)?;
+                syscall::store(sys, attribute, value.as_bytes())
             }
-            Write::Insert { module } => match &self.modules {
+            Write::Insert { module, .. } => match &self.modules {
                 Some(modules) => modules.insert(module),
                 None => Err(Errno::ENOENT),
             },
@@ -135,21 +164,29 @@ impl Live {
 
 impl Kernel for Live {
     fn perform(&mut self, writes: &[Write]) -> Vec<Result<(), Errno>> {
-        let start = *self.start.get_or_insert_with(Instant::now);
-        let mut results = Vec::with_capacity(writes.len());
-        while let Some(rest) = writes.get(results.len()..).filter(|rest| !rest.is_empty()) {
-            let left = LONGEST_BIND.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                results.resize(writes.len(), Err(Errno::ETIMEDOUT));
-                break;
-            }
-            let deadlines = rest.iter().map(|write| write.deadline().min(left));
-            syscall::supervise(deadlines, |index| self.write(&rest[index]), &mut results);
+        if writes.is_empty() {
+            return Vec::new();
         }
-        results
+        let end = *self.end.get_or_insert_with(|| Instant::now() + LONGEST_BIND);
+        if self.sys.is_none() {
+            self.sys = sysfs::folder(&self.root).ok();
+        }
+        let deadlines: Vec<_> = writes.iter().map(Write::deadline).collect();
+        let inserts = writes.iter().any(|write| matches!(write, Write::Insert { .. }));
+        let after = |index: usize| match &writes[index] {
+            Write::Insert { needs, .. } => inserted_before(&writes[..index], needs),
+            _ => Vec::new(),
+        };
+        syscall::supervise(&Work {
+            deadlines: &deadlines,
+            end,
+            children: if inserts { syscall::processors(SIDE_BY_SIDE) } else { 1 },
+            after: &after,
+            perform: &|index| self.write(&writes[index]),
+        })
     }
 
-    fn modules_for(&mut self, module: &str) -> Option<Vec<String>> {
+    fn modules_for(&mut self, module: &str) -> Option<Vec<Needed>> {
         if self.root != Path::new("/") && !self.root.join("lib/modules").exists() {
             // Another machine's /proc and /sys alone say nothing about its modules.
             return Some(Vec::new());

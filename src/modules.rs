@@ -8,6 +8,7 @@ use kmod::{Context, Module};
 use nix::errno::Errno;
 
 use crate::cmdline;
+use crate::kernel::Needed;
 use crate::sysfs::Sysfs;
 use crate::variant::Variants;
 
@@ -43,16 +44,20 @@ impl Modules {
         self.context.module_new_from_lookup(name).ok()?.next()
     }
 
-    /// The module and all that it needs, dependencies first, without what is built in; `None`
-    /// where there is no such module.
+    /// As [`crate::kernel::Kernel::modules_for`].
     #[must_use]
-    pub fn with_dependencies(&self, name: &str) -> Option<Vec<String>> {
+    pub fn with_dependencies(&self, name: &str) -> Option<Vec<Needed>> {
         let module = self.lookup(name)?;
         let mut modules: Vec<_> = module.dependencies().collect();
         modules.push(module);
         // What is built in has no file, and what is loaded has a folder.
         modules.retain(|module| module.path().is_some() && !is_loaded(module));
-        Some(modules.iter().map(|module| module.name().to_string_lossy().into_owned()).collect())
+        let name = |module: &Module| module.name().to_string_lossy().into_owned();
+        let needed = |module: &Module| Needed {
+            name: name(module),
+            needs: module.dependencies().map(|module| name(&module)).collect(),
+        };
+        Some(modules.iter().map(needed).collect())
     }
 
     /// The modules for a device's modalias, less those that the administrator has blacklisted.

@@ -25,7 +25,7 @@ pub struct Address {
 assert_eq_size!(Address, u64);
 
 /// Vendor and device, and those of the subsystem; in an item, 0 stands for any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id {
     /// PCI vendor id.
     pub vendor: u16,
@@ -38,7 +38,7 @@ pub struct Id {
 }
 
 /// The 24-bit class code: base class, subclass, programming interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Class(pub u32);
 
 impl Class {

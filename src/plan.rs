@@ -235,7 +235,7 @@ fn resolve_place(place: &Place, machine: &Machine) -> Vec<Address> {
     for hop in below {
         let bridge = found.first().copied();
         let is_there = |address: &Address, device: &Device| {
-            bridge.is_some() && device.parent == bridge && is_at(*address, *hop)
+            bridge.is_some() && device.parent() == bridge && is_at(*address, *hop)
         };
         let devices = machine.devices.iter();
         found = devices.filter(|(a, d)| is_there(a, d)).map(|(address, _)| *address).collect();

@@ -2,95 +2,298 @@
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
+use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, fork, pipe};
+use nix::unistd::{ForkResult, Pid, fork, pipe, write};
 
 fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
-/// One write of the whole value into an attribute.
-pub fn store(attribute: &Path, value: &[u8]) -> Result<(), Errno> {
+/// One write of the whole value into an attribute, whose path is below `folder`.
+pub fn store(folder: &OwnedFd, attribute: &str, value: &[u8]) -> Result<(), Errno> {
     // No O_CREAT: a missing attribute must say so itself.
-    let mut file = OpenOptions::new().write(true).open(attribute).map_err(|e| errno(&e))?;
-    file.write_all(value).map_err(|e| errno(&e))
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let file = openat(folder, attribute, flags, Mode::empty())?;
+    match write(file, value)? {
+        // The kernel takes all of it or none.
+        written if written == value.len() => Ok(()),
+        _ => Err(Errno::EIO),
+    }
 }
 
-/// Runs `work(0)`, `work(1)`, … in a child process, one for each deadline, and appends the
-/// results. It ends early where one exceeds its deadline: that one's result is `ETIMEDOUT`, and
-/// the caller goes on with the rest in a new child. The child is left behind: what hangs in the
-/// kernel can neither be killed nor waited for, and a thread in that state would keep this
-/// process from exiting.
-pub fn supervise(
-    deadlines: impl Iterator<Item = Duration>,
-    work: impl Fn(usize) -> Result<(), Errno>,
-    results: &mut Vec<Result<(), Errno>>,
-) {
-    let deadlines: Vec<_> = deadlines.collect();
-    // SAFETY: this process has one thread, so the child may do whatever the parent could; it
-    // leaves by _exit and never returns into the caller.
-    let forked = pipe().and_then(|ends| Ok((ends, unsafe { fork() }?)));
-    let ((from_child, to_parent), child) = match forked {
-        Ok((ends, ForkResult::Parent { child })) => (ends, child),
-        Ok(((_, to_parent), ForkResult::Child)) => {
-            let mut to_parent = File::from(to_parent);
-            for index in 0..deadlines.len() {
-                let result = work(index).map_or_else(|errno| errno as i32, |()| 0);
-                if to_parent.write_all(&result.to_ne_bytes()).is_err() {
+/// How many processors this process may run on, counted up to `most`.
+pub fn processors(most: usize) -> usize {
+    let set = sched_getaffinity(Pid::from_raw(0)).unwrap_or_default();
+    let is_set = |cpu: &usize| set.is_set(*cpu).unwrap_or(false);
+    (0..CpuSet::count()).filter(is_set).take(most).count().max(1)
+}
+
+/// Pieces of work for child processes.
+pub struct Work<'a> {
+    /// How long each may take.
+    pub deadlines: &'a [Duration],
+    /// When all of it has to be over.
+    pub end: Instant,
+    /// At most so many children work side by side, each on the first piece that none has taken.
+    pub children: usize,
+    /// The pieces that have to be over before a piece, all of them earlier ones; where one of them
+    /// fails, so does this, untried.
+    pub after: &'a dyn Fn(usize) -> Vec<usize>,
+    /// Does a piece.
+    pub perform: &'a dyn Fn(usize) -> Result<(), Errno>,
+}
+
+/// What the children tell the parent; the memory is shared.
+#[repr(C)]
+struct Piece {
+    /// When it was begun, in nanoseconds since the start; 0 where it was not.
+    begun: AtomicU64,
+    /// The number of the child that has it, from 1.
+    child: AtomicU32,
+    /// [`PENDING`], or 0, or the errno.
+    result: AtomicI32,
+}
+
+const PENDING: i32 = -1;
+
+impl Piece {
+    fn result(&self) -> Option<Result<(), Errno>> {
+        match self.result.load(Ordering::Acquire) {
+            PENDING => None,
+            0 => Some(Ok(())),
+            number => Some(Err(Errno::from_raw(number))),
+        }
+    }
+
+    /// Waits in a child until another one is through with it.
+    fn wait(&self) -> Result<(), Errno> {
+        loop {
+            if let Some(result) = self.result() {
+                return result;
+            }
+            let (word, no_timeout) = (&raw const self.result, std::ptr::null::<libc::timespec>());
+            // SAFETY: the word is mapped as long as `self` is, and there is no timeout to read.
+            unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, PENDING, no_timeout) };
+        }
+    }
+
+    fn finish(&self, result: Result<(), Errno>) {
+        let number = result.map_or_else(|errno| errno as i32, |()| 0);
+        self.result.store(number, Ordering::Release);
+        let word = &raw const self.result;
+        // SAFETY: the word is mapped as long as `self` is.
+        unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX) };
+    }
+
+    /// Unless the child was quicker.
+    fn give_up(&self, errno: Errno) {
+        if self.result().is_none() {
+            self.finish(Err(errno));
+        }
+    }
+}
+
+/// Memory that the parent shares with its children: as many pieces, and which is the next.
+struct Shared {
+    memory: NonNull<libc::c_void>,
+    length: NonZeroUsize,
+    count: usize,
+}
+
+impl Shared {
+    fn new(count: usize) -> nix::Result<Self> {
+        // The first one's place is that of the counter.
+        let length = NonZeroUsize::MIN.saturating_add(count).saturating_mul(PIECE);
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, wherever there is room.
+        let memory = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_SHARED) }?;
+        let shared = Shared { memory, length, count };
+        for piece in shared.pieces() {
+            piece.result.store(PENDING, Ordering::Relaxed);
+        }
+        Ok(shared)
+    }
+
+    fn next(&self) -> &AtomicUsize {
+        // SAFETY: the mapping begins at a page, lives as long as this and is seen through atomics
+        // alone, for which all bits are valid.
+        unsafe { self.memory.cast().as_ref() }
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        // SAFETY: as above; the mapping has room for one more than `count`.
+        unsafe { slice::from_raw_parts(self.memory.cast().add(1).as_ptr(), self.count) }
+    }
+}
+
+const PIECE: NonZeroUsize = NonZeroUsize::new(size_of::<Piece>()).unwrap();
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: this is the mapping of `new`, and no reference to it outlives this.
+        let _ = unsafe { munmap(self.memory, self.length.get()) };
+    }
+}
+
+/// A child process.
+struct Child {
+    /// See [`Piece::child`].
+    number: u32,
+    pid: Pid,
+    /// The end of a pipe whose other end is closed with the child.
+    alive: OwnedFd,
+}
+
+/// Does the work; the result of each piece. One that takes longer than it may has `ETIMEDOUT`, and
+/// what is left is done by a new child. The old one is left behind: what hangs in the kernel can
+/// neither be killed nor waited for, and a thread in that state would keep this process from
+/// exiting.
+pub fn supervise(work: &Work) -> Vec<Result<(), Errno>> {
+    let count = work.deadlines.len();
+    let shared = match Shared::new(count) {
+        Ok(shared) => shared,
+        Err(why) => {
+            log::warn!("no memory to share ({why}): writing without a deadline");
+            return (0..count).map(work.perform).collect();
+        }
+    };
+    let (pieces, next) = (shared.pieces(), shared.next());
+    let start = Instant::now();
+    let mut children: Vec<Child> = Vec::new();
+    let mut number = 0;
+    loop {
+        let is_left = next.load(Ordering::Relaxed) < count;
+        while is_left && children.len() < work.children.min(count) {
+            number += 1;
+            match child(number, work, &shared, start) {
+                Ok(child) => children.push(child),
+                Err(_) if !children.is_empty() => break,
+                Err(why) => {
+                    log::warn!("no child process ({why}): writing without a deadline");
+                    take_pieces(number, work, &shared, start);
                     break;
                 }
             }
+        }
+        if children.is_empty() {
+            break;
+        }
+        watch(&mut children, work, &shared, start);
+    }
+    let result = |piece: &Piece| piece.result().unwrap_or(Err(Errno::ECHILD));
+    pieces.iter().map(result).collect()
+}
+
+fn child(number: u32, work: &Work, shared: &Shared, start: Instant) -> nix::Result<Child> {
+    let (alive, end) = pipe()?;
+    // SAFETY: this process has one thread, so the child may do whatever the parent could; it
+    // leaves by _exit and never returns into the caller.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child: pid } => Ok(Child { number, pid, alive }),
+        ForkResult::Child => {
+            take_pieces(number, work, shared, start);
+            drop(end);
             // SAFETY: _exit only ends the process; no destructor of the parent's runs twice.
             unsafe { libc::_exit(0) }
         }
-        Err(why) => {
-            log::warn!("no child process ({why}): writing without a deadline");
-            results.extend((0..deadlines.len()).map(work));
-            return;
-        }
-    };
-    drop(to_parent);
-    let mut from_child = File::from(from_child);
-    for deadline in deadlines {
-        let mut result = [0; 4];
-        if !readable(&from_child, deadline) {
-            // It may be over before the signal; either way it does no further write.
-            let _ = kill(child, Signal::SIGKILL);
-            results.push(Err(Errno::ETIMEDOUT));
-            return;
-        }
-        results.push(match from_child.read_exact(&mut result) {
-            Ok(()) => match i32::from_ne_bytes(result) {
-                0 => Ok(()),
-                number => Err(Errno::from_raw(number)),
-            },
-            // The child died, as the kernel's out-of-memory killer does it.
-            Err(_) => Err(Errno::ECHILD),
-        });
     }
-    let _ = waitpid(child, None);
+}
+
+/// What a child does: takes pieces as long as there are any.
+fn take_pieces(number: u32, work: &Work, shared: &Shared, start: Instant) {
+    let pieces = shared.pieces();
+    loop {
+        let index = shared.next().fetch_add(1, Ordering::Relaxed);
+        let Some(piece) = pieces.get(index) else { return };
+        piece.child.store(number, Ordering::Relaxed);
+        let earlier = (work.after)(index);
+        let ready = earlier.into_iter().try_for_each(|earlier| pieces[earlier].wait());
+        piece.begun.store(nanoseconds(start.elapsed()).max(1), Ordering::Relaxed);
+        piece.finish(ready.and_then(|()| (work.perform)(index)));
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Waits until a child is through or has to be given up, and takes it off the list.
+fn watch(children: &mut Vec<Child>, work: &Work, shared: &Shared, start: Instant) {
+    let pieces = shared.pieces();
+    let left = |index: usize, piece: &Piece| {
+        let begun = Some(piece.begun.load(Ordering::Relaxed)).filter(|begun| *begun != 0)?;
+        let end = Duration::from_nanos(begun) + work.deadlines[index];
+        piece.result().is_none().then(|| end.saturating_sub(start.elapsed()))
+    };
+    let of_all = work.end.saturating_duration_since(Instant::now());
+    let running = pieces.iter().enumerate().filter_map(|(index, piece)| left(index, piece));
+    // A piece that is begun while this waits has a deadline, too.
+    let shortest = work.deadlines.iter().copied().chain([of_all]).chain(running).min();
+    wait_for(children.iter().map(|child| &child.alive), shortest.unwrap_or_default());
+    children.retain(|child| {
+        let is_over = readable(&child.alive, Duration::ZERO);
+        if is_over {
+            let _ = waitpid(child.pid, None);
+        }
+        !is_over
+    });
+    let is_over = work.end <= Instant::now();
+    for (index, piece) in pieces.iter().enumerate() {
+        if is_over || left(index, piece).is_some_and(|left| left.is_zero()) {
+            piece.give_up(Errno::ETIMEDOUT);
+            children.retain(|child| {
+                let hangs = child.number == piece.child.load(Ordering::Relaxed);
+                if hangs || is_over {
+                    // It may be over before the signal; either way it does no further write.
+                    let _ = kill(child.pid, Signal::SIGKILL);
+                }
+                !hangs && !is_over
+            });
+        }
+    }
+    // Those of a child that died, as the kernel's out-of-memory killer does it.
+    let taken = shared.next().load(Ordering::Relaxed).min(pieces.len());
+    for piece in &pieces[..taken] {
+        let number = piece.child.load(Ordering::Relaxed);
+        if !children.iter().any(|child| child.number == number) {
+            piece.give_up(Errno::ECHILD);
+        }
+    }
 }
 
 /// Waits until there is something to read (or the other end is closed), at most so long.
-fn readable(file: &impl AsFd, at_most: Duration) -> bool {
+fn readable(file: &OwnedFd, at_most: Duration) -> bool {
+    wait_for([file].into_iter(), at_most)
+}
+
+/// As [`readable`], in any of them.
+fn wait_for<'f>(files: impl Iterator<Item = &'f OwnedFd>, at_most: Duration) -> bool {
+    let mut files: Vec<_> =
+        files.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)).collect();
     let end = Instant::now() + at_most;
     loop {
-        let left = end.saturating_duration_since(Instant::now());
         // Rounded up: rounded down, the last millisecond would be a busy loop.
-        let left =
-            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(file.as_fd(), PollFlags::POLLIN)], left) {
+        let left = end.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut files, left) {
             Err(Errno::EINTR) => {}
             ready => return ready.is_ok_and(|count| count > 0),
         }

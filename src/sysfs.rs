@@ -8,16 +8,21 @@ pub use screen::VGACON;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::sys::stat::Mode;
 use nix::sys::utsname::uname;
+use nix::unistd::read;
 
 use crate::cmdline::Request;
 use crate::console::{Display, Screen};
 use crate::pci::{Address, Choice, Class, Id, Item};
 
 /// One PCI function as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
     /// Vendor, device and subsystem. Source: `PCI_ID`, `PCI_SUBSYS_ID` in `uevent`.
     pub id: Id,
@@ -27,9 +32,9 @@ pub struct Device {
     pub driver: Option<String>,
     /// Its IOMMU group; `None` without an IOMMU. Source: the link `iommu_group`.
     pub group: Option<u32>,
-    /// The bridge right above it, `None` on a root bus. Source: the folder it is in below
-    /// `/sys/devices`.
-    pub parent: Option<Address>,
+    /// Its folder below `/sys`, without links on the way to it, which would cost the kernel half of
+    /// each access: `devices/pci0000:00/0000:00:01.0/0000:01:00.0`.
+    pub folder: String,
     /// Of a graphics device.
     pub display: Option<Display>,
     /// What the host uses it for, in words; asked only of a requested device on a host driver.
@@ -75,6 +80,14 @@ pub struct Machine {
     pub screen: Option<Screen>,
 }
 
+impl Device {
+    /// The bridge right above it, `None` on a root bus: there is a `pci0000:00` instead.
+    #[must_use]
+    pub fn parent(&self) -> Option<Address> {
+        Path::new(&self.folder).parent()?.file_name()?.to_str()?.parse().ok()
+    }
+}
+
 impl Machine {
     /// The members of an IOMMU group in address order.
     pub fn group(&self, number: u32) -> impl Iterator<Item = (Address, &Device)> {
@@ -87,9 +100,20 @@ impl Machine {
 pub const VFIO_PCI: &str = "vfio-pci";
 
 /// Reads below a root folder, `/` but for tests and support cases.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Sysfs {
     root: PathBuf,
+    /// Its `sys`, where that is there: paths that begin here are short.
+    sys: Option<OwnedFd>,
+}
+
+/// The folder `sys` below a root, as a place where paths begin.
+///
+/// # Errors
+/// When it is not there.
+pub fn folder(root: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(open(&root.join("sys"), flags, Mode::empty())?)
 }
 
 /// `Ok(None)` for what is not there.
@@ -112,11 +136,43 @@ fn link_name(link: &Path) -> io::Result<Option<String>> {
     Ok(target.and_then(|target| Some(target.file_name()?.to_str()?.to_owned())))
 }
 
+/// More than any attribute of sysfs has (`PAGE_SIZE`), so that one read gets all of it.
+const ATTRIBUTE: usize = 4096;
+
 impl Sysfs {
     /// Below `root`, which holds `sys` and `proc`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Sysfs { root: root.into() }
+        let root = root.into();
+        let sys = folder(&root).ok();
+        Sysfs { root, sys }
+    }
+
+    fn sys(&self) -> Result<&OwnedFd, Errno> {
+        self.sys.as_ref().ok_or(Errno::ENOENT)
+    }
+
+    /// The target of a link; the path is below `/sys`.
+    fn link(&self, path: &str) -> Result<String, Errno> {
+        let target = readlinkat(self.sys()?, path)?;
+        target.into_string().map_err(|_| Errno::EILSEQ)
+    }
+
+    /// The last part of the target of a link; the path is below `/sys`.
+    fn link_name(&self, path: &str) -> Result<Option<String>, Errno> {
+        match self.link(path) {
+            Ok(target) => Ok(target.rsplit('/').next().map(str::to_owned)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// The text of an attribute, in one read; the path is below `/sys`.
+    fn attribute<'b>(&self, path: &str, buffer: &'b mut [u8; ATTRIBUTE]) -> Result<&'b str, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(self.sys()?, path, flags, Mode::empty())?;
+        let length = read(&file, buffer)?;
+        Ok(str::from_utf8(&buffer[..length]).unwrap_or_default())
     }
 
     fn pci(&self) -> PathBuf {
@@ -155,7 +211,15 @@ impl Sysfs {
     /// # Errors
     /// When the link cannot be read; not when there is none.
     pub fn driver(&self, address: Address) -> io::Result<Option<String>> {
-        link_name(&self.device_folder(address).join("driver"))
+        self.driver_in(&format!("bus/pci/devices/{address}"))
+    }
+
+    /// As [`Sysfs::driver`], of the device in a folder ([`Device::folder`]).
+    ///
+    /// # Errors
+    /// When the link cannot be read; not when there is none.
+    pub fn driver_in(&self, folder: &str) -> io::Result<Option<String>> {
+        Ok(self.link_name(&format!("{folder}/driver"))?)
     }
 
     /// Whether the kernel still has the device.
@@ -281,28 +345,44 @@ impl Sysfs {
 
     /// One device; `None` where there is none, or it goes away while it is read.
     fn device(&self, address: Address) -> Option<Device> {
-        let folder = self.device_folder(address);
-        let text = match fs::read_to_string(folder.join("uevent")) {
-            Ok(text) => text,
-            Err(why) if why.kind() == io::ErrorKind::NotFound => return None,
+        let folder = self.folder(address)?;
+        let mut buffer = [0; ATTRIBUTE];
+        let (id, class) = match self.attribute(&format!("{folder}/modalias"), &mut buffer) {
+            Ok(modalias) => id_and_class(modalias),
+            Err(Errno::ENOENT | Errno::ENODEV) => return None,
             Err(why) => {
-                log::warn!("{address} cannot be read and counts as absent: {why}");
+                log::warn!("{address} cannot be read and counts as absent: {}", why.desc());
                 return None;
             }
         };
-        let (id, class) = id_and_class(&text);
-        let link = |name| link_name(&folder.join(name)).ok().flatten();
+        let group = self.link_name(&format!("{folder}/iommu_group")).ok().flatten();
         Some(Device {
             id,
             class,
             display: class.is_display().then(|| self.display(address)),
-            driver: link("driver"),
-            group: link("iommu_group").and_then(|number| number.parse().ok()),
-            parent: fs::read_link(&folder).ok().and_then(|path| parent(&path)),
+            driver: self.driver_in(&folder).ok().flatten(),
+            group: group.and_then(|number| number.parse().ok()),
+            folder,
             usage: None,
             variant: None,
             modules: Vec::new(),
         })
+    }
+
+    /// [`Device::folder`]; `None` without such a device. In a copy of `/sys` the link may be a
+    /// folder; one that leads elsewhere is none of the kernel's.
+    fn folder(&self, address: Address) -> Option<String> {
+        let link = format!("bus/pci/devices/{address}");
+        match self.link(&link) {
+            Ok(target) => match target.strip_prefix("../../../") {
+                Some(folder) if folder.starts_with("devices/") && !folder.contains("..") => {
+                    Some(folder.to_owned())
+                }
+                _ => Some(link),
+            },
+            Err(Errno::ENOENT) => None,
+            Err(_) => Some(link),
+        }
     }
 
     /// Source: `/sys/class/iommu` and the ACPI tables' names.
@@ -342,27 +422,17 @@ fn addresses(folder: &Path) -> io::Result<Vec<Address>> {
     Ok(addresses)
 }
 
-/// From the text of a PCI device's `uevent` (`pci_uevent()` in `drivers/pci/pci-driver.c`);
-/// what is missing or no number reads 0, which no item asks for.
-fn id_and_class(uevent: &str) -> (Id, Class) {
-    let value = |key: &str| {
-        uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap_or("")
+/// From a PCI device's `modalias` (`modalias_show()` in `drivers/pci/pci-sysfs.c`):
+/// `pci:v000010DEd00001C03sv00001462sd00003282bc03sc00i00`. What is missing or no number reads 0,
+/// which no item asks for.
+fn id_and_class(modalias: &str) -> (Id, Class) {
+    let number = |from: usize, digits: usize| {
+        let text = modalias.get(from..from + digits);
+        text.and_then(|text| u32::from_str_radix(text, 16).ok()).unwrap_or(0)
     };
-    let pair = |key: &str| {
-        let (left, right) = value(key).split_once(':').unwrap_or_default();
-        let number = |text| u16::from_str_radix(text, 16).unwrap_or(0);
-        (number(left), number(right))
-    };
-    let (vendor, device) = pair("PCI_ID");
-    let (subvendor, subdevice) = pair("PCI_SUBSYS_ID");
-    let class = u32::from_str_radix(value("PCI_CLASS"), 16).unwrap_or(0);
-    (Id { vendor, device, subvendor, subdevice }, Class(class))
-}
-
-/// The bridge above, from a device's path below `/sys/devices`: `…/0000:00:01.0/0000:01:00.0`.
-/// On a root bus a `pci0000:00` is there instead.
-fn parent(path: &Path) -> Option<Address> {
-    path.parent()?.file_name()?.to_str()?.parse().ok()
+    let half = |from| u16::try_from(number(from, 8)).unwrap_or(0);
+    let id = Id { vendor: half(5), device: half(14), subvendor: half(24), subdevice: half(34) };
+    (id, Class(number(44, 2) << 16 | number(48, 2) << 8 | number(51, 2)))
 }
 
 #[cfg(test)]
@@ -370,31 +440,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uevent_gives_id_and_class() {
-        let card = "DRIVER=nouveau\nPCI_CLASS=30000\nPCI_ID=10DE:1C03\nPCI_SUBSYS_ID=1462:3282\n\
-                    PCI_SLOT_NAME=0000:01:00.0\n";
+    fn a_modalias_gives_id_and_class() {
         for (text, id, class) in [
-            (card, "10de:1c03:1462:3282", 0x03_0000),
-            ("PCI_CLASS=C0330\nPCI_ID=1B36:000D", "1b36:000d", 0x0c_0330),
+            (
+                "pci:v000010DEd00001C03sv00001462sd00003282bc03sc00i00\n",
+                "10de:1c03:1462:3282",
+                0x03_0000,
+            ),
+            ("pci:v00001B36d0000000Dsv00000000sd00000000bc0Csc03i30", "1b36:000d", 0x0c_0330),
         ] {
-            assert_eq!(id_and_class(text), (id.parse().unwrap(), Class(class)), "uevent {text:?}");
+            assert_eq!(id_and_class(text), (id.parse().unwrap(), Class(class)), "{text:?}");
         }
         let nothing = Id { vendor: 0, device: 0, subvendor: 0, subdevice: 0 };
-        for text in ["", "PCI_ID", "PCI_ID=", "PCI_ID=1", "PCI_ID=x:y", "PCI_CLASS=-1", "=\n:\n"] {
-            assert_eq!(id_and_class(text), (nothing, Class(0)), "uevent {text:?}");
+        for text in ["", "pci:v", "pci:v-00010DEd-0001C03sv", "pci:vFFFFFFFFdFFFFFFFF", "üüüüüüüüü"]
+        {
+            assert_eq!(id_and_class(text), (nothing, Class(0)), "{text:?}");
         }
     }
 
     #[test]
     fn the_folder_above_is_the_bridge() {
-        for (path, expected) in [
-            ("../../../devices/pci0000:00/0000:00:01.0", None),
-            ("../../../devices/pci0000:00/0000:00:01.0/0000:01:00.0", Some("0000:00:01.0")),
-            ("../../../devices/pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0", None),
-            ("x", None),
+        for (folder, expected) in [
+            ("devices/pci0000:00/0000:00:01.0", None),
+            ("devices/pci0000:00/0000:00:01.0/0000:01:00.0", Some("0000:00:01.0")),
+            ("devices/pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0", None),
+            ("bus/pci/devices/0000:01:00.0", None),
         ] {
             let expected = expected.map(|text| text.parse().unwrap());
-            assert_eq!(parent(Path::new(path)), expected, "path {path}");
+            let device = Device { folder: folder.to_owned(), ..Device::default() };
+            assert_eq!(device.parent(), expected, "{folder}");
         }
     }
 }

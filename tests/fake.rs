@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use vfio_early::cmdline;
-use vfio_early::kernel::{Kernel, Write};
+use vfio_early::kernel::{Kernel, Needed, Write};
+use vfio_early::pci::Address;
 use vfio_early::report::Report;
 use vfio_early::sysfs::Sysfs;
 use vfio_early::variant::Variants;
@@ -184,7 +185,8 @@ impl Fake {
             .with_dependencies(module)
             .unwrap_or_else(|| panic!("{module} is not in this initrd"));
         for module in modules {
-            self.insert(&module).unwrap_or_else(|errno| panic!("loading {module}: {errno}"));
+            let name = module.name;
+            self.insert(&name).unwrap_or_else(|errno| panic!("loading {name}: {errno}"));
         }
     }
 
@@ -227,11 +229,13 @@ impl Fake {
     pub fn take_lines(&mut self) -> Vec<String> {
         let line = |write| match write {
             Write::Store { attribute, value } => {
-                let short = attribute.trim_start_matches("bus/pci/");
-                let short = short.trim_start_matches("devices/");
+                let short = match device_attribute(&attribute) {
+                    Some((address, name)) => format!("{address}/{name}"),
+                    None => attribute.trim_start_matches("bus/pci/").to_owned(),
+                };
                 format!("{short} {value}")
             }
-            Write::Insert { module } => format!("load {module}"),
+            Write::Insert { module, .. } => format!("load {module}"),
             Write::MapConsoles { framebuffer } => format!("map consoles to fb{framebuffer}"),
             Write::Announce { text } => format!("announce {text}"),
         };
@@ -404,18 +408,20 @@ impl Fake {
             ["bus", "pci", "drivers_probe"] => self.device_attach(value),
             ["bus", "pci", "drivers", driver, "bind"] => self.store_bind(driver, value),
             ["bus", "pci", "drivers", driver, "unbind"] => self.store_unbind(driver, value),
-            ["bus", "pci", "devices", address, ref path @ ..] => {
-                let device = self.devices.get(address).ok_or(Errno::ENOENT)?;
-                match path {
-                    ["driver_override"] => self.store_override(address, value),
-                    ["driver", "unbind"] => {
-                        let function = &device.function;
-                        let link = format!("sys/devices/{}/driver", function.folder());
-                        let driver = self.tree.link_name(&link).ok_or(Errno::ENOENT)?;
-                        self.store_unbind(&driver, value)
-                    }
-                    _ => panic!("the fake kernel has no {attribute} yet: add it to Fake::store"),
-                }
+            _ => self.store_device(attribute, value),
+        }
+    }
+
+    fn store_device(&mut self, attribute: &str, value: &str) -> Result<(), Errno> {
+        let (address, name) = device_attribute(attribute).unwrap_or_default();
+        let device = self.devices.get(address).ok_or(Errno::ENOENT)?;
+        match name {
+            "driver_override" => self.store_override(address, value),
+            "driver/unbind" => {
+                let function = &device.function;
+                let link = format!("sys/devices/{}/driver", function.folder());
+                let driver = self.tree.link_name(&link).ok_or(Errno::ENOENT)?;
+                self.store_unbind(&driver, value)
             }
             _ => panic!("the fake kernel has no {attribute} yet: add it to Fake::store"),
         }
@@ -480,13 +486,31 @@ impl Fake {
     fn answer(&mut self, write: &Write) -> Result<(), Errno> {
         match write {
             Write::Store { attribute, value } => self.store(attribute, value),
-            Write::Insert { module } => self.insert(module),
+            Write::Insert { module, .. } => self.insert(module),
             Write::MapConsoles { framebuffer } => {
                 self.screen.map_consoles(&self.tree, *framebuffer)
             }
             Write::Announce { .. } => Ok(()),
         }
     }
+}
+
+/// The error of a module that the write needs, where it was to be inserted before and was not.
+fn failed_before(writes: &[Write], results: &[Result<(), Errno>], write: &Write) -> Option<Errno> {
+    let Write::Insert { needs, .. } = write else { return None };
+    let is_needed =
+        |write: &Write| matches!(write, Write::Insert { module, .. } if needs.contains(module));
+    let needed = writes.iter().zip(results).filter(|(write, _)| is_needed(write));
+    needed.filter_map(|(_, result)| result.err()).next()
+}
+
+/// The device and the name, where the attribute is in a device's folder.
+fn device_attribute(attribute: &str) -> Option<(&str, &str)> {
+    let is_address = |part: &str| part.parse::<Address>().is_ok();
+    attribute.rmatch_indices('/').find_map(|(at, _)| {
+        let part = attribute[..at].rsplit('/').next()?;
+        is_address(part).then_some((part, &attribute[at + 1..]))
+    })
 }
 
 impl Kernel for Fake {
@@ -506,14 +530,15 @@ impl Kernel for Fake {
                     self.remove_device(&address);
                 }
             }
-            let result = self.answer(write);
+            let needed = failed_before(&writes[..results.len()], &results, write);
+            let result = needed.map_or_else(|| self.answer(write), Err);
             self.writes.push((write.clone(), result));
             results.push(result);
         }
         results
     }
 
-    fn modules_for(&mut self, module: &str) -> Option<Vec<String>> {
+    fn modules_for(&mut self, module: &str) -> Option<Vec<Needed>> {
         self.modules.with_dependencies(module)
     }
 

@@ -1,7 +1,7 @@
 //! The fake kernel's own answers: what was measured on Linux 5.10, 6.1, 6.12 and 7.2.
 
 use nix::errno::Errno;
-use vfio_early::kernel::{Kernel, Write};
+use vfio_early::kernel::{Kernel, Needed, Write};
 
 use crate::fake::{Fake, Fault};
 use crate::machine::{Function, Line, Machine, desktop};
@@ -14,7 +14,7 @@ fn store(fake: &mut Fake, attribute: &str, value: &str) -> Result<(), Errno> {
 }
 
 fn insert(fake: &mut Fake, module: &str) -> Result<(), Errno> {
-    fake.perform(&[Write::Insert { module: module.to_owned() }])[0]
+    fake.perform(&[Write::Insert { module: module.to_owned(), needs: Vec::new() }])[0]
 }
 
 fn set_override(fake: &mut Fake, address: &str, value: &str) -> Result<(), Errno> {
@@ -136,13 +136,13 @@ fn modules_need_their_dependencies_and_to_be_in_the_initrd() {
         assert_eq!(insert(&mut fake, "vfio_iommu_type1"), Err(Errno::ENOENT));
         assert_eq!(insert(&mut fake, "vfio_pci"), Err(Errno::ENOENT), "{line:?}: no dependencies");
         let needed = fake.modules_for("vfio-pci").expect("it is there");
-        let has = |module: &str| needed.iter().any(|name| name == module);
+        let has = |module: &str| needed.iter().any(|needed| needed.name == module);
         assert_eq!(has("vfio_pci_core"), line > Line::V5_10, "{line:?}");
         assert_eq!(has("vfio_virqfd"), line < Line::V6_12, "{line:?}");
-        for module in &needed {
+        for Needed { name: module, .. } in &needed {
             assert_eq!(insert(&mut fake, module), Ok(()), "{module} on {line:?}");
         }
-        assert_eq!(needed.last().map(String::as_str), Some("vfio_pci"));
+        assert_eq!(needed.last().map(|needed| needed.name.as_str()), Some("vfio_pci"));
         assert_eq!(fake.modules_for("vfio-pci"), Some(vec![]), "all are loaded");
         assert!(fake.sysfs().has_driver("vfio-pci"));
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
+use vfio_early::kernel::Needed;
 
 use crate::machine::Line;
 
@@ -100,12 +101,13 @@ impl Modules {
     }
 
     /// Dependencies first, without those that are loaded; `None` where it is not in the initrd.
-    pub fn with_dependencies(&self, module: &str) -> Option<Vec<String>> {
+    pub fn with_dependencies(&self, module: &str) -> Option<Vec<Needed>> {
         let module = self.there.get(&name_of(module))?;
         let mut modules = Vec::new();
         self.collect(module, &mut modules);
         modules.retain(|module| !self.loaded.contains(module));
-        Some(modules)
+        let needed = |name: String| Needed { needs: self.there[&name].needs.clone(), name };
+        Some(modules.into_iter().map(needed).collect())
     }
 
     /// The text of `modules.alias`, as far as it is about vfio.

@@ -18,6 +18,16 @@ fn up(folder: &str) -> String {
     "../".repeat(folder.split('/').count())
 }
 
+/// As `modalias_show()` writes it.
+fn modalias(function: &Function) -> String {
+    let Function { id: (vendor, device), subsystem: (subvendor, subdevice), class, .. } = function;
+    let (base, sub, interface) = (class >> 16, class >> 8 & 0xff, class & 0xff);
+    format!(
+        "pci:v{vendor:08X}d{device:08X}sv{subvendor:08X}sd{subdevice:08X}bc{base:02X}sc{sub:02X}\
+         i{interface:02X}\n"
+    )
+}
+
 impl Tree {
     /// What is there at power-on, without devices and drivers.
     pub fn new(machine: &Machine) -> Self {
@@ -133,6 +143,7 @@ impl Tree {
             self.write(&format!("sys/{folder}/{name}"), &format!("0x{value:04x}\n"));
         }
         self.write(&format!("sys/{folder}/class"), &format!("0x{class:06x}\n"));
+        self.write(&format!("sys/{folder}/modalias"), &modalias(function));
         self.write_override(function, None);
         self.write_uevent(function, None);
         if class >> 8 == 0x0300 {
@@ -171,14 +182,13 @@ impl Tree {
         let Function { address, id, subsystem, class, .. } = function;
         let ((vendor, device), (subvendor, subdevice)) = (id, subsystem);
         let driver = driver.map_or(String::new(), |driver| format!("DRIVER={driver}\n"));
-        let (base, sub, interface) = (class >> 16, class >> 8 & 0xff, class & 0xff);
+        let modalias = modalias(function);
         self.write(
             &format!("sys/devices/{}/uevent", function.folder()),
             &format!(
                 "{driver}PCI_CLASS={class:04X}\nPCI_ID={vendor:04X}:{device:04X}\n\
                  PCI_SUBSYS_ID={subvendor:04X}:{subdevice:04X}\nPCI_SLOT_NAME={address}\n\
-                 MODALIAS=pci:v{vendor:08X}d{device:08X}sv{subvendor:08X}sd{subdevice:08X}\
-                 bc{base:02X}sc{sub:02X}i{interface:02x}\n"
+                 MODALIAS={modalias}"
             ),
         );
     }
