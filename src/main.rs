@@ -7,7 +7,10 @@ use std::process::ExitCode;
 
 use lexopt::prelude::*;
 use vfio_early::cmdline::{self, Request};
-use vfio_early::host::{check, status};
+use vfio_early::host::list::filter::Filter;
+use vfio_early::host::list::formats::{self, FORMATS, Format};
+use vfio_early::host::list::tree::{self, Look};
+use vfio_early::host::{check, list, status};
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::Sysfs;
@@ -16,19 +19,22 @@ use vfio_early::{kmsg, report_file};
 const HELP: &str = "\
 Gives the PCI devices that vfio.devs= on the kernel command line names to vfio-pci.
 
-usage: vfio-early [bind] [--cmdline TEXT] [--root DIR] [--dry-run]
-       vfio-early check [TEXT] [--root DIR]
-       vfio-early status [--json] [--root DIR]
+usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
+       vfio-early list [FILTER...] [--json | --format FORMAT]
+       vfio-early check [TEXT]
+       vfio-early status [--json]
 
   bind            what runs in the initrd; on a host it finishes what was reserved
+  list            the devices by IOMMU group, and the item of each to paste; a FILTER
+                  is gpu, usb, net, storage, an id, an address or any other item
   check           what bind would do here; TEXT is a list of items or a command line
   status          the last report against what holds now
   --cmdline TEXT  read TEXT instead of /proc/cmdline
-  --root DIR      read DIR/proc and DIR/sys; with bind only as a dry run
   --dry-run       print the plan, write nothing
+  --format FORMAT the devices for libvirt, qemu, nix or kubevirt
   --json          print JSON
-  --help          print this
-  --version       print the version
+  --root DIR      read DIR/proc and DIR/sys; with bind only as a dry run
+  --help, --version
 
 exit status: 0 all bound, or nothing asked; 1 something asked for is not bound;
   3 the same, and vfio.strict was given; 2 wrong arguments
@@ -39,6 +45,7 @@ const WRONG_ARGUMENTS: u8 = 2;
 #[derive(Clone, Copy, PartialEq)]
 enum Command {
     Bind,
+    List,
     Check,
     Status,
 }
@@ -49,6 +56,8 @@ struct Arguments {
     root: PathBuf,
     dry_run: bool,
     json: bool,
+    format: Option<Format>,
+    filters: Vec<Filter>,
 }
 
 /// Unlike `print!`, does not panic where nobody listens.
@@ -61,6 +70,7 @@ fn print(text: &str) {
 fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     let mut command = None;
     let (mut cmdline, mut root, mut dry_run, mut json) = (None, PathBuf::from("/"), false, false);
+    let (mut format, mut filters) = (None, Vec::new());
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -68,6 +78,7 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
             Long("root") => root = parser.value()?.into(),
             Long("dry-run") => dry_run = true,
             Long("json") => json = true,
+            Long("format") => format = Some(format_of(&parser.value()?.string()?)?),
             Long("help") | Short('h') => {
                 print(HELP);
                 return Ok(None);
@@ -82,20 +93,37 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
                 cmdline = Some(check::command_line(&text.string()?).into_bytes());
             }
             Value(word) if word == "status" && command.is_none() => command = Some(Command::Status),
+            Value(word) if word == "list" && command.is_none() => command = Some(Command::List),
+            Value(text) if command == Some(Command::List) => {
+                filters.push(text.string()?.parse::<Filter>()?);
+            }
             other => return Err(other.unexpected()),
         }
     }
     let command = command.unwrap_or(Command::Bind);
-    match command {
-        Command::Bind if json => return Err("--json is for status".into()),
-        Command::Bind if !dry_run && root != Path::new("/") => {
-            return Err("--root reads another tree and writes nothing: add --dry-run".into());
-        }
-        Command::Check | Command::Status if dry_run => return Err("--dry-run is for bind".into()),
-        Command::Check if json => return Err("--json is for status".into()),
-        Command::Bind | Command::Check | Command::Status => {}
+    let is_bind = command == Command::Bind;
+    if json && (is_bind || command == Command::Check) {
+        return Err("--json is for list and status".into());
     }
-    Ok(Some(Arguments { command, cmdline, root, dry_run, json }))
+    if format.is_some() && command != Command::List {
+        return Err("--format is for list".into());
+    }
+    if json && format.is_some() {
+        return Err("--json is a format of its own: leave --format out".into());
+    }
+    if dry_run && !is_bind {
+        return Err("--dry-run is for bind".into());
+    }
+    if is_bind && !dry_run && root != Path::new("/") {
+        return Err("--root reads another tree and writes nothing: add --dry-run".into());
+    }
+    Ok(Some(Arguments { command, cmdline, root, dry_run, json, format, filters }))
+}
+
+fn format_of(name: &str) -> Result<Format, String> {
+    let known = FORMATS.iter().find(|(known, _)| *known == name);
+    let formats = FORMATS.map(|(name, _)| name).join(", ");
+    known.map(|(_, format)| *format).ok_or_else(|| format!("{name:?} is none of {formats}"))
 }
 
 fn main() -> ExitCode {
@@ -108,6 +136,10 @@ fn main() -> ExitCode {
         }
     };
     let sysfs = Sysfs::new(&arguments.root);
+    if arguments.command == Command::List {
+        kmsg::start(false);
+        return list(&arguments, &sysfs).into();
+    }
     let text = match arguments.cmdline.map_or_else(|| sysfs.cmdline(), Ok) {
         Ok(text) => text,
         Err(why) => {
@@ -215,4 +247,46 @@ fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
             exit_status(true, false)
         }
     }
+}
+
+fn list(arguments: &Arguments, sysfs: &Sysfs) -> u8 {
+    let list = match list::list(sysfs, &arguments.root, &arguments.filters) {
+        Ok(list) => list,
+        Err(why) => {
+            log::error!("{why}; is sysfs mounted there?");
+            return exit_status(true, false);
+        }
+    };
+    let all = arguments.filters.is_empty();
+    if let Some(format) = arguments.format {
+        return hand_off(&list, format, all);
+    }
+    if arguments.json {
+        print(&(serde_json::to_string(&list).unwrap_or_default() + "\n"));
+    } else {
+        print(&tree::tree(&list, Look::of_standard_output(), !all));
+    }
+    let nothing = list.devices.is_empty();
+    if nothing {
+        log::error!("no device here fits");
+    }
+    exit_status(nothing, false)
+}
+
+fn hand_off(list: &list::List, format: Format, all: bool) -> u8 {
+    let handed = formats::hand_off(list, format, all);
+    print(&handed.text);
+    handed.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    handed.left_out.iter().for_each(|why| log::error!("left out: {why}"));
+    if handed.text.is_empty() && handed.left_out.is_empty() {
+        log::error!(
+            "{}",
+            if all {
+                "no device is on a vfio driver; name devices to choose others"
+            } else {
+                "no device here fits"
+            }
+        );
+    }
+    exit_status(handed.text.is_empty() || !handed.left_out.is_empty(), false)
 }

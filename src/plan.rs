@@ -309,7 +309,13 @@ fn where_now(guard: Id, machine: &Machine) -> String {
     format!("{guard} is now at {}", now.join(", "))
 }
 
-/// A guard is for the device at that place; in a slot, for its lowest function.
+/// Whether the guard of an item, if it has one, holds: it is for the device at that place; in a slot,
+/// for its lowest function.
+#[must_use]
+pub fn guard_holds(item: &Item, machine: &Machine) -> bool {
+    guard_mismatch(item, machine).is_none()
+}
+
 fn guard_mismatch(item: &Item, machine: &Machine) -> Option<Decision> {
     let guard = item.guard?;
     let (Choice::Place(place) | Choice::Group(place)) = &item.choice else { return None };
@@ -367,7 +373,9 @@ pub fn is_vfio_driver(name: &str) -> bool {
     name.contains("vfio")
 }
 
-fn no_group(iommu: Iommu) -> Why {
+/// Why a device has no IOMMU group.
+#[must_use]
+pub fn no_group(iommu: Iommu) -> Why {
     match iommu {
         Iommu::Works => Why::new(
             "the IOMMU works, but the kernel left this device out of it",

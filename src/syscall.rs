@@ -329,6 +329,8 @@ mod ioctl {
     nix::ioctl_write_int_bad!(set_terminal_mode, 0x4b3a);
     nix::ioctl_read_bad!(terminal_mode, 0x4b3b, libc::c_int);
 
+    nix::ioctl_read_bad!(window_size, libc::TIOCGWINSZ, libc::winsize);
+
     // FBIOPUT_CON2FBMAP is older than the encoding of direction and size.
     nix::ioctl_write_ptr_bad!(put_console_map, 0x4610, ConsoleToFramebuffer);
 }
@@ -400,6 +402,14 @@ fn without_drawing<T>(terminal: &File, work: impl FnOnce() -> T) -> T {
     // SAFETY: as above.
     let _ = unsafe { ioctl::set_terminal_mode(descriptor, ioctl::TEXT) };
     done
+}
+
+/// Columns of the terminal; `None` where it is none, or has no size.
+pub fn columns(terminal: &impl AsFd) -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is open, and the structure is the one that this request fills.
+    unsafe { ioctl::window_size(terminal.as_fd().as_raw_fd(), &raw mut size) }.ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
 }
 
 /// The kernel's uevents, as udevd hears them.

@@ -1,8 +1,10 @@
 //! Every read: `/sys` and `/proc` to [`Machine`], from a root path.
 
+mod details;
 mod screen;
 mod usage;
 
+pub use details::Input;
 pub use screen::VGACON;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,254 @@
+//! `vfio-early list`: the devices by IOMMU group, with what one has to know before giving one away.
+
+pub mod filter;
+pub mod formats;
+mod page;
+pub mod tree;
+
+use std::io;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::cmdline::Request;
+use crate::host::names::Names;
+use crate::pci::{Address, Class, Id, Item};
+use crate::plan::{self, Why, is_vfio_driver};
+use crate::sysfs::{Device, Input, Iommu, Machine, Sysfs};
+use filter::Filter;
+
+/// Whether a VM can have a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Availability {
+    /// It is alone in its group, bridges aside.
+    Alone,
+    /// With all endpoints of its group.
+    Shared,
+    /// A bridge stays with the host.
+    Bridge,
+    /// No IOMMU group, so no VM.
+    NoGroup,
+}
+
+/// One PCI function.
+#[allow(clippy::struct_excessive_bools)] // independent facts, by their names in the JSON
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Where it is.
+    pub address: Address,
+    /// Vendor and device id.
+    pub id: Id,
+    /// Those of the subsystem; `None` where it has none.
+    pub subsystem: Option<Id>,
+    /// Class code.
+    pub class: Class,
+    /// From `pci.ids`.
+    pub class_name: Option<String>,
+    /// From `pci.ids`.
+    pub vendor_name: Option<String>,
+    /// From `pci.ids`.
+    pub device_name: Option<String>,
+    /// The driver that has it now.
+    pub driver: Option<String>,
+    /// The number of its IOMMU group.
+    pub group: Option<u32>,
+    /// Whether a filter fits it; the others are there because they are in its group.
+    pub chosen: bool,
+    /// Whether the firmware chose it for the screen.
+    pub boot_display: bool,
+    /// Whether the host draws on it: a framebuffer that the console can be on.
+    pub screen: bool,
+    /// What the host would lose with it, in words: a mounted disk, a network link with an address.
+    pub in_use: Option<String>,
+    /// Names of the keyboards, mice and the like that hang on it.
+    pub inputs: Vec<String>,
+    /// How the kernel can reset it alone; `None` where it does not say how.
+    pub reset_methods: Option<Vec<String>>,
+    /// Whether it sits behind a bridge, so that it can be reset with all else behind that.
+    pub bus_reset: bool,
+    /// The device that it is a virtual function of.
+    pub physical_function: Option<Address>,
+    /// Whether a VM can have it.
+    pub availability: Availability,
+    /// The other members of the group that a VM has to get, too, or that no driver may have.
+    pub shared_with: Vec<Address>,
+    /// For `vfio.devs=`; `None` for a bridge.
+    pub item: Option<String>,
+}
+
+impl Entry {
+    /// Whether a vfio driver has it.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.driver.as_deref().is_some_and(is_vfio_driver)
+    }
+}
+
+/// What `--json` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct List {
+    /// Of the format: 1. New fields may come without a new version.
+    pub version: u32,
+    /// Whether an IOMMU works, and if not, why: `works`, `no-table`, `intel-off`, `amd-off`.
+    pub iommu: &'static str,
+    /// What to do about devices without a group.
+    #[serde(skip)]
+    pub no_group: Option<Why>,
+    /// By group, then by address; those without a group last.
+    pub devices: Vec<Entry>,
+}
+
+/// Reads the machine, with names from below `root`; the groups that a filter chooses something of, and without filters all.
+///
+/// # Errors
+/// When the PCI bus cannot be read; the error names the file.
+pub fn list(sysfs: &Sysfs, root: &Path, filters: &[Filter]) -> io::Result<List> {
+    let machine = sysfs.whole_machine()?;
+    let ids = machine.devices.values().map(|device| (device.id, device.class));
+    let names = Names::find(root, ids);
+    let inputs = sysfs.inputs();
+    let mut chosen: Vec<Address> = Vec::new();
+    for filter in filters {
+        filter.choose(&machine, &mut chosen);
+    }
+    let is_chosen = |address: &Address| filters.is_empty() || chosen.contains(address);
+    let mut devices = Vec::new();
+    let mut add = |address: Address| {
+        let mut entry = entry(address, &machine, &names);
+        entry.chosen = is_chosen(&address);
+        look_closer(&mut entry, sysfs, &inputs);
+        devices.push(entry);
+    };
+    for members in machine.groups.values() {
+        if members.iter().any(is_chosen) {
+            for address in members {
+                add(*address);
+            }
+        }
+    }
+    for (address, device) in &machine.devices {
+        if device.group.is_none() && is_chosen(address) {
+            add(*address);
+        }
+    }
+    let iommu = match machine.iommu {
+        Iommu::Works => "works",
+        Iommu::NoTable => "no-table",
+        Iommu::IntelOff => "intel-off",
+        Iommu::AmdOff => "amd-off",
+    };
+    let no_group = devices.iter().any(|entry| entry.group.is_none());
+    let no_group = no_group.then(|| plan::no_group(machine.iommu));
+    Ok(List { version: 1, iommu, no_group, devices })
+}
+
+fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
+    let device = &machine.devices[&address];
+    let text = |name: Option<&str>| name.map(str::to_owned);
+    let (id, class) = (device.id, device.class);
+    let shared_with = companions(address, device, machine);
+    let availability = match device.group {
+        _ if stays(class) => Availability::Bridge,
+        None => Availability::NoGroup,
+        Some(_) if shared_with.is_empty() => Availability::Alone,
+        Some(_) => Availability::Shared,
+    };
+    let screen = machine.screen.as_ref();
+    let firmware = screen.and_then(|screen| screen.firmware.as_ref()?.owner);
+    Entry {
+        address,
+        id,
+        subsystem: (id.subvendor != 0 || id.subdevice != 0).then_some(Id {
+            vendor: id.subvendor,
+            device: id.subdevice,
+            subvendor: 0,
+            subdevice: 0,
+        }),
+        class,
+        class_name: text(names.class(class)),
+        vendor_name: text(names.vendor(id)),
+        device_name: text(names.device(id)),
+        driver: device.driver.clone(),
+        group: device.group,
+        chosen: true,
+        boot_display: device.display.is_some_and(|display| display.boot_vga),
+        screen: firmware == Some(address)
+            || screen.is_some_and(|screen| screen.framebuffer_of(address).is_some()),
+        in_use: None,
+        inputs: Vec::new(),
+        reset_methods: None,
+        bus_reset: device.parent.is_some(),
+        physical_function: None,
+        availability,
+        shared_with,
+        item: (!stays(class)).then(|| item(address, machine)),
+    }
+}
+
+/// Host, ISA, PCI and `CardBus` bridges; other ones (0680) can be what a VM wants, as an `NVSwitch`.
+fn stays(class: Class) -> bool {
+    class.is_bridge() && class.0 >> 8 != 0x0680
+}
+
+/// The members of its group that a VM has to get with it, or that no driver may have. Host and ISA
+/// bridges without a driver are harmless, and PCI bridges always are.
+fn companions(address: Address, device: &Device, machine: &Machine) -> Vec<Address> {
+    let members = device.group.into_iter().flat_map(|number| machine.group(number));
+    let others = members.filter(|(other, member)| {
+        let is_idle_bridge = member.class.is_bridge() && member.driver.is_none();
+        *other != address && !member.class.is_pci_bridge() && !is_idle_bridge
+    });
+    others.map(|(other, _)| other).collect()
+}
+
+/// What needs more reads.
+fn look_closer(entry: &mut Entry, sysfs: &Sysfs, inputs: &[Input]) {
+    if entry.availability == Availability::Bridge {
+        return;
+    }
+    let address = entry.address;
+    for input in inputs.iter().filter(|input| input.address == address) {
+        // One mouse makes several, as "Mouse" and "Mouse Consumer Control".
+        if !entry.inputs.iter().any(|there| input.name.starts_with(there.as_str())) {
+            entry.inputs.push(input.name.clone());
+        }
+    }
+    if !entry.is_given() {
+        entry.in_use = sysfs.usage(address);
+    }
+    entry.reset_methods = sysfs.reset_methods(address);
+    entry.physical_function = sysfs.physical_function(address);
+}
+
+/// Guarded by its id; below a bridge as a path, which survives other bus numbers, unless that
+/// names another device, too.
+fn item(address: Address, machine: &Machine) -> String {
+    let id = machine.devices[&address].id;
+    let mut hops = Vec::new();
+    let mut top = address;
+    while let Some(parent) = machine.devices.get(&top).and_then(|device| device.parent) {
+        hops.push(top);
+        top = parent;
+    }
+    let mut text = format!("{id}@{}", short(top));
+    for hop in hops.iter().rev() {
+        let hop = hop.to_string();
+        text.extend(["/", hop.rsplit(':').next().unwrap_or_default()]);
+    }
+    let is_right = |item: Item| {
+        let request = Request { items: vec![item], ..Request::default() };
+        plan::requested(&request, machine) == [address]
+    };
+    if text.parse().is_ok_and(is_right) { text } else { format!("{id}@{}", short(address)) }
+}
+
+/// Without domain 0.
+#[must_use]
+pub fn short(address: Address) -> String {
+    let text = address.to_string();
+    match text.strip_prefix("0000:") {
+        Some(short) => short.to_owned(),
+        None => text,
+    }
+}

@@ -1,0 +1,139 @@
+//! Chosen devices in the words of those who start VMs.
+
+use super::{Availability, Entry, List, short};
+use crate::pci::Address;
+
+/// Who is to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `<hostdev>` elements of a domain.
+    Libvirt,
+    /// Arguments.
+    Qemu,
+    /// The list `devices` of the `NixOS` module.
+    Nix,
+    /// `permittedHostDevices`, by id.
+    Kubevirt,
+}
+
+/// Their names.
+pub const FORMATS: [(&str, Format); 4] = [
+    ("libvirt", Format::Libvirt),
+    ("qemu", Format::Qemu),
+    ("nix", Format::Nix),
+    ("kubevirt", Format::Kubevirt),
+];
+
+/// `host=` of QEMU's vfio-pci takes no domain beyond; `sysfsdev=` does.
+const LAST_SHORT_DOMAIN: u32 = 0xffff;
+
+/// What was printed, and what to say besides.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// For standard output.
+    pub text: String,
+    /// What will be a problem.
+    pub warnings: Vec<String>,
+    /// Devices that were left out, and why.
+    pub left_out: Vec<String>,
+}
+
+/// The chosen devices in that format; without filters, those that a vfio driver has.
+#[must_use]
+pub fn hand_off(list: &List, format: Format, all: bool) -> Handed {
+    let mut handed = Handed::default();
+    let chosen = |entry: &&Entry| if all { entry.is_given() } else { entry.chosen };
+    let chosen: Vec<_> = list.devices.iter().filter(chosen).collect();
+    let mut fit = Vec::new();
+    for entry in &chosen {
+        if entry.availability == Availability::Bridge {
+            handed.left_out.push(format!("{} is a bridge, which no VM can have", entry.address));
+        } else {
+            warn(&mut handed, entry, &chosen, format);
+            fit.push(*entry);
+        }
+    }
+    if fit.is_empty() {
+        return handed;
+    }
+    handed.text = match format {
+        Format::Libvirt => fit.iter().map(|entry| libvirt(entry.address)).collect(),
+        Format::Qemu => fit.iter().map(|entry| qemu(entry.address)).collect(),
+        Format::Nix => nix(&fit),
+        Format::Kubevirt => kubevirt(&fit),
+    };
+    handed
+}
+
+fn warn(handed: &mut Handed, entry: &Entry, chosen: &[&Entry], format: Format) {
+    let Entry { address, .. } = entry;
+    if entry.availability == Availability::NoGroup {
+        handed.warnings.push(format!("{address} has no IOMMU group: no VM can have it"));
+    }
+    if format != Format::Nix && !entry.is_given() {
+        let on = entry.driver.as_deref().unwrap_or("no driver");
+        handed.warnings.push(format!("{address} is on {on}: bind it before a VM starts"));
+    }
+    let is_left = |other: &&Address| !chosen.iter().any(|entry| entry.address == **other);
+    let left: Vec<_> = entry.shared_with.iter().filter(is_left).map(|a| short(*a)).collect();
+    if !left.is_empty() {
+        let left = left.join(", ");
+        handed.warnings.push(format!(
+            "{address} shares its IOMMU group with {left}: no host driver may have that while a VM \
+             runs; group:{} chooses all of it",
+            short(*address)
+        ));
+    }
+    if format == Format::Libvirt && address.domain > LAST_SHORT_DOMAIN {
+        handed.warnings.push(format!(
+            "{address} has a long domain, which libvirt takes, but QEMU may refuse from it"
+        ));
+    }
+}
+
+fn libvirt(address: Address) -> String {
+    let Address { domain, bus, device, function } = address;
+    format!(
+        "<hostdev mode='subsystem' type='pci' managed='no'>\n  <source>\n    <address \
+         domain='{domain:#06x}' bus='{bus:#04x}' slot='{device:#04x}' function='{function:#x}'/>\n  \
+         </source>\n</hostdev>\n"
+    )
+}
+
+fn qemu(address: Address) -> String {
+    if address.domain > LAST_SHORT_DOMAIN {
+        return format!("-device vfio-pci,sysfsdev=/sys/bus/pci/devices/{address}\n");
+    }
+    format!("-device vfio-pci,host={address}\n")
+}
+
+/// One definition, for any module of the host's configuration.
+fn nix(entries: &[&Entry]) -> String {
+    let mut text = "boot.initrd.vfio-early.devices = [\n".to_owned();
+    for entry in entries {
+        if let Some(item) = &entry.item {
+            text.extend(["  \"", item, "\"\n"]);
+        }
+    }
+    text + "];\n"
+}
+
+/// For the object `KubeVirt`; one for each id, since a node's devices are chosen by it. The names
+/// of the resources are made of the ids, so that they are the same on every node.
+fn kubevirt(entries: &[&Entry]) -> String {
+    let mut text = "permittedHostDevices:\n  pciHostDevices:\n".to_owned();
+    for (index, entry) in entries.iter().enumerate() {
+        if entries[..index].iter().any(|before| before.id == entry.id) {
+            continue;
+        }
+        let id = entry.id.to_string();
+        text.extend([
+            "    - pciVendorSelector: \"",
+            &id.to_ascii_uppercase(),
+            "\"\n      resourceName: \"vfio-early/",
+            &id.replace(':', "-"),
+            "\"\n      externalResourceProvider: false\n",
+        ]);
+    }
+    text
+}

@@ -1,0 +1,117 @@
+//! Paragraphs on a terminal: words, a width, colours.
+
+use std::env::{var, var_os};
+use std::fmt::Write;
+use std::io::{IsTerminal, stdout};
+
+use crate::syscall;
+
+/// How a word looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    Plain,
+    Bold,
+    Dim,
+    Red,
+    Green,
+    Yellow,
+    Cyan,
+}
+
+impl Style {
+    /// As ECMA-48 numbers it in "select graphic rendition".
+    fn code(self) -> &'static str {
+        match self {
+            Style::Plain => "",
+            Style::Bold => "1",
+            Style::Dim => "2",
+            Style::Red => "31",
+            Style::Green => "32",
+            Style::Yellow => "33",
+            Style::Cyan => "36",
+        }
+    }
+}
+
+/// Where to write, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Columns.
+    pub width: usize,
+    /// Whether to colour.
+    pub colour: bool,
+    /// Whether lines of a tree can be drawn, or only written in ASCII.
+    pub unicode: bool,
+}
+
+impl Look {
+    /// What fits where standard output goes: no colour and no end of a line but on a terminal,
+    /// unless the environment says otherwise (`NO_COLOR`, `COLUMNS`).
+    #[must_use]
+    pub fn of_standard_output() -> Look {
+        let out = stdout();
+        let set = |name: &str| var_os(name).is_some_and(|value| !value.is_empty());
+        let columns = var("COLUMNS").ok().and_then(|text| text.parse().ok());
+        // The first of these that is set is the one that counts (setlocale(3)).
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find(|name| set(name));
+        let locale =
+            locale.and_then(|name| var(name).ok()).unwrap_or_default().to_ascii_lowercase();
+        Look {
+            width: columns.or_else(|| syscall::columns(&out)).unwrap_or(usize::MAX).max(40),
+            colour: out.is_terminal() && !set("NO_COLOR") && var("TERM").is_ok_and(|t| t != "dumb"),
+            unicode: locale.contains("utf-8") || locale.contains("utf8"),
+        }
+    }
+}
+
+/// The lines so far.
+#[derive(Debug)]
+pub struct Page {
+    pub look: Look,
+    pub text: String,
+}
+
+impl Page {
+    /// One paragraph: `first` in front of its first line, `rest` in front of the others. Words are
+    /// never cut: what is pasted has to stay whole, and a terminal wraps it so that it does.
+    pub fn paragraph(&mut self, first: &str, rest: &str, spans: &[(Style, &str)]) {
+        self.paint(Style::Dim, first);
+        let mut column = first.chars().count();
+        let mut is_first = true;
+        for (style, text) in spans {
+            for word in text.split_whitespace() {
+                let length = word.chars().count();
+                if !is_first && column + 1 + length > self.look.width {
+                    self.text.push('\n');
+                    self.paint(Style::Dim, rest);
+                    column = rest.chars().count();
+                } else if !is_first {
+                    self.text.push(' ');
+                    column += 1;
+                }
+                self.paint(*style, word);
+                column += length;
+                is_first = false;
+            }
+        }
+        self.text.push('\n');
+    }
+
+    fn paint(&mut self, style: Style, word: &str) {
+        let is_painted = self.look.colour && style != Style::Plain && !word.trim().is_empty();
+        if is_painted {
+            self.text.extend(["\x1b[", style.code(), "m"]);
+        }
+        for c in word.chars() {
+            if c.is_control() {
+                // A device's name could do anything to the terminal otherwise.
+                let _ = write!(self.text, "{}", c.escape_default());
+            } else {
+                self.text.push(c);
+            }
+        }
+        if is_painted {
+            self.text.push_str("\x1b[0m");
+        }
+    }
+}

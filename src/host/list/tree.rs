@@ -1,0 +1,176 @@
+//! The list as a person reads it: a tree of groups.
+
+use super::page::{Page, Style};
+use super::{Availability, Entry, List, short};
+
+pub use super::page::Look;
+
+/// Lines of the tree: in front of a member and of what follows it, then the same for the last one.
+const DRAWN: [&str; 4] = ["├─ ", "│  ", "└─ ", "   "];
+const ASCII: [&str; 4] = ["|- ", "|  ", "`- ", "   "];
+
+/// Room for the address and the id, below which nothing of the name stands.
+const NAME_COLUMN: usize = 18;
+
+/// Draws it; with `paste`, what to write on the command line for what was chosen comes last.
+#[must_use]
+pub fn tree(list: &List, look: Look, paste: bool) -> String {
+    let mut page = Page { look, text: String::new() };
+    let mut rest = list.devices.as_slice();
+    while let Some(first) = rest.first() {
+        let count = rest.iter().take_while(|entry| entry.group == first.group).count();
+        let (members, others) = rest.split_at(count);
+        heading(&mut page, list, first.group);
+        for (index, entry) in members.iter().enumerate() {
+            member(&mut page, entry, index + 1 == count);
+        }
+        rest = others;
+    }
+    if paste {
+        line_to_paste(&mut page, list);
+    }
+    page.text
+}
+
+fn heading(page: &mut Page, list: &List, group: Option<u32>) {
+    match (group, &list.no_group) {
+        (Some(number), _) => {
+            page.paragraph("", "", &[(Style::Bold, &format!("IOMMU group {number}"))]);
+        }
+        (None, Some(why)) => {
+            page.paragraph(
+                "",
+                "",
+                &[
+                    (Style::Bold, "No IOMMU group, so not for a VM:"),
+                    (Style::Red, &format!("{};", why.reason)),
+                    (Style::Plain, &why.remedy),
+                ],
+            );
+        }
+        (None, None) => page.paragraph("", "", &[(Style::Bold, "No IOMMU group")]),
+    }
+}
+
+fn member(page: &mut Page, entry: &Entry, is_last: bool) {
+    let lines = if page.look.unicode { DRAWN } else { ASCII };
+    let (first, rest) = if is_last { (lines[2], lines[3]) } else { (lines[0], lines[1]) };
+    let indented = format!("{rest}  ");
+    let is_bridge = entry.availability == Availability::Bridge;
+    let address = short(entry.address);
+    let below_name = format!("{rest}{:1$}", "", NAME_COLUMN.max(address.len() + 11));
+    let style = if is_bridge { Style::Dim } else { Style::Bold };
+    let plain = if is_bridge { Style::Dim } else { Style::Plain };
+    let id = entry.id.to_string();
+    page.paragraph(
+        first,
+        &below_name,
+        &[(style, &address), (Style::Dim, &id), (plain, &name(entry))],
+    );
+    facts(page, entry, &indented);
+    if let Some(item) = &entry.item {
+        let others: Vec<_> = entry.shared_with.iter().map(|other| short(*other)).collect();
+        let with = match others.len() {
+            _ if entry.group.is_none() => String::new(),
+            0 => "(alone in its group)".to_owned(),
+            1..=6 => format!("(goes with {})", others.join(", ")),
+            count => format!("(goes with the {count} others of its group)"),
+        };
+        page.paragraph(&indented, &indented, &[(Style::Cyan, item), (Style::Plain, &with)]);
+    }
+}
+
+/// Class, vendor and device, or what is known of them.
+fn name(entry: &Entry) -> String {
+    let class = entry.class_name.clone();
+    let mut text = class.unwrap_or_else(|| format!("class {}", entry.class));
+    for (index, name) in [&entry.vendor_name, &entry.device_name].into_iter().enumerate() {
+        if let Some(name) = name {
+            text.push_str(if index == 0 { ": " } else { " " });
+            text.push_str(name);
+        }
+    }
+    text
+}
+
+/// Driver, use, resets.
+fn facts(page: &mut Page, entry: &Entry, indented: &str) {
+    let mut spans: Vec<(Style, String)> = Vec::new();
+    match &entry.driver {
+        Some(driver) => {
+            let style = if entry.is_given() { Style::Green } else { Style::Plain };
+            spans.push((style, format!("driver {driver}")));
+        }
+        None => spans.push((Style::Plain, "no driver".to_owned())),
+    }
+    if entry.boot_display {
+        spans.push((Style::Yellow, "boot display".to_owned()));
+    }
+    if entry.screen {
+        spans.push((Style::Yellow, "the host's screen".to_owned()));
+    }
+    if let Some(usage) = &entry.in_use {
+        spans.push((Style::Yellow, usage.clone()));
+    }
+    if !entry.inputs.is_empty() {
+        spans.push((Style::Yellow, format!("input: {}", entry.inputs.join(", "))));
+    }
+    if let Some(of) = entry.physical_function {
+        spans.push((Style::Plain, format!("virtual function of {}", short(of))));
+    }
+    match (&entry.reset_methods, entry.availability) {
+        (_, Availability::Bridge) => {
+            spans.push((Style::Plain, "a bridge stays with the host".to_owned()));
+        }
+        (Some(methods), _) if !methods.is_empty() => {
+            spans.push((Style::Plain, format!("reset: {}", methods.join(", "))));
+        }
+        (Some(_), _) if entry.bus_reset => {
+            spans.push((Style::Plain, "reset: only with its whole bus".to_owned()));
+        }
+        (Some(_), _) => {
+            spans.push((
+                Style::Red,
+                "no reset: a VM can have it once, its restart fails".to_owned(),
+            ));
+        }
+        (None, _) => {}
+    }
+    let last = spans.len() - 1;
+    let mut texts: Vec<(Style, &str)> = Vec::new();
+    for (index, (style, text)) in spans.iter_mut().enumerate() {
+        if index < last {
+            text.push(';');
+        }
+        texts.push((*style, text));
+    }
+    page.paragraph(indented, indented, &texts);
+}
+
+/// The parameter for the chosen devices and what shares their groups; none where that would take
+/// from the host what it uses.
+fn line_to_paste(page: &mut Page, list: &List) {
+    let entries = list.devices.iter().filter(|entry| {
+        let has = |other: &Entry| other.chosen && other.shared_with.contains(&entry.address);
+        entry.chosen || list.devices.iter().any(has)
+    });
+    let mut items = Vec::new();
+    for entry in entries {
+        if let Some(usage) = &entry.in_use {
+            page.paragraph(
+                "",
+                "",
+                &[
+                    (Style::Bold, "Nothing to paste:"),
+                    (Style::Plain, &format!("the host uses {}: {usage}", short(entry.address))),
+                ],
+            );
+            return;
+        }
+        items.extend(entry.item.as_deref());
+    }
+    if !items.is_empty() {
+        let parameter = format!("vfio.devs={}", items.join(","));
+        page.paragraph("", "", &[(Style::Bold, "To paste:"), (Style::Cyan, &parameter)]);
+    }
+}
