@@ -27,7 +27,10 @@ impl FromStr for Filter {
         if let Some((_, class, bits)) = KINDS.iter().find(|(kind, _, _)| *kind == text) {
             return Ok(Filter::Class(*class, *bits));
         }
-        if let Ok(id) = text.parse::<Id>() {
+        // Shorter ones look like a part of an address.
+        if let Ok(id) = text.parse::<Id>()
+            && text.len() >= "10de:1c03".len()
+        {
             let choice = Choice::Id(id);
             return Ok(Filter::Item(Item { text: text.to_owned(), guard: None, choice }));
         }
@@ -84,7 +87,7 @@ mod tests {
             let filter = text.parse::<Filter>().expect(text);
             assert_eq!(matches!(filter, Filter::Item(_)), is_item, "{text}");
         }
-        for text in ["", "GPU", "gpus", "0:0", "01:00", "x"] {
+        for text in ["", "GPU", "gpus", "0:0", "01:00", "de:1c03", "x"] {
             let why = text.parse::<Filter>().expect_err(text);
             assert!(why.contains(&format!("{text:?} is no filter")), "{why}");
         }
