@@ -59,9 +59,11 @@ pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
     let had_console = run.takes_a_display() && run.has_console();
     for batch in plan.steps.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
         run.perform(batch);
+        crate::phase_over(batch[0].phase());
     }
     run.read_back();
     run.look_after_the_console(had_console);
+    crate::phase_over("verify");
     Applied { fates: run.fates, warnings: run.warnings }
 }
 

@@ -35,13 +35,22 @@ use sysfs::{Machine, Sysfs};
 /// When the PCI bus cannot be read; nothing was written then.
 pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<Report> {
     let start = Instant::now();
+    phase_over("parse");
     let (machine, late) = machine(&request, sysfs, kernel)?;
+    phase_over("read");
     let plan = plan::plan(&request, &machine, late);
+    phase_over("plan");
     plan.to_string().lines().for_each(|line| log::debug!("plan: {line}"));
+    phase_over("log of the plan");
     let applied = apply::apply(&plan, sysfs, kernel);
     let mut report = report::report(request, &machine, &plan, &applied);
     report.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(report)
+}
+
+/// A line for who measures: `cargo xtask bench --phases` reads the times at which they are logged.
+fn phase_over(name: &str) {
+    log::debug!("phase over: {name}");
 }
 
 /// What [`bind`] would do now, and the report that it would make if the kernel did as it is told.

@@ -120,6 +120,20 @@ pub enum Step {
     Probe(Address),
 }
 
+impl Step {
+    /// The part of a run that it belongs to, for who measures.
+    #[must_use]
+    pub fn phase(&self) -> &'static str {
+        match self {
+            Step::Override(..) | Step::Rename(..) => "override",
+            Step::HandOver { .. } | Step::Announce(_) => "console",
+            Step::Load(_) => "modules",
+            Step::Unbind(..) => "unbind",
+            Step::Probe(_) => "probe",
+        }
+    }
+}
+
 /// What `bind` is going to do, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
