@@ -1,6 +1,7 @@
 //! A static libkmod, which no Debian package has.
 //!
-//! It is built from Debian's source package, unpatched, by kmod's own build.
+//! It is built from Debian's source package, unpatched, by kmod's own build: see
+//! packaging/static-libkmod.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,25 +25,8 @@ pub const VARIABLE: &str = "LIBKMOD_STATIC_DIR";
 /// SHA-256 of kmod's source archive of [`VERSION`], on top of apt's check against the index.
 const SOURCE_SHA256: &str = "012d16e2099115486d8aa9f2c2a23d058d3d0cad83113a60512647d25d3869e8";
 
-/// Options of kmod's build.
-///
-/// Modules compressed by xz are unpacked here; for the others the kernel does it, and each further
-/// library costs 100 to 200 kB. With meson's own prefix, modprobe.d would be looked for in
-/// /usr/local/etc. The compiler's flags let the linker leave out what is not called.
-const OPTIONS: [&str; 12] = [
-    "--prefix=/usr",
-    "--sysconfdir=/etc",
-    "--buildtype=minsize",
-    "-Dxz=enabled",
-    "-Dzstd=disabled",
-    "-Dzlib=disabled",
-    "-Dopenssl=disabled",
-    "-Ddlopen=[]",
-    "-Dmanpages=false",
-    "-Dbuild-tests=false",
-    "-Dtools=false",
-    "-Dc_args=-ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables",
-];
+/// How it is built; the recipes of other distributions' packages build it so, too.
+const SCRIPT: &str = include_str!("../../packaging/static-libkmod");
 
 /// The folder that holds `libkmod.a`, built when it is not in the cache.
 ///
@@ -56,19 +40,11 @@ pub fn set_up() -> Result<PathBuf> {
 /// Changes when anything that goes into the build changes.
 fn key() -> u32 {
     // FNV-1a: the standard library's hashes may change with its version.
-    let inputs = OPTIONS.iter().chain(&[SOURCE_SHA256, MERGE]);
-    inputs
+    [SCRIPT, SOURCE_SHA256]
+        .iter()
         .flat_map(|text| text.bytes().chain([0]))
         .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
-
-/// For `ar -M`: meson's archives are thin, that is, lists of object files that stay in its folder.
-const MERGE: &str = "create libkmod.a
-addlib libkmod-internal.a
-addlib libshared.a
-save
-end
-";
 
 fn make(entry: &Path) -> Result<()> {
     let start = Instant::now();
@@ -89,18 +65,9 @@ fn make(entry: &Path) -> Result<()> {
     step::run(
         Command::new("tar").arg("-C").arg(&tree).args(["--strip-components=1", "-xf"]).arg(source),
     )?;
-    let build = work.join("build");
-    // Flags for the machine's own programs are not meant for this one.
-    let quiet = |command: &mut Command| {
-        step::run(command.env_remove("CFLAGS").env_remove("LDFLAGS").env("LC_ALL", "C.UTF-8"))
-    };
-    quiet(Command::new("meson").arg("setup").args(OPTIONS).arg(&build).arg(&tree))?;
-    quiet(Command::new("ninja").arg("-C").arg(&build).args(["libkmod-internal.a", "libshared.a"]))?;
-    let script = build.join("merge");
-    fs::write(&script, MERGE)?;
-    step::run(Command::new("sh").args(["-c", "exec ar -M <merge"]).current_dir(&build))?;
-    fs::rename(build.join("libkmod.a"), entry.join("libkmod.a"))
-        .context("ar -M made no libkmod.a")?;
+    let script = work.join("static-libkmod");
+    fs::write(&script, SCRIPT)?;
+    step::run(Command::new("sh").args([&script, &tree]).arg(entry).env("LC_ALL", "C.UTF-8"))?;
     step::say(format_args!("libkmod {VERSION}: done in {:.0?}", start.elapsed()));
     Ok(())
 }
