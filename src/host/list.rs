@@ -178,7 +178,7 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
         in_use: None,
         inputs: Vec::new(),
         reset_methods: None,
-        bus_reset: device.parent.is_some(),
+        bus_reset: device.parent().is_some(),
         physical_function: None,
         availability,
         shared_with,
@@ -227,7 +227,7 @@ fn item(address: Address, machine: &Machine) -> String {
     let id = machine.devices[&address].id;
     let mut hops = Vec::new();
     let mut top = address;
-    while let Some(parent) = machine.devices.get(&top).and_then(|device| device.parent) {
+    while let Some(parent) = machine.devices.get(&top).and_then(|device| device.parent()) {
         hops.push(top);
         top = parent;
     }
