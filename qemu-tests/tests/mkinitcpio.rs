@@ -1,0 +1,228 @@
+//! The hooks for mkinitcpio, which no Debian has: they run under scripts that play its documented
+//! interface (`man mkinitcpio`, "About install hooks" and "About runtime hooks").
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const BINARY: &str = "/usr/bin/vfio-early";
+
+/// The hooks, where they can be run: what they name by an absolute path lies in this folder.
+struct Hooks(TempDir);
+
+impl Hooks {
+    fn new() -> Self {
+        let hooks = Self(tempfile::tempdir().unwrap());
+        hooks.copy("install", "/sys/bus", hooks.path("sys/bus").to_str().unwrap());
+        hooks
+    }
+
+    /// As the installer does where something lies elsewhere.
+    fn copy(&self, kind: &str, place: &str, other: &str) {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../initrd/mkinitcpio").join(kind);
+        let text = fs::read_to_string(source.join("vfio-early")).unwrap();
+        assert!(text.contains(place), "{kind} does not name {place}");
+        fs::create_dir(self.path(kind)).unwrap();
+        fs::write(self.path(kind).join("vfio-early"), text.replace(place, other)).unwrap();
+    }
+
+    fn path(&self, of: &str) -> PathBuf {
+        self.0.path().join(of)
+    }
+
+    /// A PCI device of this machine.
+    fn device(self, address: &str, class: &str, modalias: &str) -> Self {
+        let folder = self.path("sys/bus/pci/devices").join(address);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("class"), format!("{class}\n")).unwrap();
+        fs::write(folder.join("modalias"), format!("{modalias}\n")).unwrap();
+        self
+    }
+
+    /// What the install hook adds, a call a line; whether mkinitcpio counts an error.
+    fn install(&self, hooks: &str) -> (Vec<String>, bool) {
+        let mut bash = Command::new("bash");
+        let output =
+            play(bash.arg(script("install")).arg(self.path("install/vfio-early")).arg(hooks));
+        (lines(&output), output.status.success())
+    }
+
+    /// What the runtime hook does with a program that ends so, one run after the other.
+    fn run(&self, statuses: &str, command_line: &str) -> Vec<String> {
+        self.run_program(&format!("program {statuses} --"), command_line)
+    }
+
+    fn run_program(&self, program: &str, command_line: &str) -> Vec<String> {
+        self.copy("hooks", BINARY, program);
+        let mut ash = Command::new("busybox");
+        ash.arg("ash").arg(script("run")).arg(self.path("hooks/vfio-early")).arg(command_line);
+        let output = play(&mut ash);
+        assert!(output.status.success(), "{output:?}");
+        lines(&output)
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mkinitcpio").join(name)
+}
+
+fn play(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|error| {
+        panic!("{command:?}: {error}; `cargo xtask setup` installs what the tests need")
+    })
+}
+
+fn lines(output: &Output) -> Vec<String> {
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+fn vga(hooks: Hooks) -> Hooks {
+    hooks.device(
+        "0000:00:01.0",
+        "0x030000",
+        "pci:v00001234d00001111sv00001AF4sd00001100bc03sc00i00",
+    )
+}
+
+#[test]
+fn without_systemd_a_runtime_hook_is_added_with_the_program_and_its_modules() {
+    let (added, succeeds) = vga(Hooks::new()).install("base vfio-early udev modconf");
+    assert_eq!(
+        added,
+        [
+            "add_runscript vfio-early",
+            "add_binary /usr/bin/vfio-early",
+            "add_module vfio-pci",
+            "add_module vfio_iommu_type1",
+            "add_module bochs?",
+        ]
+    );
+    assert!(succeeds);
+}
+
+#[test]
+fn with_systemd_the_units_are_added_and_no_runtime_hook() {
+    let (added, succeeds) = Hooks::new().install("base systemd vfio-early modconf");
+    let units = "/usr/lib/systemd/system";
+    assert_eq!(
+        added,
+        [
+            "add_systemd_unit vfio-early.service".to_owned(),
+            "add_systemd_unit vfio-early-strict.service".to_owned(),
+            format!(
+                "add_symlink {units}/sysinit.target.wants/vfio-early.service ../vfio-early.service"
+            ),
+            format!(
+                "add_symlink {units}/initrd-root-fs.target.requires/vfio-early-strict.service \
+                 ../vfio-early-strict.service"
+            ),
+            "add_binary /usr/bin/vfio-early".to_owned(),
+            "add_module vfio-pci".to_owned(),
+            "add_module vfio_iommu_type1".to_owned(),
+        ]
+    );
+    assert!(succeeds);
+}
+
+/// The links are those that `systemctl enable` would make.
+#[test]
+fn the_links_are_what_the_units_ask_for() {
+    let (added, _) = Hooks::new().install("systemd vfio-early");
+    for unit in ["vfio-early.service", "vfio-early-strict.service"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../initrd/systemd").join(unit);
+        let text = fs::read_to_string(path).unwrap();
+        let mut wanted = 0;
+        for (key, folder) in [("WantedBy=", "wants"), ("RequiredBy=", "requires")] {
+            for target in text.lines().filter_map(|line| line.strip_prefix(key)) {
+                let link = format!("/{target}.{folder}/{unit} ../{unit}");
+                assert!(added.iter().any(|line| line.ends_with(&link)), "{link}: {added:?}");
+                wanted += 1;
+            }
+        }
+        assert_eq!(wanted, 1, "{unit}");
+    }
+}
+
+#[test]
+fn a_wrong_place_in_hooks_is_an_error_and_adds_nothing() {
+    for (hooks, expected) in [
+        (
+            "base udev vfio-early",
+            "error: vfio-early is not in this image: it has to stand before udev in HOOKS=",
+        ),
+        (
+            "base vfio-early systemd",
+            "error: vfio-early is not in this image: it has to stand after systemd in HOOKS=",
+        ),
+    ] {
+        let (added, succeeds) = Hooks::new().install(hooks);
+        assert_eq!(added, [expected], "{hooks}");
+        assert!(!succeeds, "{hooks}");
+    }
+}
+
+#[test]
+fn drivers_of_displays_are_added_and_of_nothing_else() {
+    let hooks = vga(Hooks::new())
+        .device("0000:00:02.0", "0x038000", "pci:v00001002d00006810sv00001DA2sd0000E271bc03sc80i00")
+        .device("0000:00:03.0", "0x030200", "pci:v000010DEd00001E84sv00001AF4sd00001100bc03sc02i00")
+        .device(
+            "0000:00:04.0",
+            "0x020000",
+            "pci:v00008086d000010D3sv00008086sd00000000bc02sc00i00",
+        );
+    let (added, succeeds) = hooks.install("vfio-early");
+    assert_eq!(added[4..], ["add_module bochs?", "add_module radeon?", "add_module amdgpu?"]);
+    assert!(succeeds);
+}
+
+#[test]
+fn the_boot_goes_on_whether_all_is_bound_or_not() {
+    for status in ["0", "1"] {
+        let seen = Hooks::new().run(status, "vfio.devs=01:00.0 vfio.strict");
+        assert_eq!(seen, ["program bind", "udev starts"], "{status}");
+    }
+}
+
+#[test]
+fn strict_stops_in_the_emergency_shell_until_all_is_bound() {
+    let seen = Hooks::new().run("3 3 0", "vfio.devs=01:00.0 vfio.strict");
+    let text = seen.join("\n");
+    let once: Vec<&str> = text.split_inclusive("launch_interactive_shell\n").collect();
+    let [first, second, last] = once[..] else { panic!("{text}") };
+    assert_eq!(first, second);
+    for part in [
+        "program bind\n",
+        "run_hookfunctions run_emergencyhook emergency hook splash keyboard\n",
+        "ERROR: vfio.strict is given, and not all of vfio.devs=",
+    ] {
+        assert_eq!(first.matches(part).count(), 1, "{part}: {first}");
+    }
+    assert_eq!(last, "program bind\nudev starts");
+}
+
+#[test]
+fn a_program_that_cannot_tell_stops_a_strict_boot_and_no_other() {
+    for (command_line, stops) in [
+        ("vfio.devs=01:00.0", false),
+        ("vfio.devs=01:00.0 vfio.strict=0", false),
+        ("vfio.devs=01:00.0 vfio.strict=off", false),
+        ("vfio.devs=01:00.0 vfio.strict", true),
+        ("vfio.devs=01:00.0 vfio.strict=yes", true),
+    ] {
+        // Killed, the first time.
+        let seen = Hooks::new().run("137 0", command_line);
+        assert_eq!(seen[1], "ERROR: vfio-early ended with exit status 137", "{command_line}");
+        let shells = seen.iter().filter(|line| *line == "launch_interactive_shell").count();
+        assert_eq!(shells, usize::from(stops), "{command_line}: {seen:?}");
+        assert_eq!(seen.last().unwrap(), "udev starts", "{command_line}");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_told() {
+    let seen = Hooks::new().run_program("/nowhere/vfio-early", "vfio.devs=01:00.0");
+    assert_eq!(seen, ["ERROR: vfio-early ended with exit status 127", "udev starts"]);
+}
