@@ -40,6 +40,9 @@ pub struct Request {
     pub debug: bool,
     /// Parameters that are wrong, each with what was done about it.
     pub warnings: Vec<String>,
+    /// Modules that the kernel itself refuses: the list of `module_blacklist=`, as written.
+    #[serde(skip)]
+    pub blacklist: String,
 }
 
 fn texts<S: Serializer>(items: &[Item], serializer: S) -> Result<S::Ok, S::Error> {
@@ -47,6 +50,13 @@ fn texts<S: Serializer>(items: &[Item], serializer: S) -> Result<S::Ok, S::Error
 }
 
 impl Request {
+    /// Whether the kernel refuses that module; unlike elsewhere, `-` is not `_` to it here
+    /// (`blacklisted()` in `kernel/module/main.c`).
+    #[must_use]
+    pub fn is_blacklisted(&self, module: &str) -> bool {
+        self.blacklist.split(',').any(|name| name == module)
+    }
+
     /// Whether any device is asked for, well-formed or not.
     #[must_use]
     pub fn asks_for_devices(&self) -> bool {
@@ -135,6 +145,9 @@ fn flag(name: &str, value: Option<&str>, warnings: &mut Vec<String>) -> bool {
 pub fn parse(text: &[u8]) -> Request {
     let mut request = Request::default();
     for (name, value) in parameters(text) {
+        if let (b"module_blacklist", Some(list)) = (name, value) {
+            request.blacklist = String::from_utf8_lossy(list).into_owned();
+        }
         let Some(key) = name.strip_prefix(b"vfio.") else { continue };
         let key = same_name(&String::from_utf8_lossy(key));
         let value = value.map(String::from_utf8_lossy);
@@ -296,10 +309,22 @@ mod tests {
                 "vfio.driver=mlx5_vfio_pci",
                 Request { driver: Some("mlx5_vfio_pci".to_owned()), ..base() },
             ),
+            (
+                "module_blacklist=a module_blacklist=vfio_pci,b",
+                Request { blacklist: "vfio_pci,b".to_owned(), ..base() },
+            ),
             ("vfio.enable_unsafe_noiommu_mode=1", base()),
             ("vfio.enable-unsafe-noiommu-mode=1 vfio.dyndbg=+p", base()),
         ] {
             assert_eq!(parse(text.as_bytes()), expected, "command line {text:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_refuses_modules_by_their_whole_names() {
+        let request = parse(b"module_blacklist=vfio_pci,b");
+        for (module, expected) in [("vfio_pci", true), ("b", true), ("vfio", false), ("", false)] {
+            assert_eq!(request.is_blacklisted(module), expected, "{module:?}");
         }
     }
 

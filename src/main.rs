@@ -21,7 +21,7 @@ Gives the PCI devices that vfio.devs= on the kernel command line names to vfio-p
 
 usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
        vfio-early list [FILTER...] [--json | --format FORMAT]
-       vfio-early check [TEXT]
+       vfio-early check [TEXT] [--json]
        vfio-early status [--json]
 
   bind            what runs in the initrd; on a host it finishes what was reserved
@@ -102,8 +102,8 @@ fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     }
     let command = command.unwrap_or(Command::Bind);
     let is_bind = command == Command::Bind;
-    if json && (is_bind || command == Command::Check) {
-        return Err("--json is for list and status".into());
+    if json && is_bind {
+        return Err("--json is for list, check and status".into());
     }
     if format.is_some() && command != Command::List {
         return Err("--format is for list".into());
@@ -154,7 +154,12 @@ fn main() -> ExitCode {
     if arguments.command == Command::Status {
         status(&request, &sysfs, &arguments.root, arguments.json)
     } else if arguments.command == Command::Check || arguments.dry_run {
-        check(request, &sysfs, &mut kernel, arguments.dry_run)
+        let form = match arguments {
+            Arguments { dry_run: true, .. } => Form::Steps,
+            Arguments { json: true, .. } => Form::Json,
+            _ => Form::Words,
+        };
+        check(request, &sysfs, &mut kernel, &text, form)
     } else if request.asks_for_devices() {
         bind(request, &sysfs, &text, &mut kernel)
     } else {
@@ -196,35 +201,44 @@ fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     report.exit_status
 }
 
-/// In words, or the plan alone.
-fn check(request: Request, sysfs: &Sysfs, kernel: &mut Live, dry_run: bool) -> u8 {
-    request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    if !request.asks_for_devices() {
-        let off = request.off;
-        print(if off { "vfio.off: nothing is done\n" } else { "nothing is asked for\n" });
-        return exit_status(false, false);
-    }
-    let strict = request.strict;
-    match vfio_early::check(request, sysfs, kernel) {
-        Ok(mut check) => {
-            // Said above, where the request asks for nothing, too.
-            let said = check.report.request.warnings.len();
-            check.report.warnings.drain(..said);
-            if dry_run {
-                for rejected in &check.report.request.rejected {
-                    log::error!("{:?}: {}", rejected.text, rejected.reason);
-                }
-                print(&check.plan.to_string());
-            } else {
-                print(&check.to_string());
-            }
-            check.report.exit_status
-        }
+/// How a plan is printed.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    /// For a reader.
+    Words,
+    /// What `--dry-run` asks for.
+    Steps,
+    /// The report that `bind` would write.
+    Json,
+}
+
+fn check(request: Request, sysfs: &Sysfs, kernel: &mut Live, text: &[u8], form: Form) -> u8 {
+    let warnings = request.warnings.iter();
+    warnings.for_each(|warning| log::warn!("{warning}"));
+    let (strict, said) = (request.strict, request.warnings.len());
+    let mut check = match vfio_early::check(request, sysfs, kernel) {
+        Ok(check) => check,
         Err(why) => {
             log::error!("{why}; is sysfs mounted there?");
-            exit_status(true, strict)
+            return exit_status(true, strict);
         }
+    };
+    let report = &mut check.report;
+    if form == Form::Json {
+        report.command_line = String::from_utf8_lossy(text).into_owned();
+        report.kernel = sysfs.kernel_release();
+        print(&(serde_json::to_string(report).unwrap_or_default() + "\n"));
+    } else if form == Form::Steps && report.request.asks_for_devices() {
+        for rejected in &report.request.rejected {
+            log::error!("{:?}: {}", rejected.text, rejected.reason);
+        }
+        print(&check.plan.to_string());
+    } else {
+        // Said above.
+        report.warnings.drain(..said);
+        print(&check.to_string());
     }
+    check.report.exit_status
 }
 
 fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::moment::Moment;
+use crate::prediction::{self, Unforeseen};
 use crate::run::{BEFORE, Execution, HOST};
 use crate::scenario::{Observed, Scenario, Wanted};
 use crate::topology::Function;
@@ -24,7 +25,13 @@ impl Scenario {
         check.devices();
         check.log();
         check.modules();
+        check.found.extend(prediction::complaints(&seen.executions, |_| self.unforeseen_devices()));
         check.found
+    }
+
+    fn unforeseen_devices(&self) -> BTreeMap<&str, Unforeseen> {
+        let wanted = self.wanted.iter();
+        wanted.filter_map(|it| Some((it.address.as_deref()?, it.unforeseen?))).collect()
     }
 
     /// What the guest shows that the topology does not say, or the other way round.
@@ -251,6 +258,9 @@ impl Check<'_> {
             if !function.hot_added {
                 let what = format!("{address}: the driver before");
                 self.same(&what, &at(BEFORE).driver(address), &before);
+                let shown = at(BEFORE).devices.get(address);
+                let shown = shown.and_then(|device| device.driver_override.as_deref());
+                self.same(&format!("{address}: the override before"), &shown, &None);
             }
             let wanted =
                 scenario.wanted.iter().find(|wanted| wanted.address.as_deref() == Some(address));

@@ -2,6 +2,7 @@
 //! to its end.
 
 use crate::kernels::NIXOS;
+use crate::prediction::Unforeseen;
 use crate::topology::Device;
 use crate::trial::{Check, Trial};
 use crate::vm::Vm;
@@ -15,6 +16,7 @@ pub(crate) fn all() -> Vec<Trial> {
             name: "an initrd without what it usually has mounted gets messages and no panic",
             kernels: KERNELS,
             programs: &[],
+            unforeseen: &[],
             machine: poor_initrd,
             expect: poor_initrd_expected,
         },
@@ -22,6 +24,7 @@ pub(crate) fn all() -> Vec<Trial> {
             name: "without file descriptors there is a message and no panic",
             kernels: KERNELS,
             programs: &[],
+            unforeseen: &[],
             machine: few_descriptors,
             expect: few_descriptors_expected,
         },
@@ -29,6 +32,14 @@ pub(crate) fn all() -> Vec<Trial> {
             name: "what is in use, lets go of nothing, or goes away spoils nothing else",
             kernels: KERNELS,
             programs: &["hold-port", "interrupt"],
+            unforeseen: &[(
+                1,
+                PORT,
+                Unforeseen {
+                    expected: "bound to vfio-pci",
+                    why: "the driver of a port that is open does not let go of it",
+                },
+            )],
             machine: in_use,
             expect: in_use_expected,
         },
@@ -36,6 +47,7 @@ pub(crate) fn all() -> Vec<Trial> {
             name: "an SR-IOV device with virtual functions on stays with the host",
             kernels: KERNELS,
             programs: &[],
+            unforeseen: &[],
             machine: virtual_functions,
             expect: virtual_functions_expected,
         },
@@ -43,6 +55,7 @@ pub(crate) fn all() -> Vec<Trial> {
             name: "iommufd and the device's own file are there",
             kernels: &[NIXOS],
             programs: &[],
+            unforeseen: &[],
             machine: device_files,
             expect: device_files_expected,
         },
@@ -50,6 +63,7 @@ pub(crate) fn all() -> Vec<Trial> {
             name: "killed before any of its writes and run again it comes to the same end",
             kernels: KERNELS,
             programs: &["interrupt"],
+            unforeseen: &[],
             machine: kill_matrix,
             expect: kill_matrix_expected,
         },
@@ -197,6 +211,7 @@ fn in_use(machine: Vm) -> Vm {
              echo $! >/tmp/holder; \
              until grep '(hold-port) S' /proc/$!/stat || [ ! -e /proc/$! ]; do sleep 0.1; done",
         )
+        .check(["--cmdline", all])
         // The port is let go right afterwards: while the unbind hangs, whoever reads the override
         // hangs with it, such as the harness.
         .run_by([

@@ -63,6 +63,8 @@ pub enum Step {
     LoadLate(Vec<String>),
     /// Waits until pictures of the displays have been taken under that name.
     Picture(String),
+    /// Asks what the next run is going to do.
+    Check(Vec<String>),
     /// Runs a program with arguments; the first run is number 1.
     Run(Vec<String>),
     /// Runs a line of shell and notes what it prints; also numbered from 1.
@@ -180,6 +182,7 @@ fn render(
                 ("load", words)
             }
             Step::Picture(name) => ("picture", vec![name.clone()]),
+            Step::Check(words) => ("check", [vec![(runs + 1).to_string()], words.clone()].concat()),
             Step::Run(words) => {
                 runs += 1;
                 ("run", [vec![runs.to_string()], words.clone()].concat())

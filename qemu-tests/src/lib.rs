@@ -27,6 +27,7 @@ pub mod moment;
 pub mod nix;
 pub mod package;
 pub mod packages;
+pub mod prediction;
 mod qemu;
 pub mod qmp;
 pub mod run;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::moment::Moment;
+use crate::prediction::Prediction;
 use crate::scenario::Observed;
 use crate::topology;
 
@@ -33,6 +34,8 @@ pub struct Execution {
     pub report: Value,
     /// Permissions of that file, such as `644`.
     pub report_mode: String,
+    /// What `check` said before it; none where it was not asked.
+    pub prediction: Option<Prediction>,
 }
 
 /// One record of the kernel's log.
@@ -78,6 +81,7 @@ impl Run {
     /// When the guest did not come to its end, or could not do a step.
     pub(crate) fn read(&mut self, results: &str) -> Result<()> {
         let mut ended = false;
+        let mut prediction = None;
         for section in format!("\n{results}").split("\n@@ ").skip(1) {
             let (name, body) = section.split_once('\n').unwrap_or((section, ""));
             let (kind, rest) = name.rsplit_once(' ').unwrap_or((name, ""));
@@ -88,9 +92,11 @@ impl Run {
                 ("command", "line") => body.trim_end().clone_into(&mut self.command_line),
                 ("kernel", "log") => self.log = body.lines().map(record).collect(),
                 ("shell", _) => self.shells.push(body.to_owned()),
+                ("check", _) => prediction = Some(Prediction::read(body)?),
                 ("exit", _) => {
                     let status = body.trim().parse().context("an exit status is a number")?;
-                    self.executions.push(Execution { status, ..Execution::default() });
+                    let prediction = prediction.take();
+                    self.executions.push(Execution { status, prediction, ..Execution::default() });
                 }
                 ("stdout" | "stderr" | "report mode" | "report", _) => {
                     self.output(kind, body)?;
@@ -203,16 +209,16 @@ impl Run {
         lines.join("\n")
     }
 
-    /// The lines that the binary logged.
+    /// The lines that the binary logged in its runs.
     #[must_use]
     pub fn own_log(&self) -> Vec<&Record> {
-        self.log.iter().filter(|record| record.text.starts_with("vfio-early:")).collect()
+        (1..=self.executions.len()).flat_map(|run| self.log_of(run)).collect()
     }
 
     /// The lines that the binary logged in that run; the first is 1.
     #[must_use]
     pub fn log_of(&self, run: usize) -> Vec<&Record> {
-        let is_marker = |record: &&Record| record.text.starts_with("harness: run ");
+        let is_marker = |record: &&Record| record.text.starts_with("harness: ");
         let marker = format!("harness: run {run}");
         self.log
             .iter()

@@ -12,6 +12,7 @@
 //! - the binary's library runs once for each of [`Scenario::runs`], with
 //!   [`Scenario::command_line`], and without the modules in [`Scenario::left_out`];
 //! - then the drivers of [`Scenario::host_modules`] take what they can get;
+//! - before each of them it is asked what is going to come of it, and nothing comes of the question;
 //! - what was seen on the way is an [`Observed`]: the report as JSON with `644` as its mode, the
 //!   moments `before`, `after 1` … and, with host modules, `host`, and the log's lines;
 //! - [`Scenario::complaints`] must be empty, and [`answers::keep`](crate::answers::keep) leaves
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernels::{self, Kernel};
 use crate::moment::Moment;
+use crate::prediction::Unforeseen;
 use crate::run::{Execution, Record};
 use crate::topology::{Device, Function, Iommu, Topology};
 use crate::vm::{Vm, vm};
@@ -50,6 +52,8 @@ pub struct Wanted {
     pub texts: Vec<&'static str>,
     /// The driver that it is to get.
     pub driver: &'static str,
+    /// Where `check` cannot know that.
+    pub unforeseen: Option<Unforeseen>,
 }
 
 /// The driver that devices get when nothing else is asked for, and no variant is for them.
@@ -271,6 +275,7 @@ impl Scenario {
             outcome,
             texts: Vec::new(),
             driver: VFIO_PCI,
+            unforeseen: None,
         });
         self
     }
@@ -320,6 +325,17 @@ impl Scenario {
     /// When none was named yet.
     pub fn on(mut self, driver: &'static str) -> Self {
         self.wanted.last_mut().expect("a device comes first").driver = driver;
+        self
+    }
+
+    /// Lets `check` expect something else of the device that was named last, for this reason: an
+    /// outcome, or `bound to` a driver.
+    ///
+    /// # Panics
+    /// When none was named yet.
+    pub fn unforeseen(mut self, expected: &'static str, why: &'static str) -> Self {
+        let last = self.wanted.last_mut().expect("a device comes first");
+        last.unforeseen = Some(Unforeseen { expected, why });
         self
     }
 

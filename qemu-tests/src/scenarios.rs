@@ -410,6 +410,7 @@ fn trouble() -> Vec<Scenario> {
             .with(Device::new("qemu-xhci", "00.0").below("port").hot_added())
             .cmdline("vfio.devs=01:00.0,00:05.0 vfio.wait=60")
             .bound("01:00.0", "0000:01:00.0")
+            .unforeseen("absent", "it comes during the wait")
             .bound("00:05.0", "0000:00:05.0")
             .logs("waiting for")
             .qemu_only(NO_NETLINK),

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::guest_program;
 use crate::kernels::{Kernel, NIXOS};
+use crate::prediction;
 use crate::run::Run;
 use crate::screenshot::{Font, Screenshot};
 use crate::suite::{self, Boot};
@@ -363,6 +364,7 @@ impl Case {
         let run = self.machine(kernel, program).and_then(Vm::boot).map_err(text)?;
         let mut complaints = self.complaints(&run).unwrap_or_else(|error| vec![text(error)]);
         complaints.extend(run.log_complaints());
+        complaints.extend(prediction::complaints(&run.executions, |_| BTreeMap::new()));
         suite::verdict(run, &complaints)
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::guest_program;
 use crate::kernels::Kernel;
+use crate::prediction::{self, Unforeseen};
 use crate::run::{Execution, Run};
 use crate::suite::{Boot, verdict};
 use crate::vm::{Vm, vm};
@@ -19,6 +20,8 @@ pub(crate) struct Trial {
     pub programs: &'static [&'static str],
     /// What the machine has, and what it does.
     pub machine: fn(Vm) -> Vm,
+    /// What `check` cannot know, with the number of the run and the device's address.
+    pub unforeseen: &'static [(usize, &'static str, Unforeseen)],
     /// What must be so afterwards.
     pub expect: fn(&mut Check<'_>),
 }
@@ -42,7 +45,12 @@ impl Trial {
             machine.boot()
         };
         let run = boot().map_err(|error| format!("{error:#}"))?;
-        let mut check = Check { run: &run, found: run.log_complaints() };
+        let mut found = run.log_complaints();
+        found.extend(prediction::complaints(&run.executions, |number| {
+            let of = self.unforeseen.iter().filter(|(run, ..)| *run == number);
+            of.map(|(_, address, unforeseen)| (*address, *unforeseen)).collect()
+        }));
+        let mut check = Check { run: &run, found };
         (self.expect)(&mut check);
         let found = check.found;
         verdict(run, &found)

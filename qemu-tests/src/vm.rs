@@ -162,9 +162,15 @@ impl Vm {
 
     /// Runs the binary with these arguments; when nothing says so it runs once, with none.
     pub fn run<I: IntoIterator<Item: Into<String>>>(mut self, arguments: I) -> Self {
-        let mut words = vec!["/bin/vfio-early".to_owned()];
+        let mut words = vec![PROGRAM.to_owned()];
         words.extend(arguments.into_iter().map(Into::into));
         self.steps.push(Step::Run(words));
+        self
+    }
+
+    /// Asks what the next run is going to do. A run of `bind` is asked about anyway.
+    pub fn check<I: IntoIterator<Item: Into<String>>>(mut self, arguments: I) -> Self {
+        self.steps.push(Step::Check(check(arguments.into_iter().map(Into::into))));
         self
     }
 
@@ -425,12 +431,14 @@ impl Vm {
         let is_run = |step: &Step| matches!(step, Step::Run(_));
         let mut asked = self.steps.clone();
         if !self.without_program && !asked.iter().any(is_run) {
-            asked.push(Step::Run(vec!["/bin/vfio-early".to_owned()]));
+            asked.push(Step::Run(vec![PROGRAM.to_owned()]));
         }
         let mut noted = false;
         let mut runs = 0;
         for step in asked {
             let run = is_run(&step);
+            // Before the moment, which shows that nothing came of it.
+            steps.extend(check_before(&step));
             if run && !noted {
                 steps.push(Step::Moment(BEFORE.to_owned()));
                 noted = true;
@@ -503,6 +511,25 @@ impl Vm {
     }
 }
 
+const PROGRAM: &str = "/bin/vfio-early";
+
+fn check(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let words = [PROGRAM, "check", "--json"].map(str::to_owned);
+    words.into_iter().chain(arguments).collect()
+}
+
+/// The question what a run of `bind` is going to do; none where the step is something else.
+fn check_before(step: &Step) -> Option<Step> {
+    let Step::Run(words) = step else { return None };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let arguments = match words[..] {
+        [PROGRAM] => &[][..],
+        [PROGRAM, "bind", ref arguments @ ..] => arguments,
+        _ => return None,
+    };
+    Some(Step::Check(check(arguments.iter().map(|word| (*word).to_owned()))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,6 +561,7 @@ mod tests {
             steps,
             [
                 Step::Load(vec!["vfio-pci".to_owned()]),
+                Step::Check(["/bin/vfio-early", "check", "--json"].map(str::to_owned).to_vec()),
                 moment(BEFORE),
                 Step::Run(vec!["/bin/vfio-early".to_owned()]),
                 moment("after 1"),

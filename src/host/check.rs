@@ -3,10 +3,11 @@
 use std::fmt;
 
 use crate::apply::{Applied, Fate};
+use crate::cmdline::Request;
 use crate::kernel::Kernel;
 use crate::plan::{Decision, Driver, IOMMU_TYPE1, Plan, RESERVED, Step, Why};
-use crate::report::{DeviceReport, Outcome, Report};
-use crate::sysfs::Machine;
+use crate::report::{self, DeviceReport, Outcome, Report, exit_status};
+use crate::sysfs::{Machine, VFIO_PCI};
 
 /// The command line that a user means: one with `vfio.` parameters, or a bare list of items.
 #[must_use]
@@ -17,29 +18,46 @@ pub fn command_line(text: &str) -> String {
 
 /// What would become of the devices, if the kernel did what it is told: all that is to be taken
 /// is bound, unless its module is missing here.
-pub fn expected(plan: &Plan, machine: &Machine, kernel: &mut impl Kernel) -> Applied {
+pub fn expected(
+    request: &Request,
+    plan: &Plan,
+    machine: &Machine,
+    kernel: &mut impl Kernel,
+) -> Applied {
     let mut applied = Applied::default();
-    let mut missing = Vec::new();
+    let mut why_missing = |module: &str| match kernel.modules_for(module) {
+        None => Some(Why::new(
+            format!("{module} is missing"),
+            "add it to the initrd and to the kernel's modules",
+        )),
+        Some(needed) => needed.iter().find(|it| request.is_blacklisted(&it.name)).map(|it| {
+            Why::new(format!("module_blacklist= has {}", it.name), "take it off that list")
+        }),
+    };
+    let mut missing: Vec<(&str, Why)> = Vec::new();
     for step in &plan.steps {
-        if let Step::Load(module) = step
-            && kernel.modules_for(module).is_none()
-        {
-            missing.push(module.as_str());
+        let Step::Load(module) = step else { continue };
+        let Some(why) = why_missing(module) else { continue };
+        if module == IOMMU_TYPE1 {
+            let text = format!("{}: no VM can use the devices without it", why.reason);
+            applied.warnings.push(text);
         }
+        missing.push((module, why));
     }
-    if missing.contains(&IOMMU_TYPE1) {
-        let module = IOMMU_TYPE1;
-        applied.warnings.push(format!("{module} is missing: no VM can use the devices without it"));
-    }
+    let is_missing = |module: &str| missing.iter().any(|(name, _)| *name == module);
     for (address, target) in &plan.targets {
         let (name, failure) = match &target.decision {
             Decision::Refuse(_) => continue,
             Decision::Reserve(_) => (RESERVED, None),
-            Decision::Take(Driver::Variant(module)) => (module.as_str(), None),
-            Decision::Take(Driver::Named(name) | Driver::Asked(name)) => {
-                let is_missing = missing.contains(&name.as_str());
-                let remedy = "add it to the initrd and to the kernel's modules";
-                (name.as_str(), is_missing.then(|| Why::new(format!("{name} is missing"), remedy)))
+            // As `bind` does with a variant that does not load.
+            Decision::Take(Driver::Variant(module)) if is_missing(module) => {
+                let is_there = machine.drivers.iter().any(|name| name == VFIO_PCI);
+                (VFIO_PCI, if is_there { None } else { why_missing(VFIO_PCI) })
+            }
+            Decision::Take(driver) => {
+                let name = driver.module();
+                let found = missing.iter().find(|(module, _)| *module == name);
+                (name, found.map(|(_, why)| why.clone()))
             }
         };
         let is_bound = failure.is_none() && name != RESERVED;
@@ -64,6 +82,17 @@ pub struct Check {
     pub plan: Plan,
     /// Whether the host has its console on a screen that a device of the request could take.
     pub has_screen: bool,
+}
+
+impl Check {
+    /// Where no device is asked for, or `vfio.off` is given: `bind` does not even read the machine.
+    #[must_use]
+    pub fn nothing(request: Request) -> Self {
+        let (machine, plan) = (Machine::default(), Plan::default());
+        let report = report::report(request, &machine, &plan, &Applied::default());
+        let report = Report { exit_status: exit_status(false, false), ..report };
+        Check { report, plan, has_screen: false }
+    }
 }
 
 fn line(f: &mut fmt::Formatter<'_>, device: &DeviceReport) -> fmt::Result {
@@ -97,6 +126,12 @@ fn line(f: &mut fmt::Formatter<'_>, device: &DeviceReport) -> fmt::Result {
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let request = &self.report.request;
+        if !request.asks_for_devices() {
+            let what =
+                if request.off { "vfio.off: nothing is done" } else { "nothing is asked for" };
+            writeln!(f, "{what}")?;
+        }
         for rejected in &self.report.request.rejected {
             writeln!(f, "{:?}: is no item: {}", rejected.text, rejected.reason)?;
         }
