@@ -227,7 +227,7 @@ fn item(address: Address, machine: &Machine) -> String {
     let id = machine.devices[&address].id;
     let mut hops = Vec::new();
     let mut top = address;
-    while let Some(parent) = machine.devices.get(&top).and_then(|device| device.parent()) {
+    while let Some(parent) = machine.devices.get(&top).and_then(Device::parent) {
         hops.push(top);
         top = parent;
     }
