@@ -30,6 +30,7 @@ pub mod packages;
 pub mod prediction;
 mod qemu;
 pub mod qmp;
+mod real_root;
 pub mod run;
 pub mod scenario;
 pub mod scenarios;
