@@ -501,7 +501,7 @@ fn failed_before(writes: &[Write], results: &[Result<(), Errno>], write: &Write)
     let is_needed =
         |write: &Write| matches!(write, Write::Insert { module, .. } if needs.contains(module));
     let needed = writes.iter().zip(results).filter(|(write, _)| is_needed(write));
-    needed.filter_map(|(_, result)| result.err()).next()
+    needed.find_map(|(_, result)| result.err())
 }
 
 /// The device and the name, where the attribute is in a device's folder.
