@@ -500,7 +500,7 @@ fn failed_before(writes: &[Write], results: &[Result<(), Errno>], write: &Write)
     let Write::Insert { needs, .. } = write else { return None };
     let is_needed =
         |write: &Write| matches!(write, Write::Insert { module, .. } if needs.contains(module));
-    let needed = writes.iter().zip(results).filter(|(write, _)| is_needed(write));
+    let mut needed = writes.iter().zip(results).filter(|(write, _)| is_needed(write));
     needed.find_map(|(_, result)| result.err())
 }
 
