@@ -20,7 +20,7 @@ const HELP: &str = "\
 Gives the PCI devices that vfio.devs= on the kernel command line names to vfio-pci.
 
 usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
-       vfio-early list [FILTER...] [--json | --format FORMAT]
+       vfio-early list [FILTER...] [--json | --format NAME]
        vfio-early check [TEXT] [--json]
        vfio-early status [--json]
 
@@ -31,7 +31,7 @@ usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
   status          the last report against what holds now
   --cmdline TEXT  read TEXT instead of /proc/cmdline
   --dry-run       print the plan, write nothing
-  --format FORMAT the devices for libvirt, qemu, nix or kubevirt
+  --format NAME   print the devices for libvirt, qemu, nix or kubevirt
   --json          print JSON
   --root DIR      read DIR/proc and DIR/sys; with bind only as a dry run
   --help, --version

@@ -8,6 +8,7 @@ mod groups;
 mod interruptions;
 mod journal;
 mod linux;
+mod list;
 mod machine;
 mod naming;
 mod order;

@@ -57,16 +57,18 @@ pub struct Entry {
     pub chosen: bool,
     /// Whether the firmware chose it for the screen.
     pub boot_display: bool,
-    /// Whether the host draws on it: a framebuffer that the console can be on.
-    pub screen: bool,
+    /// The host's framebuffer on it, as `fb0`; `firmware` is what the firmware left. The console is
+    /// on one of them.
+    pub framebuffer: Option<String>,
     /// What the host would lose with it, in words: a mounted disk, a network link with an address.
     pub in_use: Option<String>,
     /// Names of the keyboards, mice and the like that hang on it.
     pub inputs: Vec<String>,
     /// How the kernel can reset it alone; `None` where it does not say how.
     pub reset_methods: Option<Vec<String>>,
-    /// Whether it sits behind a bridge, so that it can be reset with all else behind that.
-    pub bus_reset: bool,
+    /// What is reset with it where it cannot be reset alone: all behind its bridge. Empty where that
+    /// is nothing, or on a root bus: then there is no reset at all.
+    pub resets_with: Vec<Address>,
     /// The device that it is a virtual function of.
     pub physical_function: Option<Address>,
     /// Whether a VM can have it.
@@ -117,7 +119,7 @@ pub fn list(sysfs: &Sysfs, root: &Path, filters: &[Filter]) -> io::Result<List> 
     let mut add = |address: Address| {
         let mut entry = entry(address, &machine, &names);
         entry.chosen = is_chosen(&address);
-        look_closer(&mut entry, sysfs, &inputs);
+        look_closer(&mut entry, &machine, sysfs, &inputs);
         devices.push(entry);
     };
     for members in machine.groups.values() {
@@ -173,12 +175,14 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
         group: device.group,
         chosen: true,
         boot_display: device.display.is_some_and(|display| display.boot_vga),
-        screen: firmware == Some(address)
-            || screen.is_some_and(|screen| screen.framebuffer_of(address).is_some()),
+        framebuffer: match screen.and_then(|screen| screen.framebuffer_of(address)) {
+            Some(framebuffer) => Some(format!("fb{}", framebuffer.number)),
+            None => (firmware == Some(address)).then(|| "firmware".to_owned()),
+        },
         in_use: None,
         inputs: Vec::new(),
         reset_methods: None,
-        bus_reset: device.parent().is_some(),
+        resets_with: Vec::new(),
         physical_function: None,
         availability,
         shared_with,
@@ -203,7 +207,7 @@ fn companions(address: Address, device: &Device, machine: &Machine) -> Vec<Addre
 }
 
 /// What needs more reads.
-fn look_closer(entry: &mut Entry, sysfs: &Sysfs, inputs: &[Input]) {
+fn look_closer(entry: &mut Entry, machine: &Machine, sysfs: &Sysfs, inputs: &[Input]) {
     if entry.availability == Availability::Bridge {
         return;
     }
@@ -218,7 +222,24 @@ fn look_closer(entry: &mut Entry, sysfs: &Sysfs, inputs: &[Input]) {
         entry.in_use = sysfs.usage(address);
     }
     entry.reset_methods = sysfs.reset_methods(address);
+    if entry.reset_methods.as_ref().is_some_and(Vec::is_empty) {
+        entry.resets_with = behind_same_bridge(address, machine);
+    }
     entry.physical_function = sysfs.physical_function(address);
+}
+
+/// The other endpoints below the bridge right above it, which a reset of that bridge's bus takes
+/// along; none on a root bus.
+fn behind_same_bridge(address: Address, machine: &Machine) -> Vec<Address> {
+    let device = &machine.devices[&address];
+    let Some(parent) = device.parent().and_then(|parent| machine.devices.get(&parent)) else {
+        return Vec::new();
+    };
+    let is_below = |other: &Device| Path::new(&other.folder).starts_with(&parent.folder);
+    let others = machine.devices.iter().filter(|(other, below)| {
+        **other != address && is_below(below) && !below.class.is_pci_bridge()
+    });
+    others.map(|(other, _)| *other).collect()
 }
 
 /// Guarded by its id; below a bridge as a path, which survives other bus numbers, unless that

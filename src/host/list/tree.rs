@@ -2,6 +2,7 @@
 
 use super::page::{Page, Style};
 use super::{Availability, Entry, List, short};
+use crate::pci::Address;
 
 pub use super::page::Look;
 
@@ -12,7 +13,8 @@ const ASCII: [&str; 4] = ["|- ", "|  ", "`- ", "   "];
 /// Room for the address and the id, below which nothing of the name stands.
 const NAME_COLUMN: usize = 18;
 
-/// Draws it; with `paste`, what to write on the command line for what was chosen comes last.
+/// Draws it; with `paste`, what to write on the command line for what was chosen comes last, and
+/// without, virtual functions that are alike are counted.
 #[must_use]
 pub fn tree(list: &List, look: Look, paste: bool) -> String {
     let mut page = Page { look, text: String::new() };
@@ -24,12 +26,40 @@ pub fn tree(list: &List, look: Look, paste: bool) -> String {
         for (index, entry) in members.iter().enumerate() {
             member(&mut page, entry, index + 1 == count);
         }
-        rest = others;
+        rest = if paste { others } else { fold(&mut page, &members[0], others) };
     }
     if paste {
         line_to_paste(&mut page, list);
     }
     page.text
+}
+
+/// A line for the virtual functions that follow the first and are like it, and what comes after.
+fn fold<'a>(page: &mut Page, first: &Entry, others: &'a [Entry]) -> &'a [Entry] {
+    let (Some(of), Availability::Alone) = (first.physical_function, first.availability) else {
+        return others;
+    };
+    let is_alike = |other: &&Entry| {
+        other.physical_function == Some(of)
+            && (other.id, &other.driver) == (first.id, &first.driver)
+            && other.availability == Availability::Alone
+            && other.in_use.is_none()
+            && first.in_use.is_none()
+    };
+    let count = others.iter().take_while(is_alike).count();
+    let (alike, after) = others.split_at(count);
+    if let [next, .., last] = alike {
+        let text = format!(
+            "{count} more virtual functions of {} like this, each alone in its group: {} to {}; \
+             --json lists them",
+            short(of),
+            short(next.address),
+            short(last.address)
+        );
+        page.paragraph("", "", &[(Style::Plain, &text)]);
+        return after;
+    }
+    others
 }
 
 fn heading(page: &mut Page, list: &List, group: Option<u32>) {
@@ -42,7 +72,7 @@ fn heading(page: &mut Page, list: &List, group: Option<u32>) {
                 "",
                 "",
                 &[
-                    (Style::Bold, "No IOMMU group, so not for a VM:"),
+                    (Style::Bold, "Not for a VM:"),
                     (Style::Red, &format!("{};", why.reason)),
                     (Style::Plain, &why.remedy),
                 ],
@@ -69,15 +99,22 @@ fn member(page: &mut Page, entry: &Entry, is_last: bool) {
     );
     facts(page, entry, &indented);
     if let Some(item) = &entry.item {
-        let others: Vec<_> = entry.shared_with.iter().map(|other| short(*other)).collect();
-        let with = match others.len() {
-            _ if entry.group.is_none() => String::new(),
-            0 => "(alone in its group)".to_owned(),
-            1..=6 => format!("(goes with {})", others.join(", ")),
-            count => format!("(goes with the {count} others of its group)"),
+        let with = match entry.availability {
+            Availability::Shared => format!("(goes {})", with(&entry.shared_with, "group")),
+            Availability::Alone => "(alone in its group)".to_owned(),
+            Availability::Bridge | Availability::NoGroup => String::new(),
         };
         page.paragraph(&indented, &indented, &[(Style::Cyan, item), (Style::Plain, &with)]);
     }
+}
+
+/// "with" and the others, or how many they are.
+fn with(others: &[Address], of: &str) -> String {
+    if others.len() > 6 {
+        return format!("with the {} others of its {of}", others.len());
+    }
+    let others: Vec<_> = others.iter().map(|other| short(*other)).collect();
+    format!("with {}", others.join(", "))
 }
 
 /// Class, vendor and device, or what is known of them.
@@ -106,8 +143,8 @@ fn facts(page: &mut Page, entry: &Entry, indented: &str) {
     if entry.boot_display {
         spans.push((Style::Yellow, "boot display".to_owned()));
     }
-    if entry.screen {
-        spans.push((Style::Yellow, "the host's screen".to_owned()));
+    if let Some(framebuffer) = &entry.framebuffer {
+        spans.push((Style::Yellow, format!("framebuffer: {framebuffer}")));
     }
     if let Some(usage) = &entry.in_use {
         spans.push((Style::Yellow, usage.clone()));
@@ -125,16 +162,13 @@ fn facts(page: &mut Page, entry: &Entry, indented: &str) {
         (Some(methods), _) if !methods.is_empty() => {
             spans.push((Style::Plain, format!("reset: {}", methods.join(", "))));
         }
-        (Some(_), _) if entry.bus_reset => {
-            spans.push((Style::Plain, "reset: only with its whole bus".to_owned()));
+        (Some(_), _) if entry.resets_with.is_empty() => {
+            spans.push((Style::Red, "no reset: the restart of a VM with it can fail".to_owned()));
         }
         (Some(_), _) => {
-            spans.push((
-                Style::Red,
-                "no reset: a VM can have it once, its restart fails".to_owned(),
-            ));
+            spans.push((Style::Plain, format!("reset: only {}", with(&entry.resets_with, "bus"))));
         }
-        (None, _) => {}
+        (None, _) => spans.push((Style::Plain, "reset: supported".to_owned())),
     }
     let last = spans.len() - 1;
     let mut texts: Vec<(Style, &str)> = Vec::new();
