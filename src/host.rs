@@ -3,4 +3,5 @@
 pub mod check;
 pub mod list;
 pub mod names;
+pub mod next_initrd;
 pub mod status;

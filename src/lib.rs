@@ -67,7 +67,13 @@ pub fn check(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::R
     let plan = plan::plan(&request, &machine, false);
     let expected = host::check::expected(&request, &plan, &machine, kernel);
     let report = report::report(request, &machine, &plan, &expected);
-    Ok(Check { report, plan, has_screen: machine.screen.is_some() })
+    Ok(Check {
+        report,
+        has_screen: machine.screen.is_some(),
+        displays: host::check::displays_that_stay(&plan, &machine),
+        next_initrd: Vec::new(),
+        plan,
+    })
 }
 
 /// Reads the machine, again and again while devices are missing and the wait is not over; and

@@ -6,28 +6,31 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
+use serde::Serialize;
 use vfio_early::cmdline::{self, Request};
 use vfio_early::host::list::filter::Filter;
 use vfio_early::host::list::formats::{self, FORMATS, Format};
 use vfio_early::host::list::tree::{self, Look};
-use vfio_early::host::{check, list, status};
+use vfio_early::host::status::Status;
+use vfio_early::host::{check, list, next_initrd, status};
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::Sysfs;
 use vfio_early::{kmsg, report_file};
 
 const HELP: &str = "\
-Gives the PCI devices that vfio.devs= on the kernel command line names to vfio-pci.
+Gives the PCI devices that vfio.devs= on the kernel command line names to
+vfio-pci; see vfio-early(8) and vfio-early.cmdline(7).
 
 usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
        vfio-early list [FILTER...] [--json | --format NAME]
        vfio-early check [TEXT] [--json]
        vfio-early status [--json]
 
-  bind            what runs in the initrd; on a host it finishes what was reserved
-  list            the devices by IOMMU group, and the item of each to paste; a FILTER
-                  is gpu, usb, net, storage, an id, an address or any other item
-  check           what bind would do here; TEXT is a list of items or a command line
+  bind            what runs in the initrd; later it finishes what was reserved
+  list            the devices by IOMMU group, with the items to paste; a FILTER
+                  is gpu, usb, net, storage, an id, or any item of vfio.devs=
+  check           what bind would do here; TEXT is items or a command line
   status          the last report against what holds now
   --cmdline TEXT  read TEXT instead of /proc/cmdline
   --dry-run       print the plan, write nothing
@@ -64,6 +67,11 @@ struct Arguments {
 fn print(text: &str) {
     // Where it fails there is nobody left to tell.
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn print_json(value: &impl Serialize) {
+    // It fails only where a map's key is no text, and here is no map.
+    print(&(serde_json::to_string(value).unwrap_or_default() + "\n"));
 }
 
 /// `Ok(None)` where the answer has been printed already.
@@ -159,7 +167,7 @@ fn main() -> ExitCode {
             Arguments { json: true, .. } => Form::Json,
             _ => Form::Words,
         };
-        check(request, &sysfs, &mut kernel, &text, form)
+        check(request, &sysfs, &mut kernel, &text, &arguments.root, form)
     } else if request.asks_for_devices() {
         bind(request, &sysfs, &text, &mut kernel)
     } else {
@@ -212,7 +220,14 @@ enum Form {
     Json,
 }
 
-fn check(request: Request, sysfs: &Sysfs, kernel: &mut Live, text: &[u8], form: Form) -> u8 {
+fn check(
+    request: Request,
+    sysfs: &Sysfs,
+    kernel: &mut Live,
+    text: &[u8],
+    root: &Path,
+    form: Form,
+) -> u8 {
     let warnings = request.warnings.iter();
     warnings.for_each(|warning| log::warn!("{warning}"));
     let (strict, said) = (request.strict, request.warnings.len());
@@ -227,7 +242,7 @@ fn check(request: Request, sysfs: &Sysfs, kernel: &mut Live, text: &[u8], form: 
     if form == Form::Json {
         report.command_line = String::from_utf8_lossy(text).into_owned();
         report.kernel = sysfs.kernel_release();
-        print(&(serde_json::to_string(report).unwrap_or_default() + "\n"));
+        print_json(report);
     } else if form == Form::Steps && report.request.asks_for_devices() {
         for rejected in &report.request.rejected {
             log::error!("{:?}: {}", rejected.text, rejected.reason);
@@ -236,6 +251,7 @@ fn check(request: Request, sysfs: &Sysfs, kernel: &mut Live, text: &[u8], form: 
     } else {
         // Said above.
         report.warnings.drain(..said);
+        check.next_initrd = next_initrd::needs(&check, sysfs, root);
         print(&check.to_string());
     }
     check.report.exit_status
@@ -243,17 +259,21 @@ fn check(request: Request, sysfs: &Sysfs, kernel: &mut Live, text: &[u8], form: 
 
 fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
     if !request.asks_for_devices() {
-        log::info!("the command line asks for no device");
+        if json {
+            print_json(&Status::default());
+        } else {
+            log::info!("the command line asks for no device");
+        }
         return exit_status(false, false);
     }
     let folder = root.join(report_file::FOLDER.trim_start_matches('/'));
     match status::status(&folder.join(report_file::NAME), sysfs) {
         Ok(status) => {
-            let text = match serde_json::to_string(&status) {
-                Ok(text) if json => text + "\n",
-                _ => status.to_string(),
-            };
-            print(&text);
+            if json {
+                print_json(&status);
+            } else {
+                print(&status.to_string());
+            }
             status.exit_status
         }
         Err(why) => {
@@ -276,7 +296,7 @@ fn list(arguments: &Arguments, sysfs: &Sysfs) -> u8 {
         return hand_off(&list, format, all);
     }
     if arguments.json {
-        print(&(serde_json::to_string(&list).unwrap_or_default() + "\n"));
+        print_json(&list);
     } else {
         print(&tree::tree(&list, Look::of_standard_output(), !all));
     }

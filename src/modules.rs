@@ -27,6 +27,17 @@ pub struct Modules {
     root: PathBuf,
 }
 
+/// Where a kernel has a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Nowhere.
+    Absent,
+    /// In the kernel itself.
+    BuiltIn,
+    /// In a file, with the modules that it needs.
+    Module(Vec<String>),
+}
+
 impl Modules {
     /// Reads modprobe.d and opens the module indexes of the kernel that `root` is of; `None` (and
     /// a line in the log) where libkmod cannot.
@@ -58,6 +69,18 @@ impl Modules {
             needs: module.dependencies().map(|module| name(&module)).collect(),
         };
         Some(modules.iter().map(needed).collect())
+    }
+
+    /// Where the module is, whether it is loaded or not.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Whereabouts {
+        let Some(module) = self.lookup(name) else { return Whereabouts::Absent };
+        if module.path().is_none() {
+            return Whereabouts::BuiltIn;
+        }
+        let needed = module.dependencies();
+        let needed = needed.map(|module| module.name().to_string_lossy().into_owned());
+        Whereabouts::Module(needed.collect())
     }
 
     /// The modules for a device's modalias, less those that the administrator has blacklisted.

@@ -3,7 +3,7 @@
 //! What is expected lies in `tests/list/snapshots`; `VFIO_EARLY_RENEW=1 cargo test` writes it anew.
 
 mod formats;
-mod hosts;
+pub mod hosts;
 mod names;
 
 use std::fs;

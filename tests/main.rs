@@ -11,6 +11,7 @@ mod linux;
 mod list;
 mod machine;
 mod naming;
+mod next_initrd;
 mod order;
 mod outcome;
 mod program;

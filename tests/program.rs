@@ -53,6 +53,25 @@ fn help_and_version_go_to_standard_output() {
 }
 
 #[test]
+fn the_help_fits_on_a_screen() {
+    let (_, help, _) = run(&["--help"]);
+    // The last line is the shell's.
+    assert!(help.lines().count() < 24, "{help}");
+    for line in help.lines() {
+        assert!(line.len() <= 80, "{line:?} has {} columns", line.len());
+    }
+}
+
+#[test]
+fn status_of_a_host_that_asks_for_nothing_is_json_too() {
+    let fake = desktop().command_line("quiet").boot();
+    let root = fake.tree.root().to_str().expect("a name");
+    let (status, stdout, stderr) = run(&["--root", root, "status", "--json"]);
+    let expected = "{\"version\":1,\"devices\":[],\"exit_status\":0}\n";
+    assert_eq!((status, stdout.as_str(), stderr.as_str()), (Some(0), expected, ""));
+}
+
+#[test]
 fn wrong_arguments_end_with_status_2_and_say_which() {
     for (arguments, text) in [
         (&["--no-such-argument"][..], "--no-such-argument"),

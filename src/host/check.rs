@@ -5,6 +5,7 @@ use std::fmt;
 use crate::apply::{Applied, Fate};
 use crate::cmdline::Request;
 use crate::kernel::Kernel;
+use crate::pci::Address;
 use crate::plan::{Decision, Driver, IOMMU_TYPE1, Plan, RESERVED, Step, Why};
 use crate::report::{self, DeviceReport, Outcome, Report, exit_status};
 use crate::sysfs::{Machine, VFIO_PCI};
@@ -82,6 +83,10 @@ pub struct Check {
     pub plan: Plan,
     /// Whether the host has its console on a screen that a device of the request could take.
     pub has_screen: bool,
+    /// The displays that stay with the host while another goes: one has to take over the console.
+    pub displays: Vec<Address>,
+    /// What [`crate::host::next_initrd`] says, for a reader.
+    pub next_initrd: Vec<String>,
 }
 
 impl Check {
@@ -91,8 +96,19 @@ impl Check {
         let (machine, plan) = (Machine::default(), Plan::default());
         let report = report::report(request, &machine, &plan, &Applied::default());
         let report = Report { exit_status: exit_status(false, false), ..report };
-        Check { report, plan, has_screen: false }
+        let (displays, next_initrd) = (Vec::new(), Vec::new());
+        Check { report, plan, has_screen: false, displays, next_initrd }
     }
+}
+
+/// The displays that stay, where there is a screen and some display is to be taken.
+#[must_use]
+pub fn displays_that_stay(plan: &Plan, machine: &Machine) -> Vec<Address> {
+    let is_taken = |address: &Address| plan.taken().any(|(taken, _, _)| taken == *address);
+    let displays = machine.devices.iter().filter(|(_, device)| device.class.is_display());
+    let (gone, staying): (Vec<_>, Vec<_>) =
+        displays.map(|(address, _)| *address).partition(is_taken);
+    if machine.screen.is_none() || gone.is_empty() { Vec::new() } else { staying }
 }
 
 fn line(f: &mut fmt::Formatter<'_>, device: &DeviceReport) -> fmt::Result {
@@ -151,6 +167,7 @@ impl fmt::Display for Check {
             None if self.has_screen => writeln!(f, "the console would stay where it is")?,
             None => {}
         }
+        self.next_initrd.iter().try_for_each(|line| writeln!(f, "{line}"))?;
         self.report.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
 }

@@ -28,7 +28,9 @@ pub struct DeviceStatus {
     pub driver: Option<String>,
     /// Whether a vfio driver has it now.
     pub bound: bool,
-    /// Where it is not: why, and what to do about it.
+    /// Whether it was bound at boot and is not now.
+    pub lost: bool,
+    /// Where it is not bound: why, and what to do about it.
     pub reason: Option<String>,
 }
 
@@ -41,6 +43,13 @@ pub struct Status {
     pub devices: Vec<DeviceStatus>,
     /// 0 where all is bound now, else 1.
     pub exit_status: u8,
+}
+
+/// Where nothing is asked for.
+impl Default for Status {
+    fn default() -> Self {
+        Status { version: 1, devices: Vec::new(), exit_status: exit_status(false, false) }
+    }
 }
 
 /// Holds a report against the machine.
@@ -65,6 +74,7 @@ pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
         driver_then: None,
         driver: None,
         bound: false,
+        lost: false,
         reason: text_of(rejected, "reason"),
     }));
     let unmet = devices.iter().any(|device| !device.bound);
@@ -105,6 +115,7 @@ fn compare(then: &Value, sysfs: &Sysfs) -> DeviceStatus {
         driver_then,
         driver,
         bound,
+        lost: was_bound && !bound,
         reason,
     }
 }
@@ -163,6 +174,13 @@ mod tests {
         (status.to_string().lines().map(str::to_owned).collect(), status.exit_status)
     }
 
+    /// Whether the first device is, and no other.
+    fn lost(root: &tempfile::TempDir) -> bool {
+        let status = status(&root.path().join("report.json"), &Sysfs::new(root.path())).unwrap();
+        assert!(status.devices[1..].iter().all(|device| !device.lost));
+        status.devices[0].lost
+    }
+
     #[test]
     fn each_device_is_held_against_the_machine() {
         for (first, second, expected) in [
@@ -172,10 +190,12 @@ mod tests {
             (Some(""), "vfio-pci", ["lost: no driver has it now", "bound to vfio-pci"]),
             (None, "vfio-pci", ["lost: it is gone", "bound to vfio-pci"]),
         ] {
-            let (lines, exit_status) = lines(&root(REPORT, first, second));
+            let root = root(REPORT, first, second);
+            let (lines, exit_status) = lines(&root);
             for (line, expected) in lines.iter().zip(expected) {
                 assert!(line.contains(expected), "{first:?} {second:?}: {line}");
             }
+            assert_eq!(first != Some("vfio-pci"), lost(&root), "{first:?}");
             assert_eq!(lines[2], "\"03:00.0\": absent: no such device; wait");
             assert_eq!(lines[3], "\"x\": no form");
             assert_eq!(exit_status, 1, "{first:?} {second:?}");

@@ -40,6 +40,13 @@ impl Sysfs {
         }
     }
 
+    /// The module of the driver that has the device; `None` where it is built in. Source: the link
+    /// `driver/module`.
+    #[must_use]
+    pub fn module_of(&self, address: Address) -> Option<String> {
+        link_name(&self.device_folder(address).join("driver/module")).ok()?
+    }
+
     /// The device that a virtual function (SR-IOV) is of. Source: the link `physfn`.
     #[must_use]
     pub fn physical_function(&self, address: Address) -> Option<Address> {

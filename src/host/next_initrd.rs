@@ -1,0 +1,55 @@
+//! What the initrd of the next boot needs, as far as the modules of the running kernel tell. What
+//! is in that initrd is not looked at: it is packed, and each distribution has its own way.
+
+use std::path::Path;
+
+use crate::host::check::Check;
+use crate::modules::{Modules, Whereabouts};
+use crate::plan::{Decision, Driver, IOMMU_TYPE1};
+use crate::sysfs::{Sysfs, VFIO_PCI};
+
+/// In words, one line each; none where nothing is to be bound, or where `root` has no modules, as
+/// another machine's `/proc` and `/sys` alone.
+#[must_use]
+pub fn needs(check: &Check, sysfs: &Sysfs, root: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for target in check.plan.targets.values() {
+        if let Decision::Take(driver) = &target.decision {
+            add(&mut names, driver.module(), String::new());
+            if let Driver::Variant(_) = driver {
+                add(&mut names, VFIO_PCI, String::new());
+            }
+        }
+    }
+    if names.is_empty() || root != Path::new("/") && !root.join("lib/modules").exists() {
+        return Vec::new();
+    }
+    add(&mut names, IOMMU_TYPE1, String::new());
+    for address in &check.displays {
+        if let Some(module) = sysfs.module_of(*address) {
+            add(&mut names, &module, format!(", for the console on {address}"));
+        }
+    }
+    let release = sysfs.kernel_release().unwrap_or_default();
+    let mut lines = vec![format!("the next initrd needs, by the modules of {release}:")];
+    let modules = Modules::open(root);
+    for (name, purpose) in names {
+        let place = modules.as_ref().map_or(Whereabouts::Absent, |modules| modules.find(&name));
+        let text = match place {
+            Whereabouts::BuiltIn => "built in".to_owned(),
+            Whereabouts::Module(needed) if needed.is_empty() => "a module".to_owned(),
+            Whereabouts::Module(needed) => format!("a module, with {}", needed.join(", ")),
+            Whereabouts::Absent => {
+                "MISSING: this kernel has it neither built in nor as a module".to_owned()
+            }
+        };
+        lines.push(format!("    {name}{purpose}: {text}"));
+    }
+    lines
+}
+
+fn add(names: &mut Vec<(String, String)>, name: &str, purpose: String) {
+    if !names.iter().any(|(there, _)| there == name) {
+        names.push((name.to_owned(), purpose));
+    }
+}

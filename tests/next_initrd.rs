@@ -1,0 +1,111 @@
+//! `vfio-early check` on what the initrd of the next boot needs.
+
+use std::fs;
+use std::process::Command;
+
+use crate::fake::Fake;
+use crate::list::hosts;
+
+/// A module as `depmod` reads it: what it exports, and what it uses of others.
+fn module(fake: &Fake, name: &str, uses: &[&str]) {
+    let symbol = |name: &str| format!("symbol_of_{name}");
+    let mut source = format!(
+        "const char info[] __attribute__((section(\".modinfo\"))) = \"license=GPL\";\n\
+         const char names[] __attribute__((section(\"__ksymtab_strings\"))) = \"{}\";\n",
+        symbol(name)
+    );
+    for other in uses {
+        let other = symbol(other);
+        source.extend(["extern int ", &other, "; int *use_", &other, " = &", &other, ";\n"]);
+    }
+    let folder = fake.tree.root().join("lib/modules/6.1.0-fake-amd64/kernel");
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join(name).with_extension("c");
+    fs::write(&file, source).unwrap();
+    let object = file.with_extension("ko");
+    let output = Command::new("gcc").arg("-c").arg(&file).arg("-o").arg(&object).output();
+    let output = output.expect("gcc, which cargo xtask setup installs, runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn indexes(fake: &Fake, built_in: &[&str]) {
+    let folder = fake.tree.root().join("lib/modules/6.1.0-fake-amd64");
+    let lines = built_in.iter().map(|name| format!("kernel/{name}.ko\n"));
+    fs::write(folder.join("modules.builtin"), lines.collect::<String>()).unwrap();
+    fs::write(folder.join("modules.order"), "").unwrap();
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let output = Command::new("depmod")
+        .env("PATH", path)
+        .arg("--basedir")
+        .arg(fake.tree.root())
+        .arg("6.1.0-fake-amd64")
+        .output()
+        .expect("depmod, of Debian's package kmod, runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The lines about it.
+fn next_initrd(fake: &Fake, items: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_vfio-early"))
+        .arg("check")
+        .arg(items)
+        .arg("--root")
+        .arg(fake.tree.root())
+        .output()
+        .expect("the program starts");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines = text.lines().skip_while(|line| !line.starts_with("the next initrd needs"));
+    let needs = |line: &&str| line.starts_with("    ") || line.starts_with("the next");
+    lines.take_while(needs).map(str::to_owned).collect()
+}
+
+#[test]
+fn each_module_is_a_file_built_in_or_missing() {
+    let fake = hosts::desktop();
+    module(&fake, "irqbypass", &[]);
+    module(&fake, "vfio", &[]);
+    module(&fake, "vfio-pci", &["vfio", "irqbypass"]);
+    indexes(&fake, &["vfio_iommu_type1"]);
+    let heading = "the next initrd needs, by the modules of 6.1.0-fake-amd64:";
+    let lines = next_initrd(&fake, "144d:a808@02:00.0");
+    assert_eq!(lines[0], heading);
+    let ours = lines[1].strip_prefix("    vfio-pci: a module, with ").expect(&lines[1]);
+    let mut needed: Vec<_> = ours.split(", ").collect();
+    needed.sort_unstable();
+    assert_eq!(needed, ["irqbypass", "vfio"]);
+    assert_eq!(lines[2..], ["    vfio_iommu_type1: built in"]);
+
+    let fake = hosts::desktop();
+    module(&fake, "vfio_iommu_type1", &[]);
+    indexes(&fake, &[]);
+    let lines = next_initrd(&fake, "144d:a808@02:00.0");
+    assert_eq!(
+        lines[1..],
+        [
+            "    vfio-pci: MISSING: this kernel has it neither built in nor as a module",
+            "    vfio_iommu_type1: a module",
+        ]
+    );
+}
+
+#[test]
+fn where_a_display_goes_the_driver_of_the_one_that_stays_is_needed() {
+    let fake = hosts::desktop();
+    module(&fake, "vfio-pci", &[]);
+    module(&fake, "i915", &[]);
+    indexes(&fake, &["vfio_iommu_type1"]);
+    fake.tree.folder("sys/module/i915");
+    fake.tree.link_up("bus/pci/drivers/i915/module", "module/i915");
+    let lines = next_initrd(&fake, "10de:1c03@01:00.*");
+    assert_eq!(lines[3..], ["    i915, for the console on 0000:00:02.0: a module"]);
+}
+
+#[test]
+fn nothing_is_said_where_it_is_not_known_or_nothing_goes() {
+    let fake = hosts::desktop();
+    // Another machine's /proc and /sys alone.
+    assert_eq!(next_initrd(&fake, "02:00.0"), Vec::<String>::new());
+    module(&fake, "vfio-pci", &[]);
+    indexes(&fake, &[]);
+    assert_eq!(next_initrd(&fake, "00:01.0"), Vec::<String>::new());
+}
