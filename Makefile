@@ -7,6 +7,7 @@
 #   make install INITRD=dracut       for that generator alone; several in quotes, or none: INITRD=
 #   make install-dracut              that generator's files alone
 #   make install DESTDIR=/tmp/tree   into a tree of a packager
+#   make dist                        archives the source as of the last commit
 #
 # With LIBKMOD_STATIC_DIR naming a folder that has libkmod.a, plain cargo builds it; without,
 # `cargo xtask build` does, which installs what the build needs on Debian and its relatives.
@@ -98,7 +99,13 @@ uninstall:
 	rm -f '$(DESTDIR)$(wants)'
 	rmdir '$(DESTDIR)$(dracutmodulesdir)/90vfio-early' 2>/dev/null || true
 
+# The source of the last commit, for the recipes in packaging/.
+version := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+dist:
+	@mkdir -p $(built)
+	git archive --prefix=vfio-early-$(version)/ -o $(built)/vfio-early-$(version).tar.gz HEAD
+
 clean:
 	rm -rf $(built)
 
-.PHONY: all install uninstall clean $(components:%=install-%)
+.PHONY: all install uninstall dist clean $(components:%=install-%)
