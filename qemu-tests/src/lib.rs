@@ -27,6 +27,7 @@ pub mod moment;
 pub mod nix;
 pub mod package;
 pub mod packages;
+mod packaging;
 pub mod prediction;
 mod qemu;
 pub mod qmp;

@@ -56,6 +56,28 @@ pub const PACKAGE: &[Package] = &[
     package("xz-utils", "compresses the package"),
 ];
 
+/// What `make install` needs, besides a build of the binary.
+pub const MAKE: &[Package] = &[package("make", "runs the Makefile")];
+
+/// What checks the Debian package.
+pub const LINTIAN: &[Package] = &[package("lintian", "checks the Debian package")];
+
+/// What makes and checks the RPM.
+pub const RPM: &[Package] = &[
+    package("cpio", "unpacks the RPM"),
+    package("rpm", "makes the RPM"),
+    package("rpm2cpio", "unpacks the RPM"),
+    package("rpmlint", "checks the RPM and its recipe"),
+];
+
+/// What makes and checks Arch's package.
+pub const ARCH: &[Package] = &[
+    package("fakeroot", "makepkg packs in it"),
+    package("libarchive-tools", "makepkg packs with it"),
+    package("makepkg", "makes Arch's package"),
+    package("shellcheck", "checks the recipe of Arch's package"),
+];
+
 /// What the build of a kernel needs.
 pub const KERNEL: &[Package] = &[
     package("bc", "a kernel's build calculates with it"),
@@ -173,7 +195,7 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
 }
 
 fn names_of_everything() -> String {
-    let mut names: Vec<_> = [BUILD, BOOT, DISTRO, PACKAGE, KERNEL]
+    let mut names: Vec<_> = [BUILD, BOOT, DISTRO, PACKAGE, MAKE, LINTIAN, RPM, ARCH, KERNEL]
         .iter()
         .copied()
         .flatten()

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::kernels::{self, Kernel};
 use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
-use crate::{answers, binary, faults, nix, packages, scenarios, screens, systemd};
+use crate::{answers, binary, faults, nix, packages, packaging, scenarios, screens, systemd};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -154,7 +154,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         .collect();
     let nix: Vec<nix::Check> =
         nix::checks(&arguments.kernels).into_iter().filter(|check| wanted(&check.name)).collect();
-    if cargo.is_empty() && boots.is_empty() && nix.is_empty() {
+    let packaging: Vec<&packaging::Check> =
+        packaging::CHECKS.iter().filter(|check| wanted(check.name)).collect();
+    if cargo.is_empty() && boots.is_empty() && nix.is_empty() && packaging.is_empty() {
         bail!("no check has {} in its name", arguments.filters.join(" or "));
     }
     if arguments.list {
@@ -162,6 +164,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             println!("{}", check.name);
         }
         for check in nix {
+            println!("{}", check.name);
+        }
+        for check in packaging {
             println!("{}", check.name);
         }
         for boot in boots {
@@ -190,6 +195,10 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
                 count.not_run += 1;
             }
         }
+    }
+    for check in packaging {
+        let start = Instant::now();
+        count.note(check.name, start, &check.run());
     }
     if !boots.is_empty() {
         let count = Mutex::new(&mut count);

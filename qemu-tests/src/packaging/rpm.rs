@@ -1,0 +1,63 @@
+//! The RPM.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::makefile::make;
+use super::{DRACUT, ENABLED, File, PROGRAM, UNITS, differences};
+use crate::binary::workspace;
+use crate::{libkmod, packages, step};
+
+const SPEC: &str = "packaging/rpm/vfio-early.spec";
+const EXCEPTIONS: &str = "packaging/rpm/vfio-early.rpmlintrc";
+
+/// Debian's rpm adds the version to the names of these folders; others' do not.
+const OF_A_PACKAGE: &[File] = &[
+    ("644", "usr/share/doc/vfio-early-0.1.0/CHANGELOG.md"),
+    ("644", "usr/share/doc/vfio-early-0.1.0/README.md"),
+    ("644", "usr/share/licenses/vfio-early-0.1.0/LICENSE-APACHE"),
+    ("644", "usr/share/licenses/vfio-early-0.1.0/LICENSE-MIT"),
+];
+
+/// From this tree, with the program that `make` has built: what is tested is the recipe.
+pub(super) fn built() -> Result<Vec<String>> {
+    packages::ensure(packages::RPM)?;
+    let folder = tempfile::tempdir()?;
+    step::run(&mut make(&["all"], folder.path())?)?;
+    let define = format!("_topdir {}", folder.path().display());
+    step::run(
+        Command::new("rpmbuild")
+            // What it needs is not there as RPMs; no links from build ids to programs.
+            .args(["-bb", "--build-in-place", "--nodeps", "--define", &define])
+            .args(["--define", "_build_id_links none", SPEC])
+            .env(libkmod::VARIABLE, libkmod::set_up()?)
+            .current_dir(workspace()),
+    )?;
+    let packages: Vec<PathBuf> = fs::read_dir(folder.path().join("RPMS/x86_64"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    let [package] = &packages[..] else {
+        return Ok(vec![format!("rpmbuild made {packages:?}")]);
+    };
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree)?;
+    let unpack = "rpm2cpio \"$1\" | cpio --extract --make-directories --quiet";
+    step::run(Command::new("sh").args(["-euc", unpack, "sh"]).arg(package).current_dir(&tree))?;
+    let mut complaints = differences(&tree, &[PROGRAM, UNITS, ENABLED, DRACUT, OF_A_PACKAGE])?;
+
+    let lint = Command::new("rpmlint")
+        .args(["--rpmlintrc", EXCEPTIONS, SPEC])
+        .arg(package)
+        .current_dir(workspace())
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run rpmlint")?;
+    let said = String::from_utf8_lossy(&lint.stdout);
+    if !said.contains(" 0 errors, 0 warnings") {
+        complaints.push(format!("{said}{}", String::from_utf8_lossy(&lint.stderr)));
+    }
+    Ok(complaints)
+}
