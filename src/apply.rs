@@ -96,6 +96,9 @@ impl<K: Kernel> Run<'_, K> {
 
     /// Performs steps of one kind, leaving out devices that failed before.
     fn perform(&mut self, batch: &[Step]) {
+        if let Some(Step::Probe(_)) = batch.first() {
+            self.read_bound();
+        }
         let mut steps = Vec::new();
         let mut writes = Vec::new();
         for step in batch {
@@ -146,7 +149,9 @@ impl<K: Kernel> Run<'_, K> {
                 (address, store(self.attribute(*address, "driver/unbind"), address.to_string()))
             }
             // Loading the driver has bound the devices that no other driver had.
-            Step::Probe(address) if self.is_bound(*address) => return None,
+            Step::Probe(address) if self.fates.get(address).is_some_and(Fate::is_bound) => {
+                return None;
+            }
             Step::Probe(address) => (address, store("bus/pci/drivers_probe", address.to_string())),
             Step::Announce(address) => {
                 let text = format!(
@@ -364,7 +369,24 @@ impl<K: Kernel> Run<'_, K> {
         fate.is_bound()
     }
 
+    /// Reads which devices the vfio drivers have: a folder for each driver instead of a link for
+    /// each device.
+    fn read_bound(&mut self) {
+        let mut drivers: Vec<(String, Vec<Address>)> = Vec::new();
+        for (address, fate) in &mut self.fates {
+            let Some(wanted) = &fate.driver_override else { continue };
+            let index = drivers.iter().position(|(name, _)| name == wanted).unwrap_or_else(|| {
+                drivers.push((wanted.clone(), self.sysfs.devices_of(wanted)));
+                drivers.len() - 1
+            });
+            if drivers[index].1.binary_search(address).is_ok() {
+                fate.driver = Some(wanted.clone());
+            }
+        }
+    }
+
     fn read_back(&mut self) {
+        let mut viable = BTreeMap::new();
         for (address, device, driver) in self.plan.taken() {
             let fate = self.fates.entry(address).or_default();
             // Nothing was written for it since it read as bound.
@@ -383,7 +405,15 @@ impl<K: Kernel> Run<'_, K> {
                 fate.fallback = Some(format!("{module} did not take it"));
             }
             if let (Some(group), false) = (device.group, is_given_up) {
-                fate.viable = self.kernel.group_viable(group);
+                viable.entry(group).or_insert(None);
+            }
+        }
+        for (group, viable) in &mut viable {
+            *viable = self.kernel.group_viable(*group);
+        }
+        for (address, device, _) in self.plan.taken() {
+            if let Some(fate) = self.fates.get_mut(&address).filter(|fate| fate.failure.is_none()) {
+                fate.viable = device.group.and_then(|group| *viable.get(&group)?);
             }
         }
         for (address, fate) in &mut self.fates {

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -13,27 +14,34 @@ const NAME: &str = "vfio-early: ";
 
 /// Where the log goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Logger {
+enum Place {
     Kmsg,
     /// With the level in front, which systemd's journal reads (`SyslogLevelPrefix=`).
     Journal,
     Terminal,
 }
 
+impl Place {
+    fn find() -> Place {
+        if in_initrd() {
+            Place::Kmsg
+        } else if std::env::var_os("JOURNAL_STREAM").is_some() {
+            Place::Journal
+        } else {
+            Place::Terminal
+        }
+    }
+}
+
+/// Finds its place when there is something to log: a boot that asks for nothing does not pay for it.
+#[derive(Debug)]
+struct Logger(OnceLock<Place>);
+
 /// Starts logging; `debug` is for `vfio.debug`.
 pub fn start(debug: bool) {
-    static KMSG: Logger = Logger::Kmsg;
-    static JOURNAL: Logger = Logger::Journal;
-    static TERMINAL: Logger = Logger::Terminal;
-    let logger = if in_initrd() {
-        &KMSG
-    } else if std::env::var_os("JOURNAL_STREAM").is_some() {
-        &JOURNAL
-    } else {
-        &TERMINAL
-    };
+    static LOGGER: Logger = Logger(OnceLock::new());
     // Fails only when there is a logger already.
-    let _ = log::set_logger(logger);
+    let _ = log::set_logger(&LOGGER);
     log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
 }
 
@@ -100,13 +108,14 @@ impl Log for Logger {
         }
         let text = escape(&record.args().to_string());
         let level = record.level();
+        let place = *self.0.get_or_init(Place::find);
         for text in pieces(&text, LONGEST - NAME.len() - "<6>\n".len()) {
-            if *self == Logger::Kmsg && to_kmsg(level, text).is_ok() {
+            if place == Place::Kmsg && to_kmsg(level, text).is_ok() {
                 continue;
             }
-            let prefix = match self {
-                Logger::Journal => format!("<{}>", printk_level(level)),
-                Logger::Kmsg | Logger::Terminal => NAME.to_owned(),
+            let prefix = match place {
+                Place::Journal => format!("<{}>", printk_level(level)),
+                Place::Kmsg | Place::Terminal => NAME.to_owned(),
             };
             // There is nobody left to tell.
             let _ = writeln!(std::io::stderr(), "{prefix}{text}");

@@ -245,6 +245,26 @@ impl Sysfs {
         names.find_map(|name| Some(name.to_str()?.strip_prefix("pci:")?.to_owned()))
     }
 
+    /// The devices that a driver has, in address order. Source: the links in its folder, which the
+    /// kernel makes and removes together with a device's link `driver` (`driver_sysfs_add()`).
+    #[must_use]
+    pub fn devices_of(&self, driver: &str) -> Vec<Address> {
+        let mut devices = addresses(&self.pci().join("drivers").join(driver)).unwrap_or_default();
+        devices.sort_unstable();
+        devices
+    }
+
+    /// Every device that a driver has, with the driver: a folder for each driver costs less than a
+    /// link for each of many devices.
+    fn drivers(&self) -> BTreeMap<Address, String> {
+        let folders = fs::read_dir(self.pci().join("drivers")).into_iter().flatten().flatten();
+        let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+        let devices = |name: String| {
+            self.devices_of(&name).into_iter().map(move |address| (address, name.clone()))
+        };
+        names.flat_map(devices).collect()
+    }
+
     /// What the request needs to know of the machine. Devices that are named by their address
     /// are read alone; ids, paths and guards that do not hold need them all.
     ///
@@ -337,32 +357,50 @@ impl Sysfs {
     }
 
     fn read_all(&self, devices: &mut BTreeMap<Address, Device>) -> io::Result<()> {
-        for address in addresses(&self.pci().join("devices"))? {
-            if let Some(device) = self.device(address) {
-                devices.insert(address, device);
-            }
+        let drivers = self.drivers();
+        let mut found = addresses(&self.pci().join("devices"))?;
+        found.sort_unstable();
+        for address in found {
+            let read = |folder| self.device_in(folder, || drivers.get(&address).cloned());
+            // The folders of one bus are side by side, which saves the link to each.
+            let beside = devices.last_key_value().and_then(|(other, device)| {
+                let (above, _) = device.folder.rsplit_once('/')?;
+                let is_beside = (other.domain, other.bus) == (address.domain, address.bus);
+                is_beside.then(|| format!("{above}/{address}"))
+            });
+            let device = match beside.map(read) {
+                Some(Err(Errno::ENOENT)) | None => self.folder(address).and_then(read),
+                Some(device) => device,
+            };
+            devices.extend(present(address, device).map(|device| (address, device)));
         }
         Ok(())
     }
 
     /// One device; `None` where there is none, or it goes away while it is read.
     fn device(&self, address: Address) -> Option<Device> {
-        let folder = self.folder(address)?;
-        let mut buffer = [0; ATTRIBUTE];
-        let (id, class) = match self.attribute(&format!("{folder}/modalias"), &mut buffer) {
-            Ok(modalias) => id_and_class(modalias),
-            Err(Errno::ENOENT | Errno::ENODEV) => return None,
-            Err(why) => {
-                log::warn!("{address} cannot be read and counts as absent: {}", why.desc());
-                return None;
-            }
+        let read = |folder: String| {
+            let link = format!("{folder}/driver");
+            self.device_in(folder, || self.link_name(&link).ok().flatten())
         };
+        present(address, self.folder(address).and_then(read))
+    }
+
+    /// The device in a folder ([`Device::folder`]).
+    fn device_in(
+        &self,
+        folder: String,
+        driver: impl FnOnce() -> Option<String>,
+    ) -> Result<Device, Errno> {
+        let mut buffer = [0; ATTRIBUTE];
+        let modalias = self.attribute(&format!("{folder}/modalias"), &mut buffer)?;
+        let (id, class) = id_and_class(modalias);
         let group = self.link_name(&format!("{folder}/iommu_group")).ok().flatten();
-        Some(Device {
+        Ok(Device {
             id,
             class,
-            display: class.is_display().then(|| self.display(address)),
-            driver: self.driver_in(&folder).ok().flatten(),
+            display: class.is_display().then(|| self.display(&folder)),
+            driver: driver(),
             group: group.and_then(|number| number.parse().ok()),
             folder,
             usage: None,
@@ -371,19 +409,19 @@ impl Sysfs {
         })
     }
 
-    /// [`Device::folder`]; `None` without such a device. In a copy of `/sys` the link may be a
-    /// folder; one that leads elsewhere is none of the kernel's.
-    fn folder(&self, address: Address) -> Option<String> {
+    /// [`Device::folder`]. In a copy of `/sys` the link may be a folder; one that leads elsewhere is
+    /// none of the kernel's.
+    fn folder(&self, address: Address) -> Result<String, Errno> {
         let link = format!("bus/pci/devices/{address}");
         match self.link(&link) {
             Ok(target) => match target.strip_prefix("../../../") {
                 Some(folder) if folder.starts_with("devices/") && !folder.contains("..") => {
-                    Some(folder.to_owned())
+                    Ok(folder.to_owned())
                 }
-                _ => Some(link),
+                _ => Ok(link),
             },
-            Err(Errno::ENOENT) => None,
-            Err(_) => Some(link),
+            Err(Errno::ENOENT) => Err(Errno::ENOENT),
+            Err(_) => Ok(link),
         }
     }
 
@@ -411,6 +449,18 @@ impl Sysfs {
         // By line, since the file is long on large machines and the first lines tell.
         let mut lines = BufReader::new(File::open(self.root.join("proc/interrupts")).ok()?).lines();
         Some(lines.any(|line| line.is_ok_and(|line| line.contains(" IR-"))))
+    }
+}
+
+/// A device that could be read; one that could not counts as absent.
+fn present(address: Address, device: Result<Device, Errno>) -> Option<Device> {
+    match device {
+        Ok(device) => Some(device),
+        Err(Errno::ENOENT | Errno::ENODEV) => None,
+        Err(why) => {
+            log::warn!("{address} cannot be read and counts as absent: {}", why.desc());
+            None
+        }
     }
 }
 

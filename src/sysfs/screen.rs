@@ -77,13 +77,15 @@ impl Sysfs {
 
     fn boot_vga(&self) -> Option<Address> {
         let addresses = super::addresses(&self.pci().join("devices")).ok()?;
-        addresses.into_iter().find(|address| self.display(*address).boot_vga)
+        addresses
+            .into_iter()
+            .find(|address| self.display(&format!("bus/pci/devices/{address}")).boot_vga)
     }
 
     /// Sources: `boot_vga` and line 7 of `resource`, the expansion ROM.
-    pub(super) fn display(&self, address: Address) -> Display {
-        let text =
-            |name| fs::read_to_string(self.device_folder(address).join(name)).unwrap_or_default();
+    pub(super) fn display(&self, folder: &str) -> Display {
+        let folder = self.root.join("sys").join(folder);
+        let text = |name| fs::read_to_string(folder.join(name)).unwrap_or_default();
         let resource = text("resource");
         let mut rom =
             resource.lines().nth(6).unwrap_or("").split(' ').map(|number| {
