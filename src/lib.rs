@@ -20,6 +20,8 @@ mod syscall;
 pub mod sysfs;
 pub mod variant;
 
+pub use syscall::standard_files;
+
 use std::io;
 use std::time::{Duration, Instant};
 

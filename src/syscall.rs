@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
@@ -25,6 +25,26 @@ use nix::unistd::{ForkResult, Pid, fork, pipe, write};
 
 fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// Makes standard input, output and error usable, as Rust's start-up would: one that is closed gets
+/// `/dev/null`, since else the next file that is opened would be in its place and get what is
+/// logged. That nobody reads a pipe any more is an error, and no end of the program.
+pub fn standard_files() {
+    // SAFETY: the numbers are looked at only, and one that is no open file is reported as such.
+    let files = [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
+    let mut files = files.map(|file| PollFd::new(file, PollFlags::empty()));
+    let is_closed = |file: &PollFd| file.revents() == Some(PollFlags::POLLNVAL);
+    if poll(&mut files, PollTimeout::ZERO).is_ok() {
+        for _ in files.iter().filter(|file| is_closed(file)) {
+            // The lowest number that is free. Where there is no /dev yet, it stays free.
+            if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+                let _ = null.into_raw_fd();
+            }
+        }
+    }
+    // SAFETY: no handler is set that could do anything unsafe.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
 }
 
 /// One write of the whole value into an attribute, whose path is below `folder`.
