@@ -44,6 +44,10 @@ below = $(foreach file,$(wildcard $(3)),$(1):$(file):$(4)/$(patsubst $(2)/%,%,$(
 program := 755:$(built)/vfio-early:$(bindir)/vfio-early
 man := $(foreach page,$(pages),\
   644:$(built)/$(page):$(mandir)/man$(subst .,,$(suffix $(page)))/$(page))
+completions := \
+  644:docs/completions/vfio-early.bash:$(bashcompletiondir)/vfio-early \
+  644:docs/completions/vfio-early.fish:$(fishcompletiondir)/vfio-early.fish \
+  644:docs/completions/_vfio-early:$(zshcompletiondir)/_vfio-early
 systemd := $(call below,644,initrd/systemd,initrd/systemd/*.service,$(systemdsystemunitdir))
 initramfs-tools := $(call below,755,initrd/initramfs-tools,\
   initrd/initramfs-tools/hooks/* initrd/initramfs-tools/scripts/*/*,$(initramfstoolsdir))
@@ -51,12 +55,14 @@ dracut := $(call below,755,initrd/dracut,initrd/dracut/90vfio-early/*,$(dracutmo
 mkinitcpio := $(call below,644,initrd/mkinitcpio,\
   initrd/mkinitcpio/install/* initrd/mkinitcpio/hooks/*,$(initcpiodir))
 
-components := program man systemd initramfs-tools dracut mkinitcpio
+components := program man completions systemd initramfs-tools dracut mkinitcpio
 
 # Enabled by the vendor, as systemd's own units are: idle unless vfio.devs= is on the command line.
 wants := $(systemdsystemunitdir)/multi-user.target.wants/vfio-early-finish.service
 
-all: $(built)/vfio-early $(addprefix $(built)/,$(pages))
+all: $(built)/vfio-early man
+
+man: $(addprefix $(built)/,$(pages))
 
 $(built)/vfio-early: Cargo.toml Cargo.lock build.rs $(wildcard .cargo/* src/*.rs src/*/*.rs)
 ifdef LIBKMOD_STATIC_DIR
@@ -71,7 +77,7 @@ $(addprefix $(built)/,$(pages)): $(built)/%: docs/man/%.scd
 	$(SCDOC) <$< >$@.new
 	mv $@.new $@
 
-install: install-program install-man install-systemd $(INITRD:%=install-%)
+install: install-program install-man install-completions install-systemd $(INITRD:%=install-%)
 
 install-program: $(built)/vfio-early
 install-man: $(addprefix $(built)/,$(pages))
@@ -108,4 +114,4 @@ dist:
 clean:
 	rm -rf $(built)
 
-.PHONY: all install uninstall dist clean $(components:%=install-%)
+.PHONY: all man install uninstall dist clean $(components:%=install-%)

@@ -38,6 +38,7 @@ pub fn build() -> Result<PathBuf> {
     let cargo_deb = cargo_deb()?;
     let _lock = cache::lock("package")?;
     write_built_using()?;
+    step::run(Command::new("make").arg("man").current_dir(workspace()))?;
     let folder = workspace().join("target/package");
     let new = tempfile::Builder::new().prefix("new-").tempdir_in(&folder)?;
     let said = step::run(

@@ -53,11 +53,14 @@ pub const DISTRO: &[Package] = &[
 /// What making the Debian package needs, besides a build of the binary.
 pub const PACKAGE: &[Package] = &[
     package("dpkg-dev", "reads the date of the package's changelog"),
+    package("make", "makes the manual pages"),
+    package("scdoc", "makes the manual pages"),
     package("xz-utils", "compresses the package"),
 ];
 
 /// What `make install` needs, besides a build of the binary.
-pub const MAKE: &[Package] = &[package("make", "runs the Makefile")];
+pub const MAKE: &[Package] =
+    &[package("make", "runs the Makefile"), package("scdoc", "makes the manual pages")];
 
 /// What checks the Debian package.
 pub const LINTIAN: &[Package] = &[package("lintian", "checks the Debian package")];

@@ -66,6 +66,16 @@ impl Check {
 type File = (&'static str, &'static str);
 
 const PROGRAM: &[File] = &[("755", "usr/bin/vfio-early")];
+const MANUAL: &[File] = &[
+    ("644", "usr/share/man/man5/vfio-early.report.5"),
+    ("644", "usr/share/man/man7/vfio-early.cmdline.7"),
+    ("644", "usr/share/man/man8/vfio-early.8"),
+];
+const COMPLETIONS: &[File] = &[
+    ("644", "usr/share/bash-completion/completions/vfio-early"),
+    ("644", "usr/share/fish/vendor_completions.d/vfio-early.fish"),
+    ("644", "usr/share/zsh/site-functions/_vfio-early"),
+];
 const UNITS: &[File] = &[
     ("644", "usr/lib/systemd/system/vfio-early-finish.service"),
     ("644", "usr/lib/systemd/system/vfio-early-strict.service"),
@@ -74,6 +84,8 @@ const UNITS: &[File] = &[
 /// Where no package manager enables units.
 const ENABLED: &[File] =
     &[("link", "usr/lib/systemd/system/multi-user.target.wants/vfio-early-finish.service")];
+/// What every installation has, whatever makes its initrd.
+const ALWAYS: [&[File]; 4] = [PROGRAM, MANUAL, COMPLETIONS, UNITS];
 const INITRAMFS_TOOLS: &[File] = &[];
 const DRACUT: &[File] = &[("755", "usr/lib/dracut/modules.d/90vfio-early/module-setup.sh")];
 const MKINITCPIO: &[File] =

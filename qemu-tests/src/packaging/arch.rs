@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::makefile::make;
-use super::{DRACUT, ENABLED, File, MKINITCPIO, PROGRAM, UNITS, differences};
+use super::{ALWAYS, DRACUT, ENABLED, File, MKINITCPIO, differences};
 use crate::binary::workspace;
 use crate::{libkmod, packages, step};
 
@@ -73,5 +73,5 @@ pub(super) fn built() -> Result<Vec<String>> {
     }
     step::run(&mut makepkg)?;
     let packed = folder.path().join("pkg/vfio-early");
-    differences(&packed, &[PROGRAM, UNITS, ENABLED, DRACUT, MKINITCPIO, LICENCES])
+    differences(&packed, &[&ALWAYS[..], &[ENABLED, DRACUT, MKINITCPIO, LICENCES]].concat())
 }

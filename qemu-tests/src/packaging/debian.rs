@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{DRACUT, File, INITRAMFS_TOOLS, PROGRAM, UNITS, differences};
+use super::{COMPLETIONS, DRACUT, File, INITRAMFS_TOOLS, MANUAL, PROGRAM, UNITS, differences};
 use crate::binary::{self, workspace};
 use crate::{package, packages, step};
 
@@ -24,7 +24,17 @@ pub(super) fn files() -> Result<Vec<String>> {
     let package = package::build()?;
     let tree = tempfile::tempdir()?;
     step::run(Command::new("dpkg-deb").arg("--extract").args([&package, tree.path()]))?;
-    let expected = [PROGRAM, UNITS, INITRAMFS_TOOLS, DRACUT, OF_A_PACKAGE];
+    // zsh looks elsewhere in Debian.
+    let completions: Vec<File> = COMPLETIONS
+        .iter()
+        .map(|(mode, place)| match *place {
+            "usr/share/zsh/site-functions/_vfio-early" => {
+                (*mode, "usr/share/zsh/vendor-completions/_vfio-early")
+            }
+            place => (*mode, place),
+        })
+        .collect();
+    let expected = [PROGRAM, MANUAL, &completions, UNITS, INITRAMFS_TOOLS, DRACUT, OF_A_PACKAGE];
     let mut complaints = differences(tree.path(), &expected)?;
     if fs::read(tree.path().join("usr/bin/vfio-early"))? != fs::read(binary::build()?)? {
         complaints.push("the program in it is not the binary that the tests run".to_owned());

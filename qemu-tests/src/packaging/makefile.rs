@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{DRACUT, ENABLED, File, INITRAMFS_TOOLS, MKINITCPIO, PROGRAM, UNITS, differences};
+use super::{ALWAYS, DRACUT, ENABLED, File, INITRAMFS_TOOLS, MKINITCPIO, UNITS, differences};
 use crate::binary::workspace;
 use crate::{libkmod, packages, step};
 
@@ -23,7 +23,9 @@ pub(super) fn make(words: &[&str], tree: &Path) -> Result<Command> {
     Ok(command)
 }
 
-const EVERYTHING: &[&[File]] = &[PROGRAM, UNITS, ENABLED, INITRAMFS_TOOLS, DRACUT, MKINITCPIO];
+fn everything() -> Vec<&'static [File]> {
+    [&ALWAYS[..], &[ENABLED, INITRAMFS_TOOLS, DRACUT, MKINITCPIO]].concat()
+}
 
 pub(super) fn all() -> Result<Vec<String>> {
     let tree = tempfile::tempdir()?;
@@ -35,7 +37,7 @@ pub(super) fn all() -> Result<Vec<String>> {
     let foreign: &[File] = &[("644", "usr/lib/dracut/modules.d/99base/module-setup.sh")];
 
     step::run(&mut make(&["install"], tree.path())?)?;
-    let mut complaints = differences(tree.path(), &[EVERYTHING, &[foreign]].concat())?;
+    let mut complaints = differences(tree.path(), &[everything(), vec![foreign]].concat())?;
     // Again, over what is there.
     step::run(&mut make(&["install"], tree.path())?)?;
     step::run(&mut make(&["uninstall"], tree.path())?)?;
@@ -47,11 +49,11 @@ pub(super) fn all() -> Result<Vec<String>> {
 
 pub(super) fn one_generator() -> Result<Vec<String>> {
     let mut complaints = Vec::new();
-    let always: [&[File]; 3] = [PROGRAM, UNITS, ENABLED];
+    let always = [&ALWAYS[..], &[ENABLED]].concat();
     for (words, expected) in [
         (&["install", "INITRD=initramfs-tools"][..], [&always[..], &[INITRAMFS_TOOLS]].concat()),
         (&["install", "INITRD=dracut"], [&always[..], &[DRACUT]].concat()),
-        (&["install", "INITRD="], always.to_vec()),
+        (&["install", "INITRD="], always.clone()),
         (&["install-initramfs-tools"], vec![INITRAMFS_TOOLS]),
         (&["install-dracut"], vec![DRACUT, UNITS, ENABLED]),
         (&["install-mkinitcpio"], vec![MKINITCPIO, UNITS, ENABLED]),
@@ -108,5 +110,5 @@ pub(super) fn given_libkmod() -> Result<Vec<String>> {
     command.env("PATH", format!("{}:{old}", folder.path().display()));
     command.env(libkmod::VARIABLE, libkmod::set_up()?);
     step::run(&mut command)?;
-    differences(tree.path(), EVERYTHING)
+    differences(tree.path(), &everything())
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::makefile::make;
-use super::{DRACUT, ENABLED, File, PROGRAM, UNITS, differences};
+use super::{ALWAYS, DRACUT, ENABLED, File, differences};
 use crate::binary::workspace;
 use crate::{libkmod, packages, step};
 
@@ -32,7 +32,9 @@ pub(super) fn built() -> Result<Vec<String>> {
         Command::new("rpmbuild")
             // What it needs is not there as RPMs; no links from build ids to programs.
             .args(["-bb", "--build-in-place", "--nodeps", "--define", &define])
-            .args(["--define", "_build_id_links none", SPEC])
+            .args(["--define", "_build_id_links none"])
+            // It compresses manual pages, and Debian's sh cannot run it.
+            .args(["--define", "__os_install_post bash /usr/lib/rpm/brp-compress", SPEC])
             .env(libkmod::VARIABLE, libkmod::set_up()?)
             .current_dir(workspace()),
     )?;
@@ -46,11 +48,17 @@ pub(super) fn built() -> Result<Vec<String>> {
     fs::create_dir(&tree)?;
     let unpack = "rpm2cpio \"$1\" | cpio --extract --make-directories --quiet";
     step::run(Command::new("sh").args(["-euc", unpack, "sh"]).arg(package).current_dir(&tree))?;
-    let mut complaints = differences(&tree, &[PROGRAM, UNITS, ENABLED, DRACUT, OF_A_PACKAGE])?;
+    let mut complaints =
+        differences(&tree, &[&ALWAYS[..], &[ENABLED, DRACUT, OF_A_PACKAGE]].concat())?;
 
+    // Debian's has another compression for manual pages in its configuration than rpm.
+    let configuration = folder.path().join("rpmlint.toml");
+    fs::write(&configuration, "CompressExtension = \"gz\"\n")?;
     let lint = Command::new("rpmlint")
         .args(["--rpmlintrc", EXCEPTIONS, SPEC])
         .arg(package)
+        .arg("--config")
+        .arg(configuration)
         .current_dir(workspace())
         .stdin(Stdio::null())
         .output()
