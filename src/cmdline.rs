@@ -65,7 +65,7 @@ impl Request {
 }
 
 /// Our parameters, all behind `vfio.`.
-const KEYS: [&str; 7] = ["devs", "off", "console", "wait", "driver", "strict", "debug"];
+pub const KEYS: [&str; 7] = ["devs", "off", "console", "wait", "driver", "strict", "debug"];
 
 /// Parameters of the module `vfio` (`drivers/vfio/`), and what every module has.
 const MODULE_KEYS: [&str; 3] = ["enable_unsafe_noiommu_mode", "dyndbg", "async_probe"];

@@ -1,6 +1,7 @@
 //! `bind` over a fake kernel: a small driver core acting on a temporary sysfs.
 
 mod bytes;
+mod completions;
 mod console;
 mod fake;
 mod faults;
@@ -10,6 +11,7 @@ mod journal;
 mod linux;
 mod list;
 mod machine;
+mod manual;
 mod naming;
 mod next_initrd;
 mod order;

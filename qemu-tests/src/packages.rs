@@ -44,6 +44,18 @@ pub const BOOT: &[Package] = &[
     package("zstd", "unpacks kernels since 6.12"),
 ];
 
+/// What the tests without a virtual machine need, besides what the build needs.
+pub const TEST: &[Package] = &[
+    package("bsdutils", "script, a terminal for the tests of vfio-early list"),
+    package("fish", "asks for the completions for it"),
+    package("kmod", "depmod, for the tests of vfio-early check"),
+    package("libvirt-clients", "holds the elements for libvirt against its schema"),
+    package("libxml2-utils", "libvirt's check runs xmllint"),
+    package("mandoc", "looks for mistakes in the man pages"),
+    package("scdoc", "makes the man pages"),
+    package("zsh", "asks for the completions for it"),
+];
+
 /// What a Debian of the harness's own needs, see [`distro`](crate::distro).
 pub const DISTRO: &[Package] = &[
     package("debootstrap", "makes a small Debian for tests with a real initrd"),
@@ -198,7 +210,7 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
 }
 
 fn names_of_everything() -> String {
-    let mut names: Vec<_> = [BUILD, BOOT, DISTRO, PACKAGE, MAKE, LINTIAN, RPM, ARCH, KERNEL]
+    let mut names: Vec<_> = [BUILD, BOOT, TEST, DISTRO, PACKAGE, MAKE, LINTIAN, RPM, ARCH, KERNEL]
         .iter()
         .copied()
         .flatten()

@@ -38,24 +38,34 @@ struct Cargo {
     name: &'static str,
     arguments: &'static [&'static str],
     variable: Option<(&'static str, &'static str)>,
+    /// What it needs besides what a build needs.
+    packages: &'static [packages::Package],
 }
 
 const CARGO: &[Cargo] = &[
-    Cargo { name: "format", arguments: &["fmt", "--all", "--check"], variable: None },
+    Cargo {
+        name: "format",
+        arguments: &["fmt", "--all", "--check"],
+        variable: None,
+        packages: &[],
+    },
     Cargo {
         name: "lints",
         arguments: &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"],
         variable: None,
+        packages: &[],
     },
     Cargo {
         name: "documentation",
         arguments: &["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"],
         variable: Some(("RUSTDOCFLAGS", "-Dwarnings")),
+        packages: &[],
     },
     Cargo {
         name: "unit tests and fake kernel",
         arguments: &["test", "--workspace", "--no-fail-fast"],
         variable: None,
+        packages: packages::TEST,
     },
 ];
 
@@ -226,6 +236,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
 
 fn run_cargo(check: &Cargo, answers: &Path, count: &mut Count) -> Result<()> {
     let start = Instant::now();
+    packages::ensure(check.packages)?;
     let mut command: Command = binary::cargo(check.arguments)?;
     command.env(answers::VARIABLE, answers).stdin(Stdio::null());
     if let Some((key, value)) = check.variable {

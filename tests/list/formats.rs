@@ -1,5 +1,8 @@
 //! `list --format`: devices for those who start VMs.
 
+use std::fs;
+use std::process::Command;
+
 use super::{hosts, list};
 
 fn format(fake: &crate::fake::Fake, name: &str, filters: &[&str]) -> (Option<i32>, String, String) {
@@ -87,4 +90,29 @@ fn what_will_be_a_problem_is_said() {
 
     let (_, _, stderr) = format(&hosts::without_iommu(), "qemu", &["00:14.0"]);
     assert!(stderr.contains("0000:00:14.0 has no IOMMU group"), "{stderr}");
+}
+
+#[test]
+fn libvirt_accepts_the_elements_in_a_domain() {
+    let folder = tempfile::tempdir().unwrap();
+    for (fake, filters) in [(hosts::twins(), &[][..]), (hosts::laptop(), &["storage", "usb"])] {
+        let (_, elements, _) = format(&fake, "libvirt", filters);
+        assert!(elements.matches("<hostdev").count() >= 2, "{elements}");
+        let domain = |elements: &str| {
+            format!(
+                "<domain type='kvm'>\n<name>vm</name>\n<memory unit='GiB'>8</memory>\n\
+                 <os><type arch='x86_64' machine='q35'>hvm</type></os>\n<devices>\n{elements}\
+                 </devices>\n</domain>\n"
+            )
+        };
+        // One that the schema refuses shows that it is held against the schema.
+        let wrong = elements.replace("slot='0x0", "slot='0xf");
+        for (elements, is_valid) in [(&elements, true), (&wrong, false)] {
+            let file = folder.path().join("domain.xml");
+            fs::write(&file, domain(elements)).unwrap();
+            let output = Command::new("virt-xml-validate").arg(&file).arg("domain").output();
+            let output = output.expect("virt-xml-validate, which cargo xtask setup installs, runs");
+            assert_eq!(output.status.success(), is_valid, "{elements}\n{output:?}");
+        }
+    }
 }

@@ -74,7 +74,7 @@ fn run(command: Command) -> Result<bool> {
 }
 
 fn set_up(setup: &Setup) -> Result<()> {
-    packages::ensure(&[packages::BUILD, packages::BOOT].concat())?;
+    packages::ensure(&[packages::BUILD, packages::TEST, packages::BOOT].concat())?;
     step::say(format_args!("libkmod {} is in {}", libkmod::VERSION, libkmod::set_up()?.display()));
     for line in kernels::NAMES {
         let usual = setup.kernels.is_empty() && line != kernels::NIXOS;

@@ -17,7 +17,7 @@ pub enum Filter {
 }
 
 /// Kinds of devices: name, class, bits that do not count.
-const KINDS: [(&str, u32, u8); 4] =
+pub const KINDS: [(&str, u32, u8); 4] =
     [("gpu", 0x03, 16), ("usb", 0x0c03, 8), ("net", 0x02, 16), ("storage", 0x01, 16)];
 
 impl FromStr for Filter {
