@@ -18,6 +18,7 @@ pub mod distro;
 mod faults;
 pub mod gallery;
 pub mod guest_program;
+mod host;
 pub mod initrd;
 mod kernel_build;
 pub mod kernels;

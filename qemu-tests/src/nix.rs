@@ -158,6 +158,22 @@ pub fn units() -> Result<BTreeMap<String, String>> {
     serde_json::from_value(units).context("the units are no texts")
 }
 
+/// The devices in `boot.initrd.vfio-early.devices = […];`, as `list --format nix` prints it. The
+/// module has to take them where nixpkgs' lib is there.
+///
+/// # Errors
+/// When it does not evaluate, or the module refuses it.
+pub(crate) fn devices(text: &str) -> Result<Value> {
+    packages::ensure(NIX)?;
+    let configuration = format!("{{ {text} }}");
+    if let Some(library) = library()? {
+        let nix = Nix::new(&library, STORE)?;
+        nix.evaluate(&format!("tests.parametersOf {configuration}"))?;
+    }
+    let devices = format!("({configuration}).boot.initrd.vfio-early.devices");
+    Nix::without_library()?.evaluate(&devices)
+}
+
 const NIX: &[Package] =
     &[Package { name: "nix-bin", purpose: "parses and evaluates the NixOS module" }];
 
@@ -273,7 +289,8 @@ fn module(program: impl FnOnce() -> Result<PathBuf>) -> Result<Outcome> {
     }
 
     // The message for a wrong item has the right form.
-    match nix.evaluate(r#"tests.parametersFor "10de:1c03""#) {
+    let wrong = r#"tests.parametersOf { boot.initrd.vfio-early.devices = [ "10de:1c03" ]; }"#;
+    match nix.evaluate(wrong) {
         Err(error) if error.to_string().contains("an id (pci:10de:1c03)") => {}
         other => problems.push(format!("10de:1c03 is no item, but the module says {other:?}")),
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::kernels::{self, Kernel};
 use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
-use crate::{answers, binary, faults, nix, packages, packaging, scenarios, screens, systemd};
+use crate::{answers, binary, faults, host, nix, packages, packaging, scenarios, screens, systemd};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -139,6 +139,7 @@ fn boots() -> Vec<Boot> {
             }
         }));
         boots.extend(screens::boots(kernel));
+        boots.extend(host::boots(kernel));
         boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));
     }
     boots.extend(last.into_iter().map(of_case));

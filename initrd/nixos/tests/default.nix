@@ -88,16 +88,12 @@ in
     in
     units (config.boot.initrd.systemd.packages ++ config.systemd.packages);
 
-  # The kernel parameters for one item; an error where it is none.
-  parametersFor =
-    text:
+  # The kernel parameters for a configuration of the devices; an error where one is no item.
+  parametersOf =
+    configuration:
     (evaluateModule [
-      {
-        boot.initrd.vfio-early = {
-          enable = true;
-          devices = [ text ];
-        };
-      }
+      configuration
+      { boot.initrd.vfio-early.enable = true; }
     ]).config.boot.kernelParams;
 
   # What the type of the list says of each.
