@@ -252,7 +252,7 @@ fn given_away_expected(check: &mut Check<'_>) {
     let without_reset: Vec<&str> = GIVEN
         .into_iter()
         .filter(|address| device(&list, address)["reset_methods"] == json!([]))
-        .filter(|address| device(&list, address)["bus_reset"] == false)
+        .filter(|address| device(&list, address)["resets_with"] == json!([]))
         .collect();
     let stop = text(check, "stop");
     let found = hand_off::qemu_output(&stop, &without_reset);
