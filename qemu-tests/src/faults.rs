@@ -60,6 +60,14 @@ pub(crate) fn all() -> Vec<Trial> {
             expect: device_files_expected,
         },
         Trial {
+            name: "modules go in side by side, and a broken one stops those that need it",
+            kernels: &["5.10", "6.1", "6.12", "7.2"],
+            programs: &[],
+            unforeseen: &[],
+            machine: side_by_side,
+            expect: side_by_side_expected,
+        },
+        Trial {
             name: "killed before any of its writes and run again it comes to the same end",
             kernels: KERNELS,
             programs: &["interrupt"],
@@ -111,6 +119,39 @@ fn poor_initrd(mut machine: Vm) -> Vm {
         format!("exec {BIND}00:0b.0"),
     ];
     lines.iter().fold(machine, |machine, line| in_namespace(machine, line))
+}
+
+/// The first run finds something else in the place of a module that others need.
+fn side_by_side(machine: Vm) -> Vm {
+    let broken = format!(
+        "echo broken >/tmp/broken && \
+         mount --bind /tmp/broken $(find /lib/modules/ -name 'irqbypass.ko*') && \
+         {BIND}00:03.0,00:04.0; status=$?; dmesg | grep 'Unknown symbol'; ls /sys/module | \
+         grep vfio; exit $status"
+    );
+    in_namespace(machine.processors(2).device("edu", "03.0").device("edu", "04.0"), &broken).run([
+        "bind",
+        "--cmdline",
+        "vfio.devs=00:03.0,00:04.0",
+    ])
+}
+
+fn side_by_side_expected(check: &mut Check<'_>) {
+    let texts = ["loading irqbypass", "Exec format error (ENOEXEC)"];
+    check
+        .of_run(1)
+        .exits(1)
+        .device("0000:00:03.0", "failed", &texts)
+        .device("0000:00:04.0", "failed", &texts)
+        // Nothing that needs it was tried; what does not need it is there.
+        .prints_no("Unknown symbol")
+        .prints_no("vfio_pci")
+        .prints("vfio_iommu_type1");
+    check.of_run(2).exits(0).device("0000:00:03.0", "bound", &[]).device(
+        "0000:00:04.0",
+        "bound",
+        &[],
+    );
 }
 
 fn poor_initrd_expected(check: &mut Check<'_>) {

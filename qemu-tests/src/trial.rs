@@ -131,6 +131,15 @@ impl OfRun<'_> {
         self
     }
 
+    /// That is not on its standard output.
+    pub fn prints_no(mut self, text: &str) -> Self {
+        if self.execution.stdout.contains(text) {
+            let found = self.execution.stdout.clone();
+            self.complain(&format!("it prints {text:?}: {found:?}"));
+        }
+        self
+    }
+
     fn all(&self) -> String {
         self.lines.join("\n  ")
     }

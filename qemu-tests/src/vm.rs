@@ -62,6 +62,7 @@ pub struct Vm {
     without_program: bool,
     arguments: Vec<String>,
     memory: u32,
+    processors: u8,
     pace: Pace,
     limit: Duration,
     firmware: Firmware,
@@ -113,6 +114,7 @@ pub fn vm(kernel: &Kernel) -> Vm {
         without_program: false,
         arguments: Vec::new(),
         memory: 512,
+        processors: 1,
         pace: Pace::default(),
         limit: Duration::from_mins(2),
         firmware: Firmware::default(),
@@ -239,6 +241,12 @@ impl Vm {
     /// Memory in MiB, 512 by default; hundreds of devices need 2048.
     pub fn memory(mut self, mebibytes: u32) -> Self {
         self.memory = mebibytes;
+        self
+    }
+
+    /// Processors, one by default.
+    pub fn processors(mut self, number: u8) -> Self {
+        self.processors = number;
         self
     }
 
@@ -476,6 +484,9 @@ impl Vm {
             put(&["-machine", "q35,kernel-irqchip=split", "-accel", "kvm", "-cpu", "host"]);
         } else {
             put(&["-machine", "q35", "-accel", "tcg", "-cpu", "Nehalem"]);
+        }
+        if self.processors > 1 {
+            put(&["-smp", &self.processors.to_string()]);
         }
         put(&["-m", &self.memory.to_string(), "-nodefaults", "-no-user-config", "-no-reboot"]);
         put(&["-display", "none", "-vga", "none"]);
