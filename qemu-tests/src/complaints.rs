@@ -112,6 +112,9 @@ impl Check<'_> {
                 }
                 continue;
             }
+            if execution.prediction.is_none() {
+                self.complain(format!("{run}: check was not asked"));
+            }
             if execution.report.is_null() {
                 self.complain(format!("{run}: there is no report"));
                 continue;

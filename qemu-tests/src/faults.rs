@@ -3,7 +3,7 @@
 
 use crate::kernels::NIXOS;
 use crate::prediction::Unforeseen;
-use crate::topology::Device;
+use crate::topology::{Device, SUBSYSTEM};
 use crate::trial::{Check, Trial};
 use crate::vm::Vm;
 
@@ -316,18 +316,9 @@ const PARENT: &str = "0000:01:00.0";
 fn virtual_functions(machine: Vm) -> Vm {
     let all = "vfio.devs=1b36:0010@01:00.0,00:03.0";
     machine
-        .arguments(["-device", "nvme-subsys,id=subsystem"])
+        .arguments(SUBSYSTEM)
         .with(Device::new("pcie-root-port", "02.0").named("port"))
-        .with(
-            Device::new("nvme", "00.0")
-                .below("port")
-                .option("subsys=subsystem")
-                .option("sriov_max_vfs=2")
-                .option("sriov_vq_flexible=4")
-                .option("sriov_vi_flexible=2")
-                .option("max_ioqpairs=6")
-                .option("msix_qsize=7"),
-        )
+        .with(Device::new("nvme", "00.0").below("port").virtual_functions())
         .device("edu", "03.0")
         .load(["nvme"])
         .shell(

@@ -10,22 +10,11 @@ mod lspci;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::packages::{self, Package};
+use crate::packages;
 use crate::suite::Boot;
-use crate::topology::{Device, Iommu};
+use crate::topology::{Device, Iommu, SUBSYSTEM};
 use crate::trial::{Check, Trial};
 use crate::vm::Vm;
-
-/// What the guest, and the checks of what it printed, need of this machine.
-pub const PACKAGES: &[Package] = &[
-    Package { name: "bash", purpose: "runs the shell loop over the IOMMU groups" },
-    Package { name: "findutils", purpose: "finds the groups in that loop" },
-    Package { name: "libvirt-clients", purpose: "virt-xml-validate, with libvirt's schemas" },
-    Package { name: "libxml2-utils", purpose: "virt-xml-validate runs xmllint" },
-    Package { name: "pci.ids", purpose: "the names of PCI devices" },
-    Package { name: "pciutils", purpose: "lspci, which `vfio-early list` has to agree with" },
-    Package { name: "qemu-system-x86", purpose: "runs inside a virtual machine, too" },
-];
 
 /// Every check on a kernel of that name.
 pub(crate) fn boots(kernel: &'static str) -> impl Iterator<Item = Boot> {
@@ -33,7 +22,7 @@ pub(crate) fn boots(kernel: &'static str) -> impl Iterator<Item = Boot> {
         let boot = trial.boot(kernel)?;
         let check = boot.check;
         let with_packages = move |kernel: &_, program: &_, answers: &_| {
-            packages::ensure(PACKAGES).map_err(|error| format!("{error:#}"))?;
+            packages::ensure(packages::HOST).map_err(|error| format!("{error:#}"))?;
             check(kernel, program, answers)
         };
         Some(Boot { name: format!("host: {}", boot.name), check: Box::new(with_packages), ..boot })
@@ -153,7 +142,7 @@ const GIVEN: [&str; 4] = ["0000:00:05.0", "0000:00:06.0", "0000:01:00.0", "0000:
 fn given_away(machine: Vm) -> Vm {
     let port = |name: &str, place: &str| Device::new("pcie-root-port", place).named(name);
     let machine = machine
-        .arguments(["-device", "nvme-subsys,id=subsystem"])
+        .arguments(SUBSYSTEM)
         .with(port("first", "02.0"))
         .with(Device::new("qemu-xhci", "00.0").below("first"))
         .with(Device::new("ich9-intel-hda", "00.1").below("first"))
@@ -161,16 +150,7 @@ fn given_away(machine: Vm) -> Vm {
         .with(Device::new("e1000", "01.0").below("bridge"))
         .with(Device::new("e1000", "02.0").below("bridge"))
         .with(port("second", "04.0"))
-        .with(
-            Device::new("nvme", "00.0")
-                .below("second")
-                .option("subsys=subsystem")
-                .option("sriov_max_vfs=2")
-                .option("sriov_vq_flexible=4")
-                .option("sriov_vi_flexible=2")
-                .option("max_ioqpairs=6")
-                .option("msix_qsize=7"),
-        )
+        .with(Device::new("nvme", "00.0").below("second").virtual_functions())
         .device("e1000e", "05.0")
         .device("edu", "06.0")
         .device("qemu-xhci", "07.0")

@@ -56,6 +56,17 @@ pub const TEST: &[Package] = &[
     package("zsh", "asks for the completions for it"),
 ];
 
+/// What a guest with this machine's `/usr` needs there, and the checks of what it printed.
+pub const HOST: &[Package] = &[
+    package("bash", "runs the shell loop over the IOMMU groups"),
+    package("findutils", "finds the groups in that loop"),
+    package("libvirt-clients", "holds the elements for libvirt against its schema"),
+    package("libxml2-utils", "libvirt's check runs xmllint"),
+    package("pci.ids", "the names of PCI devices"),
+    package("pciutils", "lspci, with which vfio-early list has to agree"),
+    package("qemu-system-x86", "runs inside a virtual machine, too"),
+];
+
 /// What a Debian of the harness's own needs, see [`distro`](crate::distro).
 pub const DISTRO: &[Package] = &[
     package("debootstrap", "makes a small Debian for tests with a real initrd"),
@@ -210,12 +221,13 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
 }
 
 fn names_of_everything() -> String {
-    let mut names: Vec<_> = [BUILD, BOOT, TEST, DISTRO, PACKAGE, MAKE, LINTIAN, RPM, ARCH, KERNEL]
-        .iter()
-        .copied()
-        .flatten()
-        .map(|package| package.name)
-        .collect();
+    let mut names: Vec<_> =
+        [BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, MAKE, LINTIAN, RPM, ARCH, KERNEL]
+            .iter()
+            .copied()
+            .flatten()
+            .map(|package| package.name)
+            .collect();
     names.sort_unstable();
     names.dedup();
     names.join(" ")

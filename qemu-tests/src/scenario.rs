@@ -403,6 +403,7 @@ impl Scenario {
             .topology(self.topology.clone())
             .cmdline(&self.command_line)
             .program(program)
+            .asking_first()
             .modules(self.also_there.iter().copied())
             .without_modules(self.left_out.iter().copied())
             .host_modules(self.host_modules.iter().copied());

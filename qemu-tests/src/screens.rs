@@ -373,6 +373,7 @@ impl Case {
         let mut machine = vm(kernel)
             .topology(Topology::new(self.devices.clone()))
             .program(program)
+            .asking_first()
             // Firmware and pictures make these the slowest machines.
             .limit(Duration::from_mins(5))
             .cmdline(self.command_line)

@@ -20,6 +20,9 @@ pub enum Iommu {
     None,
 }
 
+/// Arguments for QEMU without which an `nvme` has no virtual functions.
+pub(crate) const SUBSYSTEM: [&str; 2] = ["-device", "nvme-subsys,id=subsystem"];
+
 /// One emulated device function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
@@ -85,6 +88,19 @@ impl Device {
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.to_owned());
         self
+    }
+
+    /// Lets an `nvme` show two virtual functions; the machine needs the device
+    /// `nvme-subsys` of the id `subsystem` for it.
+    #[must_use]
+    pub fn virtual_functions(self) -> Self {
+        // Each gets its share of queues and vectors.
+        self.option("subsys=subsystem")
+            .option("sriov_max_vfs=2")
+            .option("sriov_vq_flexible=4")
+            .option("sriov_vi_flexible=2")
+            .option("max_ioqpairs=6")
+            .option("msix_qsize=7")
     }
 
     /// Leaves it out at power-on; it is plugged in while the binary waits.

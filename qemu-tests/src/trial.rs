@@ -38,7 +38,7 @@ impl Trial {
 
     fn run(self, kernel: &Kernel, program: &Path) -> Result<(), String> {
         let boot = || {
-            let mut machine = (self.machine)(vm(kernel).program(program));
+            let mut machine = (self.machine)(vm(kernel).program(program).asking_first());
             for name in self.programs {
                 machine = machine.tool(&format!("/bin/{name}"), guest_program::compile(name)?);
             }

@@ -59,6 +59,7 @@ pub struct Vm {
     contents: Contents,
     steps: Vec<Step>,
     host_modules: Vec<String>,
+    asks_first: bool,
     without_program: bool,
     arguments: Vec<String>,
     memory: u32,
@@ -111,6 +112,7 @@ pub fn vm(kernel: &Kernel) -> Vm {
         },
         steps: Vec::new(),
         host_modules: Vec::new(),
+        asks_first: false,
         without_program: false,
         arguments: Vec::new(),
         memory: 512,
@@ -170,7 +172,14 @@ impl Vm {
         self
     }
 
-    /// Asks what the next run is going to do. A run of `bind` is asked about anyway.
+    /// Asks before each run of `bind` what it is going to do; see
+    /// [`prediction`](crate::prediction).
+    pub fn asking_first(mut self) -> Self {
+        self.asks_first = true;
+        self
+    }
+
+    /// Asks what the next run is going to do.
     pub fn check<I: IntoIterator<Item: Into<String>>>(mut self, arguments: I) -> Self {
         self.steps.push(Step::Check(check(arguments.into_iter().map(Into::into))));
         self
@@ -446,7 +455,7 @@ impl Vm {
         for step in asked {
             let run = is_run(&step);
             // Before the moment, which shows that nothing came of it.
-            steps.extend(check_before(&step));
+            steps.extend(check_before(&step).filter(|_| self.asks_first));
             if run && !noted {
                 steps.push(Step::Moment(BEFORE.to_owned()));
                 noted = true;
@@ -567,7 +576,8 @@ mod tests {
     #[test]
     fn the_binary_runs_once_when_nothing_else_is_said() {
         let moment = |name: &str| Step::Moment(name.to_owned());
-        let steps = vm(&kernel()).load(["vfio-pci"]).host_modules(["e1000e"]).all_steps();
+        let machine = vm(&kernel()).load(["vfio-pci"]).host_modules(["e1000e"]);
+        let steps = machine.asking_first().all_steps();
         assert_eq!(
             steps,
             [
