@@ -4,4 +4,5 @@ pub mod check;
 pub mod list;
 pub mod names;
 pub mod next_initrd;
+pub mod page;
 pub mod status;

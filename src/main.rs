@@ -12,7 +12,8 @@ use serde::Serialize;
 use vfio_early::cmdline::{self, Request};
 use vfio_early::host::list::filter::Filter;
 use vfio_early::host::list::formats::{self, FORMATS, Format};
-use vfio_early::host::list::tree::{self, Look};
+use vfio_early::host::list::tree;
+use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
 use vfio_early::host::{check, list, next_initrd, status};
 use vfio_early::kernel::Live;
@@ -265,7 +266,7 @@ fn check(
         // Said above.
         report.warnings.drain(..said);
         check.next_initrd = next_initrd::needs(&check, sysfs, root);
-        print(&check.to_string());
+        print(&check.words(Look::of_standard_output()));
     }
     check.report.exit_status
 }

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::fake::Fake;
+use crate::next_initrd;
 
 /// Exit status, standard output and standard error of the program on that host, with these
 /// variables alone in its environment.
@@ -70,13 +71,23 @@ fn at_80(fake: &Fake, arguments: &[&str]) -> (Option<i32>, String, String) {
     list(fake, arguments, &[UTF8, ("COLUMNS", "80")])
 }
 
-/// On a terminal of that many columns, with these variables more.
+/// `list` on a terminal of that many columns, with these variables more.
 fn on_terminal(fake: &Fake, columns: usize, variables: &[(&str, &str)]) -> String {
+    words_on_terminal(fake, "list", columns, variables)
+}
+
+/// As [`on_terminal`], with any words, as a shell reads them.
+fn words_on_terminal(
+    fake: &Fake,
+    words: &str,
+    columns: usize,
+    variables: &[(&str, &str)],
+) -> String {
     let root = fake.tree.root().to_str().expect("a name");
     let program = env!("CARGO_BIN_EXE_vfio-early");
     let output = Command::new("script")
         .args(["--quiet", "--return", "--command"])
-        .arg(format!("stty cols {columns} && exec {program} --root {root} list"))
+        .arg(format!("stty cols {columns} && {program} --root {root} {words}"))
         .arg("/dev/null")
         .env_remove("COLUMNS")
         .env_remove("NO_COLOR")
@@ -113,6 +124,22 @@ fn a_terminal_has_colours_and_its_own_width() {
     let (_, wide, _) = list(&fake, &[], &[UTF8, ("COLUMNS", "120")]);
     assert_eq!(plain(&on_terminal(&fake, 120, &[])), wide);
     assert_eq!(plain(&on_terminal(&fake, 80, &[("COLUMNS", "120")])), wide);
+}
+
+/// The pictures in the README are made of these.
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let fake = hosts::desktop();
+    next_initrd::modules_of_desktop(&fake);
+    for (name, words) in [
+        ("readme-list.txt", "list gpu"),
+        ("readme-check.txt", "check 10de:1c03@00:01.0/00.0,144d:a808@00:1d.0/00.0,00:17.0"),
+    ] {
+        // The prompt; check has the exit status of bind, which is not 0 here.
+        let shown = format!("$ vfio-early {words}\n");
+        let printed = words_on_terminal(&fake, &format!("{words}; true"), 84, &[]);
+        assert_snapshot(name, &(shown + &printed));
+    }
 }
 
 #[test]

@@ -1,10 +1,18 @@
 //! `vfio-early check` on what the initrd of the next boot needs.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::fake::Fake;
 use crate::list::hosts;
+
+const RELEASE: &str = "6.1.0-31-amd64";
+
+fn modules_folder(fake: &Fake) -> PathBuf {
+    fake.tree.write("proc/sys/kernel/osrelease", &format!("{RELEASE}\n"));
+    fake.tree.root().join("lib/modules").join(RELEASE)
+}
 
 /// A module as `depmod` reads it: what it exports, and what it uses of others.
 fn module(fake: &Fake, name: &str, uses: &[&str]) {
@@ -18,7 +26,7 @@ fn module(fake: &Fake, name: &str, uses: &[&str]) {
         let other = symbol(other);
         source.extend(["extern int ", &other, "; int *use_", &other, " = &", &other, ";\n"]);
     }
-    let folder = fake.tree.root().join("lib/modules/6.1.0-fake-amd64/kernel");
+    let folder = modules_folder(fake).join("kernel");
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join(name).with_extension("c");
     fs::write(&file, source).unwrap();
@@ -29,7 +37,7 @@ fn module(fake: &Fake, name: &str, uses: &[&str]) {
 }
 
 fn indexes(fake: &Fake, built_in: &[&str]) {
-    let folder = fake.tree.root().join("lib/modules/6.1.0-fake-amd64");
+    let folder = modules_folder(fake);
     let lines = built_in.iter().map(|name| format!("kernel/{name}.ko\n"));
     fs::write(folder.join("modules.builtin"), lines.collect::<String>()).unwrap();
     fs::write(folder.join("modules.order"), "").unwrap();
@@ -38,7 +46,7 @@ fn indexes(fake: &Fake, built_in: &[&str]) {
         .env("PATH", path)
         .arg("--basedir")
         .arg(fake.tree.root())
-        .arg("6.1.0-fake-amd64")
+        .arg(RELEASE)
         .output()
         .expect("depmod, of Debian's package kmod, runs");
     assert!(output.status.success(), "{output:?}");
@@ -66,7 +74,7 @@ fn each_module_is_a_file_built_in_or_missing() {
     module(&fake, "vfio", &[]);
     module(&fake, "vfio-pci", &["vfio", "irqbypass"]);
     indexes(&fake, &["vfio_iommu_type1"]);
-    let heading = "the next initrd needs, by the modules of 6.1.0-fake-amd64:";
+    let heading = format!("the next initrd needs, by the modules of {RELEASE}:");
     let lines = next_initrd(&fake, "144d:a808@02:00.0");
     assert_eq!(lines[0], heading);
     let ours = lines[1].strip_prefix("    vfio-pci: a module, with ").expect(&lines[1]);
@@ -88,14 +96,20 @@ fn each_module_is_a_file_built_in_or_missing() {
     );
 }
 
+/// The modules that the desktop needs in its next initrd.
+pub fn modules_of_desktop(fake: &Fake) {
+    module(fake, "vfio-pci", &[]);
+    module(fake, "vfio_iommu_type1", &[]);
+    module(fake, "i915", &[]);
+    indexes(fake, &[]);
+    fake.tree.folder("sys/module/i915");
+    fake.tree.link_up("bus/pci/drivers/i915/module", "module/i915");
+}
+
 #[test]
 fn where_a_display_goes_the_driver_of_the_one_that_stays_is_needed() {
     let fake = hosts::desktop();
-    module(&fake, "vfio-pci", &[]);
-    module(&fake, "i915", &[]);
-    indexes(&fake, &["vfio_iommu_type1"]);
-    fake.tree.folder("sys/module/i915");
-    fake.tree.link_up("bus/pci/drivers/i915/module", "module/i915");
+    modules_of_desktop(&fake);
     let lines = next_initrd(&fake, "10de:1c03@01:00.*");
     assert_eq!(lines[3..], ["    i915, for the console on 0000:00:02.0: a module"]);
 }

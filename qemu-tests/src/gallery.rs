@@ -9,7 +9,7 @@ use crate::screens::{BOOT, OTHER};
 use crate::screenshot::Screenshot;
 use crate::topology::{Device, Topology};
 use crate::vm::{Vm, vm};
-use crate::{binary, packages};
+use crate::{binary, packages, terminal};
 
 /// Arguments of `cargo xtask screenshots`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,9 @@ pub struct Arguments {
     /// Folder for the pictures; by default docs/ of this tree
     #[arg(long, value_name = "FOLDER")]
     pub folder: Option<PathBuf>,
+    /// Only those of a terminal, for which nothing is booted
+    #[arg(long)]
+    pub terminal: bool,
 }
 
 /// One picture: its file, and what is in it.
@@ -46,15 +49,21 @@ const PICTURES: &[Picture] = &[
     },
 ];
 
-/// Boots a machine for each picture and writes it.
+/// Draws those of a terminal, then boots a machine for each of the others, and writes them.
 ///
 /// # Errors
 /// When something cannot be set up, a machine does not come to its end, or binds nothing.
 pub fn run(arguments: &Arguments) -> Result<()> {
+    let folder = arguments.folder.clone().unwrap_or_else(|| binary::workspace().join("docs"));
+    for path in terminal::draw(&folder)? {
+        println!("{}", path.display());
+    }
+    if arguments.terminal {
+        return Ok(());
+    }
     packages::ensure(packages::BOOT)?;
     let kernel = kernels::set_up(&arguments.kernel)?;
     let program = binary::build()?;
-    let folder = arguments.folder.clone().unwrap_or_else(|| binary::workspace().join("docs"));
     for picture in PICTURES {
         let run = machine(picture, &kernel).program(&program).boot()?;
         let status = run.last().status;

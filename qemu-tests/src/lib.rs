@@ -42,6 +42,7 @@ pub mod step;
 pub mod suite;
 pub mod systemd;
 mod table;
+mod terminal;
 pub mod topology;
 mod trial;
 mod tsc;

@@ -1,9 +1,8 @@
 //! `vfio-early check`: what `bind` would do here, in words.
 
-use std::fmt;
-
 use crate::apply::{Applied, Fate};
 use crate::cmdline::Request;
+use crate::host::page::{Look, Page, Style};
 use crate::kernel::Kernel;
 use crate::pci::Address;
 use crate::plan::{Decision, Driver, IOMMU_TYPE1, Plan, RESERVED, Step, Why};
@@ -111,64 +110,87 @@ pub fn displays_that_stay(plan: &Plan, machine: &Machine) -> Vec<Address> {
     if machine.screen.is_none() || gone.is_empty() { Vec::new() } else { staying }
 }
 
-fn line(f: &mut fmt::Formatter<'_>, device: &DeviceReport) -> fmt::Result {
-    match (&device.address, &device.id) {
-        (Some(address), Some(id)) => write!(f, "{address} {id}: ")?,
-        _ => write!(f, "{}: ", device.item)?,
-    }
+fn device_words(page: &mut Page, device: &DeviceReport) {
+    let name = match (&device.address, &device.id) {
+        (Some(address), Some(id)) => format!("{address} {id}:"),
+        _ => format!("{}:", device.item),
+    };
     let driver = device.driver.as_deref().unwrap_or("no driver");
-    let what = match device.outcome {
+    let (style, what) = match device.outcome {
         Outcome::Bound if device.driver == device.driver_before => {
-            return writeln!(f, "is bound to {driver} already");
+            (Style::Green, format!("is bound to {driver} already"))
         }
         Outcome::Bound => {
-            write!(f, "would be bound to {driver}")?;
+            let mut text = format!("would be bound to {driver}");
             if let Some(before) = &device.driver_before {
-                write!(f, ", taken from {before}")?;
+                text.extend([", taken from ", before]);
             }
             if let Some(group) = &device.group {
-                write!(f, ", group {}", group.number)?;
+                text.extend([", group ", &group.number.to_string()]);
             }
-            return writeln!(f);
+            (Style::Green, text)
         }
-        Outcome::Reserved => "would be reserved",
-        Outcome::Refused => "would be refused",
-        Outcome::Failed => "would fail",
-        Outcome::Absent => "is absent",
+        Outcome::Reserved => (Style::Yellow, "would be reserved:".to_owned()),
+        Outcome::Refused => (Style::Red, "would be refused:".to_owned()),
+        Outcome::Failed => (Style::Red, "would fail:".to_owned()),
+        Outcome::Absent => (Style::Red, "is absent:".to_owned()),
     };
-    let reason = device.reason.as_deref().unwrap_or_default();
-    writeln!(f, "{what}: {reason}; {}", device.remedy.as_deref().unwrap_or_default())
+    let mut why = String::new();
+    if device.outcome != Outcome::Bound {
+        let texts = [&device.reason, &device.remedy];
+        why = texts.map(|text| text.as_deref().unwrap_or_default()).join("; ");
+    }
+    page.paragraph("", "    ", &[(Style::Bold, &name), (style, &what), (Style::Plain, &why)]);
+    for warning in &device.warnings {
+        warning_words(page, "    ", warning);
+    }
 }
 
-impl fmt::Display for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn warning_words(page: &mut Page, indented: &str, warning: &str) {
+    let below = format!("{indented}    ");
+    page.paragraph(indented, &below, &[(Style::Yellow, "warning:"), (Style::Plain, warning)]);
+}
+
+impl Check {
+    /// For a reader.
+    #[must_use]
+    pub fn words(&self, look: Look) -> String {
+        let mut page = Page::new(look);
         let request = &self.report.request;
         if !request.asks_for_devices() {
             let what =
                 if request.off { "vfio.off: nothing is done" } else { "nothing is asked for" };
-            writeln!(f, "{what}")?;
+            page.paragraph("", "", &[(Style::Plain, what)]);
         }
-        for rejected in &self.report.request.rejected {
-            writeln!(f, "{:?}: is no item: {}", rejected.text, rejected.reason)?;
+        for rejected in &request.rejected {
+            let text = format!("{:?}: is no item:", rejected.text);
+            page.paragraph("", "    ", &[(Style::Red, &text), (Style::Plain, &rejected.reason)]);
         }
         for device in &self.report.devices {
-            line(f, device)?;
-            for warning in &device.warnings {
-                writeln!(f, "    warning: {warning}")?;
-            }
+            device_words(&mut page, device);
         }
         let console = self.plan.steps.iter().find_map(|step| match step {
-            Step::HandOver { .. } => Some(format!("would be kept: {step}")),
+            Step::HandOver { .. } => {
+                let step = step.to_string();
+                let to = step.strip_prefix("move the console to").unwrap_or(&step);
+                Some(format!("would be kept, on{to}"))
+            }
             Step::Announce(address) => Some(format!("would end: {address} takes it along")),
             _ => None,
         });
-        match console {
-            Some(console) => writeln!(f, "the console {console}")?,
-            None if self.has_screen => writeln!(f, "the console would stay where it is")?,
-            None => {}
+        let stays = || self.has_screen.then(|| "would stay where it is".to_owned());
+        if let Some(console) = console.or_else(stays) {
+            page.paragraph("", "    ", &[(Style::Bold, "the console"), (Style::Plain, &console)]);
         }
-        self.next_initrd.iter().try_for_each(|line| writeln!(f, "{line}"))?;
-        self.report.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
+        for line in &self.next_initrd {
+            let indented = if line.starts_with(' ') { "    " } else { "" };
+            let style = if line.contains("MISSING") { Style::Red } else { Style::Plain };
+            page.paragraph(indented, &format!("{indented}    "), &[(style, line)]);
+        }
+        for warning in &self.report.warnings {
+            warning_words(&mut page, "", warning);
+        }
+        page.text
     }
 }
 

@@ -2,7 +2,6 @@
 
 pub mod filter;
 pub mod formats;
-mod page;
 pub mod tree;
 
 use std::io;

@@ -32,7 +32,7 @@ enum Command {
     Nix(nix::Arguments),
     /// Make the Debian package; its path is the last line of the output
     Package,
-    /// Take the pictures in docs/ anew: the announcement, and the console after a hand-over
+    /// Take the pictures in docs/ anew: a terminal's, the announcement, the console after a hand-over
     Screenshots(gallery::Arguments),
     /// Run every check: format, lints, unit tests, fake kernel, virtual machines
     Test(suite::Arguments),

@@ -1,10 +1,8 @@
 //! The list as a person reads it: a tree of groups.
 
-use super::page::{Page, Style};
 use super::{Availability, Entry, List, short};
+use crate::host::page::{Look, Page, Style};
 use crate::pci::Address;
-
-pub use super::page::Look;
 
 /// Lines of the tree: in front of a member and of what follows it, then the same for the last one.
 const DRAWN: [&str; 4] = ["├─ ", "│  ", "└─ ", "   "];
@@ -17,7 +15,7 @@ const NAME_COLUMN: usize = 18;
 /// without, virtual functions that are alike are counted.
 #[must_use]
 pub fn tree(list: &List, look: Look, paste: bool) -> String {
-    let mut page = Page { look, text: String::new() };
+    let mut page = Page::new(look);
     let mut rest = list.devices.as_slice();
     while let Some(first) = rest.first() {
         let count = rest.iter().take_while(|entry| entry.group == first.group).count();
@@ -182,29 +180,34 @@ fn facts(page: &mut Page, entry: &Entry, indented: &str) {
 }
 
 /// The parameter for the chosen devices and what shares their groups; none where that would take
-/// from the host what it uses.
+/// from the host what it uses. Of several displays that of the boot is left to the host.
 fn line_to_paste(page: &mut Page, list: &List) {
+    let displays = list.devices.iter().filter(|entry| entry.chosen && entry.class.is_display());
+    let has_choice = displays.count() > 1;
+    let stays = |entry: &Entry| has_choice && entry.boot_display;
     let entries = list.devices.iter().filter(|entry| {
-        let has = |other: &Entry| other.chosen && other.shared_with.contains(&entry.address);
+        let has = |other: &Entry| {
+            other.chosen && !stays(other) && other.shared_with.contains(&entry.address)
+        };
         entry.chosen || list.devices.iter().any(has)
     });
     let mut items = Vec::new();
+    let mut heading = "To paste:".to_owned();
     for entry in entries {
+        let address = short(entry.address);
         if let Some(usage) = &entry.in_use {
-            page.paragraph(
-                "",
-                "",
-                &[
-                    (Style::Bold, "Nothing to paste:"),
-                    (Style::Plain, &format!("the host uses {}: {usage}", short(entry.address))),
-                ],
-            );
+            let text = format!("the host uses {address}: {usage}");
+            page.paragraph("", "", &[(Style::Bold, "Nothing to paste:"), (Style::Plain, &text)]);
             return;
         }
-        items.extend(entry.item.as_deref());
+        if stays(entry) {
+            heading = format!("To paste, without the boot display {address}:");
+        } else {
+            items.extend(entry.item.as_deref());
+        }
     }
     if !items.is_empty() {
         let parameter = format!("vfio.devs={}", items.join(","));
-        page.paragraph("", "", &[(Style::Bold, "To paste:"), (Style::Cyan, &parameter)]);
+        page.paragraph("", "", &[(Style::Bold, &heading), (Style::Cyan, &parameter)]);
     }
 }

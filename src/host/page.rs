@@ -9,26 +9,33 @@ use crate::syscall;
 /// How a word looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
+    /// As the terminal has it.
     Plain,
+    /// What one looks for.
     Bold,
+    /// What one can skip.
     Dim,
+    /// What will go wrong.
     Red,
+    /// What is with vfio.
     Green,
+    /// What one should think about.
     Yellow,
+    /// What one can paste.
     Cyan,
 }
 
 impl Style {
-    /// As ECMA-48 numbers it in "select graphic rendition".
+    /// As ECMA-48 numbers it in "select graphic rendition", behind the 0 that resets it.
     fn code(self) -> &'static str {
         match self {
             Style::Plain => "",
-            Style::Bold => "1",
-            Style::Dim => "2",
-            Style::Red => "31",
-            Style::Green => "32",
-            Style::Yellow => "33",
-            Style::Cyan => "36",
+            Style::Bold => ";1",
+            Style::Dim => ";2",
+            Style::Red => ";31",
+            Style::Green => ";32",
+            Style::Yellow => ";33",
+            Style::Cyan => ";36",
         }
     }
 }
@@ -45,6 +52,9 @@ pub struct Look {
 }
 
 impl Look {
+    /// For what is no terminal.
+    pub const PLAIN: Look = Look { width: usize::MAX, colour: false, unicode: false };
+
     /// What fits where standard output goes: no colour and no end of a line but on a terminal,
     /// unless the environment says otherwise (`NO_COLOR`, `COLUMNS`).
     #[must_use]
@@ -67,11 +77,21 @@ impl Look {
 /// The lines so far.
 #[derive(Debug)]
 pub struct Page {
+    /// Where they go.
     pub look: Look,
+    /// With their ends.
     pub text: String,
+    /// Of what was written last.
+    style: Style,
 }
 
 impl Page {
+    /// Without any.
+    #[must_use]
+    pub fn new(look: Look) -> Page {
+        Page { look, text: String::new(), style: Style::Plain }
+    }
+
     /// One paragraph: `first` in front of its first line, `rest` in front of the others. Words are
     /// never cut: what is pasted has to stay whole, and a terminal wraps it so that it does.
     pub fn paragraph(&mut self, first: &str, rest: &str, spans: &[(Style, &str)]) {
@@ -82,7 +102,7 @@ impl Page {
             for word in text.split_whitespace() {
                 let length = word.chars().count();
                 if !is_first && column + 1 + length > self.look.width {
-                    self.text.push('\n');
+                    self.paint(Style::Plain, "\n");
                     self.paint(Style::Dim, rest);
                     column = rest.chars().count();
                 } else if !is_first {
@@ -94,24 +114,22 @@ impl Page {
                 is_first = false;
             }
         }
-        self.text.push('\n');
+        self.paint(Style::Plain, "\n");
     }
 
-    fn paint(&mut self, style: Style, word: &str) {
-        let is_painted = self.look.colour && style != Style::Plain && !word.trim().is_empty();
-        if is_painted {
-            self.text.extend(["\x1b[", style.code(), "m"]);
+    fn paint(&mut self, style: Style, text: &str) {
+        if self.look.colour && style != self.style && !text.trim_matches(' ').is_empty() {
+            // Back to plain, then the style, in one sequence.
+            self.text.extend(["\x1b[0", style.code(), "m"]);
+            self.style = style;
         }
-        for c in word.chars() {
-            if c.is_control() {
+        for c in text.chars() {
+            if c.is_control() && c != '\n' {
                 // A device's name could do anything to the terminal otherwise.
                 let _ = write!(self.text, "{}", c.escape_default());
             } else {
                 self.text.push(c);
             }
-        }
-        if is_painted {
-            self.text.push_str("\x1b[0m");
         }
     }
 }
