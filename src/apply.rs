@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::cmdline::Console;
 use crate::console::Framebuffer;
-use crate::kernel::{Kernel, Needed, Write};
+use crate::kernel::{Kernel, Needed, PROBE, Write};
 use crate::pci::Address;
 use crate::plan::{Driver, IOMMU_TYPE1, OtherDisplay, Plan, RESERVED, Step, Why};
 use crate::sysfs::{Sysfs, VFIO_PCI, VGACON};
@@ -152,7 +152,7 @@ impl<K: Kernel> Run<'_, K> {
             Step::Probe(address) if self.fates.get(address).is_some_and(Fate::is_bound) => {
                 return None;
             }
-            Step::Probe(address) => (address, store("bus/pci/drivers_probe", address.to_string())),
+            Step::Probe(address) => (address, store(PROBE, address.to_string())),
             Step::Announce(address) => {
                 let text = format!(
                     "{address} is given away with the screen (vfio.console=release): this \
@@ -431,7 +431,7 @@ impl<K: Kernel> Run<'_, K> {
             (Err(why), Driver::Variant(_)) if wanted != VFIO_PCI => {
                 log::warn!("{address}: {}; trying {VFIO_PCI}", why.reason);
                 self.load(&[VFIO_PCI]);
-                let probe = store("bus/pci/drivers_probe", address.to_string());
+                let probe = store(PROBE, address.to_string());
                 self.kernel.perform(&[self.override_of(address, VFIO_PCI), probe]);
                 self.overridden(address, VFIO_PCI);
                 self.settle(address, VFIO_PCI)

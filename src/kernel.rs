@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::console::Version;
 use crate::modules::Modules;
 use crate::syscall::{self, Uevents, Work};
 use crate::sysfs::{self, Sysfs, VGACON};
@@ -106,8 +107,18 @@ pub trait Kernel {
 /// then fail with `ETIMEDOUT`.
 pub const LONGEST_BIND: Duration = Duration::from_mins(1);
 
-/// The modules of vfio-pci are a chain of three, beside which there are others.
-const SIDE_BY_SIDE: usize = 4;
+/// Modules side by side: those of vfio-pci are a chain of three, beside which there are others.
+const MODULES: usize = 4;
+
+/// Probes side by side, where each waits for its device: so many wait at once.
+const PROBES: usize = 16;
+
+/// Since 5.19 vfio-pci leaves its devices' power transitions to the kernel, which does not wait;
+/// before, each probe waits 10 ms for each (`vfio_pci_set_power_state()`).
+const QUICK_PROBE: Version = Version { major: 5, minor: 19, patch: 0 };
+
+/// Lets the kernel bind a device by its override; the value is the address.
+pub const PROBE: &str = "bus/pci/drivers_probe";
 
 /// Which of the writes insert these modules.
 fn inserted_before(writes: &[Write], modules: &[String]) -> Vec<usize> {
@@ -154,6 +165,18 @@ impl Live {
         }
     }
 
+    /// How many children do such writes side by side.
+    fn children(&self, write: &Write) -> usize {
+        match write {
+            Write::Insert { .. } => syscall::processors(MODULES),
+            Write::Store { attribute, .. } if attribute == PROBE => {
+                let slow = Sysfs::new(&self.root).kernel_version() < QUICK_PROBE;
+                if slow { PROBES } else { 1 }
+            }
+            _ => 1,
+        }
+    }
+
     fn modules(&mut self) -> Option<&Modules> {
         if self.modules.is_none() {
             self.modules = Modules::open(&self.root);
@@ -172,7 +195,6 @@ impl Kernel for Live {
             self.sys = sysfs::folder(&self.root).ok();
         }
         let deadlines: Vec<_> = writes.iter().map(Write::deadline).collect();
-        let inserts = writes.iter().any(|write| matches!(write, Write::Insert { .. }));
         let after = |index: usize| match &writes[index] {
             Write::Insert { needs, .. } => inserted_before(&writes[..index], needs),
             _ => Vec::new(),
@@ -180,7 +202,7 @@ impl Kernel for Live {
         syscall::supervise(&Work {
             deadlines: &deadlines,
             end,
-            children: if inserts { syscall::processors(SIDE_BY_SIDE) } else { 1 },
+            children: self.children(&writes[0]),
             after: &after,
             perform: &|index| self.write(&writes[index]),
         })

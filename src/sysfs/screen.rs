@@ -38,7 +38,7 @@ impl Sysfs {
         })
     }
 
-    fn kernel_version(&self) -> Version {
+    pub(crate) fn kernel_version(&self) -> Version {
         let text = |name| {
             fs::read_to_string(self.root.join("proc/sys/kernel").join(name)).unwrap_or_default()
         };
