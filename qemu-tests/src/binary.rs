@@ -12,7 +12,7 @@ use object::read::elf::{ElfFile64, ProgramHeader};
 use crate::{libkmod, packages, step};
 
 /// Bytes that the stripped binary may have: it travels in every initrd.
-pub const SIZE_LIMIT: usize = 1_400_000;
+pub const SIZE_LIMIT: usize = 1_350_000;
 
 /// The workspace's folder.
 ///
