@@ -69,7 +69,7 @@ const MODULES: [&str; 8] = [
 const KEPT: usize = 3;
 
 /// A file that is laid over a Debian.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum File {
     /// A regular file.
     Regular {

@@ -15,6 +15,7 @@ pub mod cache;
 mod complaints;
 pub mod demo;
 pub mod distro;
+pub mod dracut;
 mod faults;
 pub mod gallery;
 pub mod guest_program;

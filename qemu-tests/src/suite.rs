@@ -12,7 +12,9 @@ use anyhow::{Context, Result, bail};
 use crate::kernels::{self, Kernel};
 use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
-use crate::{answers, binary, faults, host, nix, packages, packaging, scenarios, screens, systemd};
+use crate::{
+    answers, binary, dracut, faults, host, nix, packages, packaging, scenarios, screens, systemd,
+};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -116,16 +118,21 @@ impl Boot {
 /// Every one. What is made once for many takes minutes: it is begun at once, and what waits for it
 /// comes last.
 fn boots() -> Vec<Boot> {
-    let of_case = |(kernel, case): (&'static str, systemd::Case)| Boot {
-        name: format!("systemd: {}", case.name),
-        kernel,
-        check: Box::new(move |kernel, program, _| case.run(kernel, program)),
-    };
-    let cases = kernels::NAMES
-        .iter()
-        .flat_map(|kernel| systemd::all(kernel).into_iter().map(move |case| (*kernel, case)));
-    let (last, first): (Vec<_>, Vec<_>) = cases.partition(|(_, case)| case.boots());
-    let mut boots: Vec<Boot> = first.into_iter().map(of_case).collect();
+    let mut boots = Vec::new();
+    let mut last = Vec::new();
+    for kernel in kernels::NAMES {
+        for case in systemd::all(kernel) {
+            let boot = Boot {
+                name: format!("systemd: {}", case.name),
+                kernel,
+                check: Box::new(move |kernel, program, _| case.run(kernel, program)),
+            };
+            if case.boots() { last.push(boot) } else { boots.push(boot) }
+        }
+        let (first, others) = dracut::boots(kernel);
+        boots.extend(first);
+        last.extend(others);
+    }
     for kernel in kernels::NAMES {
         let scenarios = scenarios::all().into_iter();
         boots.extend(scenarios.filter(|each| each.kernels.contains(&kernel)).map(|scenario| {
@@ -142,7 +149,7 @@ fn boots() -> Vec<Boot> {
         boots.extend(host::boots(kernel));
         boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));
     }
-    boots.extend(last.into_iter().map(of_case));
+    boots.extend(last);
     boots
 }
 

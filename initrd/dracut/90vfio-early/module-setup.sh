@@ -1,28 +1,51 @@
 #!/bin/bash
-# Puts vfio-early into an initrd with systemd: the program, its units, and the modules that it
-# loads. No hook: the units order themselves before udev.
+# dracut's module: the program, what starts it, and the modules that it loads. Where the program lies
+# elsewhere, the installer replaces the path, as in the units.
+#
+# To try it:
+#   dracut --force /tmp/initrd && lsinitrd /tmp/initrd | grep vfio
 
 check() {
-    require_binaries vfio-early || return 1
+    require_binaries /usr/bin/vfio-early
+}
+
+# Not on systemd: what is in the initrd decides how the program is started.
+depends() {
     return 0
 }
 
-depends() {
-    echo systemd
-}
-
 installkernel() {
+    local class
+
     # Not only what this host has loaded: which devices are asked for stands on the command line of
     # a later boot.
     hostonly='' instmods vfio-pci vfio_iommu_type1
+    # When the firmware's display is given away, the console moves to another before udev starts.
+    # The driver of that is only placed: the program loads it if it needs it.
+    for class in /sys/bus/pci/devices/*/class; do
+        [[ -e $class ]] || continue
+        # 0302 is a 3D controller, which has no outputs.
+        [[ $(<"$class") == 0x03* && $(<"$class") != 0x0302* ]] || continue
+        hostonly='' instmods "$(<"${class%class}modalias")"
+    done
 }
 
 install() {
     local unit
-    inst_binary vfio-early
+
+    inst_binary /usr/bin/vfio-early
+    if ! dracut_module_included systemd; then
+        # The first of their kind.
+        # shellcheck disable=SC2154 # moddir is dracut's
+        inst_hook pre-udev 00 "$moddir/vfio-early.sh"
+        inst_hook pre-mount 00 "$moddir/vfio-early-strict.sh"
+        return
+    fi
     for unit in vfio-early.service vfio-early-strict.service; do
+        # shellcheck disable=SC2154 # variables of dracut
         inst_simple "$systemdsystemunitdir/$unit"
         # Where it is started from stands in its [Install] section.
+        # shellcheck disable=SC2154
         $SYSTEMCTL -q --root "$initdir" enable "$unit"
     done
 }

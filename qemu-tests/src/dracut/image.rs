@@ -1,8 +1,9 @@
-//! The units in a Debian whose own dracut makes the initrd.
+//! The units, or a hook, in a Debian whose own dracut makes the initrd.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,13 +12,19 @@ use crate::binary;
 use crate::distro::{File, Recipe, Suite};
 use crate::kernels::Kernel;
 
-const MAKE_IMAGES: &str = include_str!("../guest/systemd/make-images");
+const MAKE_IMAGES: &str = include_str!("../guest/dracut/make-images");
 
-/// What observes in the initrd: path, permissions, content.
+/// What observes in the initrd: path, content.
 const HARNESS: &[(&str, &str)] = &[
     (
         "usr/lib/dracut/modules.d/91harness/module-setup.sh",
-        include_str!("../guest/systemd/module-setup.sh"),
+        include_str!("../guest/dracut/module-setup.sh"),
+    ),
+    ("usr/lib/dracut/modules.d/91harness/before.sh", include_str!("../guest/dracut/before.sh")),
+    ("usr/lib/dracut/modules.d/91harness/after.sh", include_str!("../guest/dracut/after.sh")),
+    (
+        "usr/lib/dracut/modules.d/91harness/emergency.sh",
+        include_str!("../guest/dracut/emergency.sh"),
     ),
     (
         "usr/lib/systemd/system/vfio-early.service.d/harness.conf",
@@ -29,9 +36,18 @@ const HARNESS: &[(&str, &str)] = &[
     ),
 ];
 
+/// Whether systemd is in the initrd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Init {
+    /// It is the first process there.
+    Systemd,
+    /// A shell script of dracut's is.
+    Shell,
+}
+
 /// A unit of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Unit {
+pub(crate) struct Unit {
     /// Such as `vfio-early.service`.
     pub name: String,
     /// The file's text.
@@ -50,7 +66,7 @@ impl Unit {
 ///
 /// # Errors
 /// When there are none, or one cannot be read.
-pub(super) fn units(folder: &Path) -> Result<Vec<Unit>> {
+pub(crate) fn units(folder: &Path) -> Result<Vec<Unit>> {
     let mut units = Vec::new();
     for found in fs::read_dir(folder).with_context(|| format!("no units: {}", folder.display()))? {
         let path = found?.path();
@@ -68,7 +84,7 @@ pub(super) fn units(folder: &Path) -> Result<Vec<Unit>> {
 
 /// Ready to boot.
 #[derive(Debug, Clone)]
-pub(super) struct Image {
+pub(crate) struct Image {
     /// Made by dracut.
     pub initrd: PathBuf,
     /// An ext4 file system; to be used as a snapshot only.
@@ -77,21 +93,25 @@ pub(super) struct Image {
     pub verified: String,
     /// What it says of a unit whose ordering is a cycle.
     pub verified_cycle: String,
+    /// Paths of the files in the initrd, one a line.
+    pub files: String,
 }
 
-/// Initrd and root file system for that kernel with that program and those units.
+/// Initrd and root file system for that kernel with that program and those units, out of the Debian
+/// of that kernel.
 ///
 /// # Errors
 /// Those of [`Recipe::set_up`].
-pub(super) fn set_up(kernel: &Kernel, program: &Path, units: &[Unit]) -> Result<Image> {
+pub(crate) fn set_up(kernel: &Kernel, program: &Path, units: &[Unit], init: Init) -> Result<Image> {
     let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
+    let omit = if init == Init::Systemd { "" } else { "systemd" };
     let recipe = Recipe {
-        name: "systemd",
-        suite: Suite::Bookworm,
+        name: if init == Init::Systemd { "systemd" } else { "dracut" },
+        suite: if kernel.line == "6.12" { Suite::Trixie } else { Suite::Bookworm },
         kernel,
         files: files(program, units)?,
         script: MAKE_IMAGES,
-        arguments: vec![names.join(" ")],
+        arguments: vec![names.join(" "), omit.to_owned()],
     };
     let entry = recipe.set_up()?;
     let text = |name| {
@@ -101,20 +121,36 @@ pub(super) fn set_up(kernel: &Kernel, program: &Path, units: &[Unit]) -> Result<
     Ok(Image {
         verified: text("verify.txt")?,
         verified_cycle: text("verify-cycle.txt")?,
+        files: text("files.txt")?,
         initrd: entry.join("initrd"),
         root: entry.join("root.ext4"),
     })
 }
 
+/// Our dracut module.
+fn module() -> Result<Vec<File>> {
+    let folder = binary::workspace().join("initrd/dracut/90vfio-early");
+    let read = || {
+        fs::read_dir(&folder)?
+            .map(|found| {
+                let path = found?.path();
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let place = format!("usr/lib/dracut/modules.d/90vfio-early/{name}");
+                Ok(File::program(place, fs::read(&path)?))
+            })
+            .collect::<io::Result<Vec<File>>>()
+    };
+    let mut files = read().with_context(|| format!("cannot read {}", folder.display()))?;
+    files.sort();
+    Ok(files)
+}
+
 /// The program where the units look for it, the units, the dracut modules, the harness.
 fn files(program: &Path, units: &[Unit]) -> Result<Vec<File>> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-    let module = binary::workspace().join("initrd/dracut/90vfio-early/module-setup.sh");
-    let module =
-        fs::read_to_string(&module).with_context(|| format!("cannot read {}", module.display()))?;
     let mut files: Vec<File> =
         HARNESS.iter().map(|(path, content)| File::text(*path, *content)).collect();
-    files.push(File::program("usr/lib/dracut/modules.d/90vfio-early/module-setup.sh", module));
+    files.extend(module()?);
     let mut places = BTreeSet::new();
     for unit in units {
         files.push(File::text(format!("usr/lib/systemd/system/{}", unit.name), &*unit.text));
