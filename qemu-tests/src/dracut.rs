@@ -15,7 +15,8 @@ use crate::real_root::{
 use crate::suite::Boot;
 
 const ALL_BOUND: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0";
-const ONE_ABSENT: &str = "vfio.devs=8086:10d3@00:03.0,00:1e.0";
+/// The driver of the device that is there is the first that dracut loads.
+const ONE_ABSENT: &str = "rd.driver.pre=e1000e vfio.devs=8086:10d3@00:03.0,00:1e.0";
 const ONE_ABSENT_STRICT: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0";
 
 /// What is made once, with a look into it, and every machine.

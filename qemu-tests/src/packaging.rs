@@ -87,7 +87,11 @@ const ENABLED: &[File] =
 /// What every installation has, whatever makes its initrd.
 const ALWAYS: [&[File]; 4] = [PROGRAM, MANUAL, COMPLETIONS, UNITS];
 const INITRAMFS_TOOLS: &[File] = &[];
-const DRACUT: &[File] = &[("755", "usr/lib/dracut/modules.d/90vfio-early/module-setup.sh")];
+const DRACUT: &[File] = &[
+    ("755", "usr/lib/dracut/modules.d/90vfio-early/module-setup.sh"),
+    ("755", "usr/lib/dracut/modules.d/90vfio-early/vfio-early-strict.sh"),
+    ("755", "usr/lib/dracut/modules.d/90vfio-early/vfio-early.sh"),
+];
 const MKINITCPIO: &[File] =
     &[("644", "usr/lib/initcpio/hooks/vfio-early"), ("644", "usr/lib/initcpio/install/vfio-early")];
 

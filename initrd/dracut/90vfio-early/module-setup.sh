@@ -35,9 +35,10 @@ install() {
 
     inst_binary /usr/bin/vfio-early
     if ! dracut_module_included systemd; then
-        # The first of their kind.
+        # Not among the hooks pre-udev: some of cmdline load modules, those of force_drivers= and
+        # rd.driver.pre= as 01-parse-kernel.sh.
         # shellcheck disable=SC2154 # moddir is dracut's
-        inst_hook pre-udev 00 "$moddir/vfio-early.sh"
+        inst_hook cmdline 00 "$moddir/vfio-early.sh"
         inst_hook pre-mount 00 "$moddir/vfio-early-strict.sh"
         return
     fi

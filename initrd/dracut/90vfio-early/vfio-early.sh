@@ -1,5 +1,5 @@
 #!/bin/sh
-# dracut's pre-udev hook, where there is no systemd. It is sourced.
+# dracut's hook of all the first, where there is no systemd. It is sourced.
 
 /usr/bin/vfio-early bind
 vfio_early_status=$?

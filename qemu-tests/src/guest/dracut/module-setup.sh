@@ -15,9 +15,11 @@ install() {
         inst_simple "$systemdsystemunitdir/harness-emergency.service"
         $SYSTEMCTL -q --root "$initdir" enable harness-emergency.service
     else
-        # 00-before.sh, 00-vfio-early.sh, 01-after.sh.
-        inst_hook pre-udev 00 "$moddir/before.sh"
-        inst_hook pre-udev 01 "$moddir/after.sh"
+        # 00-before.sh, 00-vfio-early.sh, 01-after.sh; then rd.driver.pre=, as with dracut's module
+        # kernel-modules, which is not here.
+        inst_hook cmdline 00 "$moddir/before.sh"
+        inst_hook cmdline 01 "$moddir/after.sh"
+        inst_hook cmdline 01 "${moddir%/*}/90kernel-modules/parse-kernel.sh"
         inst_hook emergency 00 "$moddir/emergency.sh"
     fi
 }
