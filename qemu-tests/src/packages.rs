@@ -81,26 +81,16 @@ pub const PACKAGE: &[Package] = &[
     package("xz-utils", "compresses the package"),
 ];
 
-/// What `make install` needs, besides a build of the binary.
-pub const MAKE: &[Package] =
-    &[package("make", "runs the Makefile"), package("scdoc", "makes the manual pages")];
-
-/// What checks the Debian package.
-pub const LINTIAN: &[Package] = &[package("lintian", "checks the Debian package")];
-
-/// What makes and checks the RPM.
-pub const RPM: &[Package] = &[
+/// What makes and checks packages of all kinds, besides [`PACKAGE`] and a build of the binary.
+pub const PACKAGING: &[Package] = &[
     package("cpio", "unpacks the RPM"),
+    package("fakeroot", "makepkg packs in it"),
+    package("libarchive-tools", "makepkg packs with it"),
+    package("lintian", "checks the Debian package"),
+    package("makepkg", "makes Arch's package"),
     package("rpm", "makes the RPM"),
     package("rpm2cpio", "unpacks the RPM"),
     package("rpmlint", "checks the RPM and its recipe"),
-];
-
-/// What makes and checks Arch's package.
-pub const ARCH: &[Package] = &[
-    package("fakeroot", "makepkg packs in it"),
-    package("libarchive-tools", "makepkg packs with it"),
-    package("makepkg", "makes Arch's package"),
     package("shellcheck", "checks the recipe of Arch's package"),
 ];
 
@@ -221,13 +211,12 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
 }
 
 fn names_of_everything() -> String {
-    let mut names: Vec<_> =
-        [BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, MAKE, LINTIAN, RPM, ARCH, KERNEL]
-            .iter()
-            .copied()
-            .flatten()
-            .map(|package| package.name)
-            .collect();
+    let mut names: Vec<_> = [BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, PACKAGING, KERNEL]
+        .iter()
+        .copied()
+        .flatten()
+        .map(|package| package.name)
+        .collect();
     names.sort_unstable();
     names.dedup();
     names.join(" ")

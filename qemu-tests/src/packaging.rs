@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::binary::workspace;
+use crate::packages;
 
 /// One check.
 pub struct Check {
@@ -54,7 +55,9 @@ impl Check {
     /// # Errors
     /// Whatever it found.
     pub fn run(&self) -> Result<(), String> {
-        match (self.check)() {
+        // All at once: each run of apt takes its time.
+        let packages = [packages::PACKAGE, packages::PACKAGING].concat();
+        match packages::ensure(&packages).and_then(|()| (self.check)()) {
             Ok(complaints) if complaints.is_empty() => Ok(()),
             Ok(complaints) => Err(complaints.join("\n")),
             Err(error) => Err(format!("{error:#}")),

@@ -9,18 +9,17 @@ use anyhow::{Context, Result};
 
 use super::{ALWAYS, DRACUT, ENABLED, File, INITRAMFS_TOOLS, MKINITCPIO, UNITS, differences};
 use crate::binary::workspace;
-use crate::{libkmod, packages, step};
+use crate::{libkmod, step};
 
 /// `make` with those words, into that tree. Without a libkmod of the user's it asks `cargo xtask
 /// build`, so that its program is the one that everything else tests.
-pub(super) fn make(words: &[&str], tree: &Path) -> Result<Command> {
-    packages::ensure(packages::MAKE)?;
+pub(super) fn make(words: &[&str], tree: &Path) -> Command {
     let mut command = Command::new("make");
     command.args(words).arg(format!("DESTDIR={}", tree.display())).current_dir(workspace());
     for variable in [libkmod::VARIABLE, "MAKEFLAGS", "PREFIX", "prefix", "INITRD"] {
         command.env_remove(variable);
     }
-    Ok(command)
+    command
 }
 
 fn everything() -> Vec<&'static [File]> {
@@ -36,11 +35,11 @@ pub(super) fn all() -> Result<Vec<String>> {
     fs::set_permissions(&foreign, PermissionsExt::from_mode(0o644))?;
     let foreign: &[File] = &[("644", "usr/lib/dracut/modules.d/99base/module-setup.sh")];
 
-    step::run(&mut make(&["install"], tree.path())?)?;
+    step::run(&mut make(&["install"], tree.path()))?;
     let mut complaints = differences(tree.path(), &[everything(), vec![foreign]].concat())?;
     // Again, over what is there.
-    step::run(&mut make(&["install"], tree.path())?)?;
-    step::run(&mut make(&["uninstall"], tree.path())?)?;
+    step::run(&mut make(&["install"], tree.path()))?;
+    step::run(&mut make(&["uninstall"], tree.path()))?;
     complaints.extend(differences(tree.path(), &[foreign])?);
     let module = tree.path().join("usr/lib/dracut/modules.d/90vfio-early");
     complaints.extend(module.exists().then(|| "the module's folder is left".to_owned()));
@@ -60,7 +59,7 @@ pub(super) fn one_generator() -> Result<Vec<String>> {
         (&["install-systemd"], vec![UNITS, ENABLED]),
     ] {
         let tree = tempfile::tempdir()?;
-        step::run(&mut make(words, tree.path())?)?;
+        step::run(&mut make(words, tree.path()))?;
         let found = differences(tree.path(), &expected)?;
         complaints.extend(found.iter().map(|file| format!("make {}: {file}", words.join(" "))));
     }
@@ -69,7 +68,7 @@ pub(super) fn one_generator() -> Result<Vec<String>> {
 
 pub(super) fn another_prefix() -> Result<Vec<String>> {
     let tree = tempfile::tempdir()?;
-    step::run(&mut make(&["install", "PREFIX=/opt/it"], tree.path())?)?;
+    step::run(&mut make(&["install", "PREFIX=/opt/it"], tree.path()))?;
     let text = |place: &str| {
         let file = tree.path().join(place);
         fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))
@@ -87,7 +86,7 @@ pub(super) fn another_prefix() -> Result<Vec<String>> {
     if !tree.path().join("opt/it/bin/vfio-early").exists() {
         complaints.push("the program is not below the prefix".to_owned());
     }
-    step::run(&mut make(&["uninstall", "PREFIX=/opt/it"], tree.path())?)?;
+    step::run(&mut make(&["uninstall", "PREFIX=/opt/it"], tree.path()))?;
     complaints.extend(differences(tree.path(), &[])?);
     Ok(complaints)
 }
@@ -106,7 +105,7 @@ pub(super) fn given_libkmod() -> Result<Vec<String>> {
     if built.exists() {
         fs::remove_file(&built)?;
     }
-    let mut command = make(&["install"], tree.path())?;
+    let mut command = make(&["install"], tree.path());
     command.env("PATH", format!("{}:{old}", folder.path().display()));
     command.env(libkmod::VARIABLE, libkmod::set_up()?);
     step::run(&mut command)?;
