@@ -1,6 +1,7 @@
 //! `bind` over a fake kernel: a small driver core acting on a temporary sysfs.
 
 mod bytes;
+mod check;
 mod completions;
 mod console;
 mod fake;
