@@ -111,7 +111,7 @@ mod tests {
         large.resize(SIZE_LIMIT + 1, 0);
         for (bytes, expected) in [
             (elf(INTERPRETER), "dynamic linker"),
-            (large, "1400001 bytes"),
+            (large, "1350001 bytes"),
             (b"#!/bin/sh".to_vec(), "no 64-bit ELF"),
         ] {
             let error = check(&bytes).unwrap_err().to_string();
