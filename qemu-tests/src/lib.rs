@@ -30,6 +30,8 @@ pub mod nix;
 pub mod package;
 pub mod packages;
 mod packaging;
+#[cfg(test)]
+mod pages;
 pub mod prediction;
 mod qemu;
 pub mod qmp;

@@ -91,7 +91,7 @@ pub const PACKAGING: &[Package] = &[
     package("rpm", "makes the RPM"),
     package("rpm2cpio", "unpacks the RPM"),
     package("rpmlint", "checks the RPM and its recipe"),
-    package("shellcheck", "checks the recipe of Arch's package"),
+    package("shellcheck", "checks scripts"),
 ];
 
 /// What the build of a kernel needs.

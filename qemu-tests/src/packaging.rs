@@ -4,6 +4,7 @@ mod arch;
 mod debian;
 mod makefile;
 mod rpm;
+mod shell;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,7 +46,8 @@ pub const CHECKS: &[Check] = &[
     Check { name: "packaging: copyright names all that is linked in", check: debian::copyright },
     Check { name: "packaging: lintian", check: debian::lintian },
     Check { name: "packaging: the RPM by rpmbuild, and rpmlint", check: rpm::built },
-    Check { name: "packaging: Arch's package by makepkg, and shellcheck", check: arch::built },
+    Check { name: "packaging: Arch's package by makepkg", check: arch::built },
+    Check { name: "packaging: shellcheck", check: shell::scripts },
     Check { name: "packaging: one version everywhere", check: one_version },
 ];
 

@@ -39,15 +39,6 @@ const LICENCES: &[File] = &[
 /// By the real makepkg, with the program that `make` has built: what is tested is the recipe. It
 /// packs no archive, for which it would ask pacman.
 pub(super) fn built() -> Result<Vec<String>> {
-    step::run(
-        Command::new("shellcheck")
-            // Variables that makepkg reads, and those that it sets; it stops at the first error.
-            .args(["--shell=bash", "--exclude=SC2034,SC2154,SC2164"])
-            .args(["packaging/arch/PKGBUILD", "packaging/arch/vfio-early.install"])
-            .current_dir(workspace()),
-    )?;
-    step::run(Command::new("shellcheck").arg("packaging/static-libkmod").current_dir(workspace()))?;
-
     let folder = tempfile::tempdir()?;
     step::run(&mut make(&["all"], folder.path()))?;
     let source = folder.path().join(concat!("src/vfio-early-", env!("CARGO_PKG_VERSION")));
