@@ -94,6 +94,12 @@ pub const PACKAGING: &[Package] = &[
     package("shellcheck", "checks scripts"),
 ];
 
+/// What `cargo xtask bench` needs besides.
+pub const BENCH: &[Package] = &[
+    package("pciutils", "lspci and setpci, which a script runs that is measured"),
+    package("strace", "counts the system calls of what is measured"),
+];
+
 /// What the build of a kernel needs.
 pub const KERNEL: &[Package] = &[
     package("bc", "a kernel's build calculates with it"),
@@ -211,7 +217,7 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
 }
 
 fn names_of_everything() -> String {
-    let mut names: Vec<_> = [BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, PACKAGING, KERNEL]
+    let mut names: Vec<_> = [BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, PACKAGING, BENCH, KERNEL]
         .iter()
         .copied()
         .flatten()

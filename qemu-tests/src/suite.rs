@@ -13,7 +13,8 @@ use crate::kernels::{self, Kernel};
 use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
 use crate::{
-    answers, binary, dracut, faults, host, nix, packages, packaging, scenarios, screens, systemd,
+    answers, bench, binary, dracut, faults, host, nix, packages, packaging, scenarios, screens,
+    systemd,
 };
 
 /// Arguments of `cargo xtask test`.
@@ -149,6 +150,7 @@ fn boots() -> Vec<Boot> {
         boots.extend(host::boots(kernel));
         boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));
     }
+    boots.push(bench::guard::boot());
     boots.extend(last);
     boots
 }

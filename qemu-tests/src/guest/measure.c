@@ -118,13 +118,30 @@ static const char *start(const char *address)
 	return NULL;
 }
 
-static void send_kernel_log(void)
+/* A record in the kernel's log, which puts the time to it. */
+static void note(const char *text)
+{
+	char record[64];
+	int log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+
+	/* Not dprintf(): it wants to know the position, and the log has none. */
+	snprintf(record, sizeof(record), "<7>%s\n", text);
+	if (write(log, record, strlen(record)) < 0)
+		fail("/dev/kmsg");
+	close(log);
+}
+
+/* All of it, or the records that tell the time. */
+static void send_kernel_log(int only_phases)
 {
 	int size = klogctl(10, NULL, 0); /* SYSLOG_ACTION_SIZE_BUFFER */
-	char *log = malloc(size);
+	char *log = malloc(size + 1);
 	int length = klogctl(3, log, size); /* SYSLOG_ACTION_READ_ALL */
 
-	fwrite(log, 1, length < 0 ? 0 : length, port);
+	log[length < 0 ? 0 : length] = '\0';
+	for (char *line = strtok(log, "\n"); line; line = strtok(NULL, "\n"))
+		if (!only_phases || strstr(line, "phase over: ") || strstr(line, "measure: "))
+			fprintf(port, "%s\n", line);
 }
 
 int main(int argc, char **argv)
@@ -167,6 +184,7 @@ int main(int argc, char **argv)
 	 * are counted: the idle machine's clock jumps. */
 	sleep(2);
 
+	note("measure: begin");
 	long long begin = now();
 	pid_t child = vfork();
 	if (child == 0) {
@@ -179,6 +197,7 @@ int main(int argc, char **argv)
 	if (child < 0 || wait4(child, &status, 0, &usage) != child)
 		fail("cannot run the contender");
 	long long end = now();
+	note("measure: end");
 
 	fprintf(port, "\n@@ exit 1\n%d\n",
 		WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
@@ -193,8 +212,10 @@ int main(int argc, char **argv)
 		access("/sys/module/vfio_iommu_type1", F_OK) == 0, stopped ? stopped : "-");
 	fprintf(port, "\n@@ shell 2\n");
 	send(CALLS);
+	fprintf(port, "\n@@ shell 3\n");
+	send_kernel_log(1);
 	fprintf(port, "\n@@ kernel log\n");
-	send_kernel_log();
+	send_kernel_log(0);
 	fprintf(port, "\n@@ end\n");
 	fclose(port); /* it is sent before this returns */
 	reboot(RB_POWER_OFF);

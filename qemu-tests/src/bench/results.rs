@@ -1,0 +1,204 @@
+//! What was measured, and the file that keeps it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::contender::CONTENDERS;
+use super::machine::Outcome;
+use super::size::{Part, Sizes};
+use crate::binary;
+
+/// What holds for one contender, one kernel and one number of devices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry<T> {
+    /// The kernel's line.
+    pub kernel: String,
+    /// Devices asked for.
+    pub devices: usize,
+    /// The contender's name.
+    pub contender: String,
+    /// What was measured.
+    #[serde(flatten)]
+    pub value: T,
+}
+
+impl<T> Entry<T> {
+    fn place(&self) -> (Vec<u32>, usize, usize) {
+        // 6.12 comes after 6.1, and 6.9 between them.
+        let line = self.kernel.split('.').map(|number| number.parse().unwrap_or(0)).collect();
+        let contender = CONTENDERS.iter().position(|each| each.name == self.contender);
+        (line, self.devices, contender.unwrap_or(CONTENDERS.len()))
+    }
+}
+
+/// Phases of a run with `vfio.debug`, in order, in microseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    /// Name and time.
+    pub phases: Vec<(String, u64)>,
+}
+
+/// System calls of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Calls {
+    /// Name and number.
+    pub calls: BTreeMap<String, u64>,
+}
+
+impl Calls {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.calls.values().sum()
+    }
+}
+
+/// Times on the machine's own clock.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Wall {
+    /// Of each run, in order.
+    pub milliseconds: Vec<f64>,
+}
+
+/// The one in the middle.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        length if length % 2 == 1 => sorted[length / 2],
+        length => f64::midpoint(sorted[length / 2 - 1], sorted[length / 2]),
+    }
+}
+
+/// All that was measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Measurements {
+    /// Of what took part: name to version.
+    pub versions: BTreeMap<String, String>,
+    /// What runs cost, in counted instructions.
+    pub costs: Vec<Entry<Outcome>>,
+    /// Where vfio-early's time goes.
+    pub phases: Vec<Entry<Phases>>,
+    /// System calls.
+    pub calls: Vec<Entry<Calls>>,
+    /// Times on two processors.
+    pub wall: Vec<Entry<Wall>>,
+    /// The binary's size.
+    pub sizes: Option<Sizes>,
+    /// What the binary consists of.
+    pub parts: Vec<Part>,
+}
+
+/// The folder that keeps them.
+pub fn folder() -> PathBuf {
+    binary::workspace().join("docs/measurements")
+}
+
+fn file() -> PathBuf {
+    folder().join("measurements.json")
+}
+
+fn merge<T>(old: &mut Vec<Entry<T>>, new: Vec<Entry<T>>) {
+    for entry in new {
+        old.retain(|other| other.place() != entry.place());
+        old.push(entry);
+    }
+    old.sort_by_key(Entry::place);
+}
+
+impl Measurements {
+    /// Those that are kept; none where there are none yet.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn kept() -> Result<Self> {
+        let file = file();
+        if !file.exists() {
+            return Ok(Self::default());
+        }
+        let text = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is no such file", file.display()))
+    }
+
+    /// Takes newer ones in place of those of the same case.
+    pub fn take(&mut self, new: Self) {
+        self.versions.extend(new.versions);
+        merge(&mut self.costs, new.costs);
+        merge(&mut self.phases, new.phases);
+        merge(&mut self.calls, new.calls);
+        merge(&mut self.wall, new.wall);
+        self.sizes = new.sizes.or(self.sizes.take());
+        if !new.parts.is_empty() {
+            self.parts = new.parts;
+        }
+    }
+
+    /// Keeps them.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep(&self) -> Result<()> {
+        fs::create_dir_all(folder())?;
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(file(), text).with_context(|| format!("cannot write {}", file().display()))
+    }
+
+    /// The cost of that case.
+    pub fn cost(&self, kernel: &str, devices: usize, contender: &str) -> Option<&Outcome> {
+        find(&self.costs, kernel, devices, contender)
+    }
+
+    /// Kernels that costs were measured on, in order.
+    pub fn kernels(&self) -> Vec<String> {
+        let mut kernels: Vec<String> = Vec::new();
+        for entry in &self.costs {
+            if !kernels.contains(&entry.kernel) {
+                kernels.push(entry.kernel.clone());
+            }
+        }
+        kernels
+    }
+}
+
+/// The entry of that case.
+pub fn find<'e, T>(
+    entries: &'e [Entry<T>],
+    kernel: &str,
+    devices: usize,
+    contender: &str,
+) -> Option<&'e T> {
+    let is_it = |entry: &&Entry<T>| {
+        entry.kernel == kernel && entry.devices == devices && entry.contender == contender
+    };
+    entries.iter().find(is_it).map(|entry| &entry.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_measurements_replace_those_of_the_same_case_only() {
+        let entry = |devices, milliseconds: f64| Entry {
+            kernel: "6.1".to_owned(),
+            devices,
+            contender: "floor".to_owned(),
+            value: Wall { milliseconds: vec![milliseconds] },
+        };
+        let mut kept = vec![entry(64, 1.0), entry(3, 2.0)];
+        merge(&mut kept, vec![entry(64, 3.0), entry(16, 4.0)]);
+        assert_eq!(kept, [entry(3, 2.0), entry(16, 4.0), entry(64, 3.0)]);
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        for (values, expected) in [(&[3.0, 1.0, 2.0][..], 2.0), (&[4.0, 1.0, 2.0, 3.0], 2.5)] {
+            assert!((median(values) - expected).abs() < 1e-9, "{values:?}");
+        }
+    }
+}
