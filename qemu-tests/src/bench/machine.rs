@@ -177,7 +177,7 @@ impl Bench {
             .memory(if count > ADDRESSES { 2048 } else { 512 })
             .topology(topology)
             .initrd(&self.initrd)
-            .limit(Duration::from_mins(60))
+            .limit(Duration::from_hours(1))
             .cmdline(&command_line(contender.shape, &asked));
         let machine = match look {
             Look::Cost | Look::Calls => machine.counting_instructions(),
