@@ -60,11 +60,14 @@ components := program man completions systemd initramfs-tools dracut mkinitcpio
 # Enabled by the vendor, as systemd's own units are: idle unless vfio.devs= is on the command line.
 wants := $(systemdsystemunitdir)/multi-user.target.wants/vfio-early-finish.service
 
+# The one folder that is ours alone.
+module := $(dracutmodulesdir)/90vfio-early
+
 all: $(built)/vfio-early man
 
 man: $(addprefix $(built)/,$(pages))
 
-$(built)/vfio-early: Cargo.toml Cargo.lock build.rs $(wildcard .cargo/* src/*.rs src/*/*.rs)
+$(built)/vfio-early: Cargo.toml Cargo.lock build.rs $(wildcard .cargo/*) $(shell find src -name "*.rs")
 ifdef LIBKMOD_STATIC_DIR
 	$(CARGO) install --quiet --locked --no-track --force --path . --root $(built)/cargo
 	$(INSTALL) -D $(built)/cargo/bin/vfio-early $@
@@ -100,10 +103,9 @@ $(components:%=install-%): install-%:
 	$(if $(filter systemd,$*),ln -sf ../$(notdir $(wants)) '$(DESTDIR)$(wants)')
 
 uninstall:
-	$(foreach component,$(components),$(foreach entry,$($(component)),\
-	  rm -f '$(DESTDIR)$(call field,3,$(entry))';))
-	rm -f '$(DESTDIR)$(wants)'
-	rmdir '$(DESTDIR)$(dracutmodulesdir)/90vfio-early' 2>/dev/null || true
+	rm -f $(foreach component,$(components),$(foreach entry,$($(component)),\
+	  '$(DESTDIR)$(call field,3,$(entry))')) '$(DESTDIR)$(wants)'
+	[ ! -d '$(DESTDIR)$(module)' ] || rmdir '$(DESTDIR)$(module)'
 
 # The source of the last commit, for the recipes in packaging/.
 version := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$$/\1/p' Cargo.toml)
