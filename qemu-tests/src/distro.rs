@@ -48,6 +48,7 @@ const PRELUDE: &str = include_str!("guest/distro/prelude");
 
 /// What observes in every real root: path, permissions, content.
 const HARNESS: &[(&str, u32, &str)] = &[
+    ("usr/lib/harness/ask", 0o755, include_str!("guest/distro/ask")),
     ("usr/lib/harness/look", 0o755, include_str!("guest/distro/look")),
     ("usr/lib/harness/collect", 0o755, include_str!("guest/distro/collect")),
     ("usr/lib/systemd/system/harness.service", 0o644, include_str!("guest/distro/harness.service")),
@@ -128,6 +129,8 @@ pub struct Recipe<'a> {
     pub suite: Suite,
     /// Whose modules the initrd is made from; the real root gets those of the machine's devices.
     pub kernel: &'a Kernel,
+    /// Modules of the real root besides those of the machine's devices.
+    pub modules: &'static [&'static str],
     /// Lies over it.
     pub files: Vec<File>,
     /// Shell that goes on where `guest/distro/prelude` ends, as root. It puts an `initrd` into
@@ -145,11 +148,13 @@ impl Recipe<'_> {
     /// When Debian's mirror is out of reach, when this user cannot become root, or when the script
     /// fails.
     pub fn set_up(&self) -> Result<PathBuf> {
-        let Self { name, suite, kernel, files, script, arguments } = self;
+        let Self { name, suite, kernel, modules, files, script, arguments } = self;
         let line = &kernel.line;
         let debian = archive_name(*suite);
         let kernel_id = (&kernel.release, &kernel.package_version);
-        let key = key(&(files, script, arguments, kernel_id, HARNESS, PRELUDE, MODULES, &debian));
+        let key = key(&(
+            files, script, arguments, kernel_id, HARNESS, PRELUDE, MODULES, modules, &debian,
+        ));
         let is_whole = |entry: &Path| entry.join("whole").exists();
         let entry = cache::entry(&format!("distro/{name}-{line}-{key}"), is_whole, |new| {
             packages::ensure(packages::DISTRO)?;
@@ -190,7 +195,7 @@ impl Recipe<'_> {
         }
         // The host's graphics driver is for the real root alone.
         let display = if self.kernel.line == "5.10" { "bochs_drm" } else { "bochs" };
-        let modules = MODULES.into_iter().chain([display]);
+        let modules = MODULES.iter().chain(self.modules).copied().chain([display]);
         initrd::lay_out_modules(self.kernel, modules, &overlay.join("usr"))
     }
 }

@@ -71,6 +71,8 @@ pub const HOST: &[Package] = &[
 pub const DISTRO: &[Package] = &[
     package("debootstrap", "makes a small Debian for tests with a real initrd"),
     package("e2fsprogs", "makes a root file system of it"),
+    package("gcc", "compiles a clock for qemu-img"),
+    package("qemu-utils", "encrypts a root file system"),
 ];
 
 /// What making the Debian package needs, besides a build of the binary.

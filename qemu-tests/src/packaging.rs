@@ -91,7 +91,11 @@ const ENABLED: &[File] =
     &[("link", "usr/lib/systemd/system/multi-user.target.wants/vfio-early-finish.service")];
 /// What every installation has, whatever makes its initrd.
 const ALWAYS: [&[File]; 4] = [PROGRAM, MANUAL, COMPLETIONS, UNITS];
-const INITRAMFS_TOOLS: &[File] = &[];
+const INITRAMFS_TOOLS: &[File] = &[
+    ("755", "usr/share/initramfs-tools/hooks/vfio-early"),
+    ("755", "usr/share/initramfs-tools/scripts/init-premount/00-vfio-early-strict"),
+    ("755", "usr/share/initramfs-tools/scripts/init-top/00-vfio-early"),
+];
 const DRACUT: &[File] = &[
     ("755", "usr/lib/dracut/modules.d/90vfio-early/module-setup.sh"),
     ("755", "usr/lib/dracut/modules.d/90vfio-early/vfio-early-strict.sh"),

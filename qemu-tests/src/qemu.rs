@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
+use crate::keyboard;
 use crate::qmp::Qmp;
 
 /// QEMU's program.
@@ -23,15 +24,15 @@ pub(crate) struct Orders {
     pub hot_added: Vec<Vec<(String, String)>>,
     /// Socket of the monitor.
     pub monitor: PathBuf,
-    /// Where the guest asks for pictures; none where it does not.
-    pub pictures: Option<Pictures>,
+    /// What the guest may ask for; none where it does not.
+    pub asked: Option<Asked>,
     /// Time until the machine is taken for hung.
     pub limit: Duration,
 }
 
-/// Pictures of a machine's displays.
-pub(crate) struct Pictures {
-    /// Socket of the serial port on which the guest names the picture, and waits for it.
+/// What a guest asks for: pictures of its displays, and keys.
+pub(crate) struct Asked {
+    /// Socket of the serial port on which the guest asks, and waits for it.
     pub port: PathBuf,
     /// QEMU's ids of the graphics devices.
     pub displays: Vec<String>,
@@ -86,8 +87,8 @@ pub(crate) fn run(arguments: &[String], orders: &Orders) -> Result<Ended> {
         .with_context(|| format!("cannot start {PROGRAM}: `cargo xtask setup` installs it"))?;
     let (sender, events) = mpsc::channel();
     listen(child.stdout.take().context("QEMU's output is a pipe")?, sender.clone());
-    if let Some(pictures) = &orders.pictures {
-        listen_for_pictures(pictures.port.clone(), sender);
+    if let Some(asked) = &orders.asked {
+        listen_to_questions(asked.port.clone(), sender);
     }
     let mut stderr = child.stderr.take().context("QEMU's errors are a pipe")?;
     let errors = thread::spawn(move || {
@@ -127,8 +128,8 @@ enum Event {
     Line(String),
     /// The console is closed.
     Closed,
-    /// The guest waits for a picture of that name, and for a line on this port.
-    Picture(String, UnixStream),
+    /// The guest asks that, and waits for a line on this port.
+    Asks(String, UnixStream),
 }
 
 fn listen(stdout: impl Read + Send + 'static, sender: Sender<Event>) {
@@ -148,7 +149,7 @@ fn listen(stdout: impl Read + Send + 'static, sender: Sender<Event>) {
 }
 
 /// Ends by itself: when QEMU does not make the port, and when it closes it.
-fn listen_for_pictures(port: PathBuf, sender: Sender<Event>) {
+fn listen_to_questions(port: PathBuf, sender: Sender<Event>) {
     thread::spawn(move || {
         let end = Instant::now() + Duration::from_secs(10);
         let stream = loop {
@@ -160,8 +161,8 @@ fn listen_for_pictures(port: PathBuf, sender: Sender<Event>) {
         };
         let Ok(reader) = stream.try_clone() else { return };
         for line in BufReader::new(reader).lines() {
-            let (Ok(name), Ok(answer)) = (line, stream.try_clone()) else { return };
-            if sender.send(Event::Picture(name, answer)).is_err() {
+            let (Ok(text), Ok(answer)) = (line, stream.try_clone()) else { return };
+            if sender.send(Event::Asks(text, answer)).is_err() {
                 return;
             }
         }
@@ -189,9 +190,9 @@ fn follow(events: &Receiver<Event>, orders: &Orders, start: Instant) -> Followed
                     }
                 }
             }
-            Ok(Event::Picture(name, mut answer)) => {
-                let taken = take_pictures(orders, name.trim());
-                if let Err(error) = taken.and_then(|()| Ok(answer.write_all(b"\n")?)) {
+            Ok(Event::Asks(text, mut answer)) => {
+                let done = obey(orders, text.trim_end_matches('\r'));
+                if let Err(error) = done.and_then(|()| Ok(answer.write_all(b"\n")?)) {
                     break Some(format!("{error:#}"));
                 }
             }
@@ -216,12 +217,22 @@ fn plug(orders: &Orders) -> Result<()> {
     Ok(())
 }
 
-/// One of every display.
+/// Types, or takes a picture of every display.
+fn obey(orders: &Orders, text: &str) -> Result<()> {
+    if let Some(text) = text.strip_prefix("type ") {
+        return keyboard::type_text(&mut Qmp::connect(&orders.monitor)?, text);
+    }
+    if let Some(text) = text.strip_prefix("enter ") {
+        return keyboard::type_text(&mut Qmp::connect(&orders.monitor)?, &format!("{text}\n"));
+    }
+    take_pictures(orders, text)
+}
+
 fn take_pictures(orders: &Orders, name: &str) -> Result<()> {
-    let pictures = orders.pictures.as_ref().context("no picture can be taken")?;
+    let asked = orders.asked.as_ref().context("no picture can be taken")?;
     let mut monitor = Qmp::connect(&orders.monitor)?;
-    for display in &pictures.displays {
-        let file = pictures.folder.join(format!("{name}.{display}.ppm"));
+    for display in &asked.displays {
+        let file = asked.folder.join(format!("{name}.{display}.ppm"));
         monitor.execute("screendump", &json!({ "device": display, "filename": file }))?;
     }
     Ok(())

@@ -24,7 +24,7 @@ pub(crate) const OTHER_NETWORK: &str = "0000:00:06.0";
 pub(crate) const AFTER_INITRD: &str = "after";
 
 /// Two network cards of which one is to be asked for, an NVM disk, a USB controller, and what is
-/// added; and the disk with the root file system.
+/// added; and the disk with the root file system, whose serial number is `root`.
 pub(crate) fn machine(
     kernel: &Kernel,
     initrd: &Path,
@@ -44,7 +44,7 @@ pub(crate) fn machine(
     vm(kernel)
         .topology(Topology::new(devices.into_iter().chain(added)))
         .initrd(initrd)
-        .arguments(["-drive", &drive, "-device", "virtio-blk-pci,drive=root,addr=02.0"])
+        .arguments(["-drive", &drive, "-device", "virtio-blk-pci,drive=root,serial=root,addr=02.0"])
         // An emulated machine on a busy one is slow; what hangs is ended from outside.
         .cmdline("systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900")
         .limit(Duration::from_mins(10))
@@ -101,13 +101,15 @@ pub(crate) struct Seen<'a> {
     units: BTreeMap<&'a str, BTreeMap<&'a str, &'a str>>,
     pub jobs: &'a str,
     pub mounts: &'a str,
+    /// What the screen showed when the boot had stopped; empty where it did not, or nobody looked.
+    pub stopped: &'a str,
 }
 
 impl<'a> Seen<'a> {
     fn read(run: &'a Run) -> Result<Self, String> {
         let shells: Vec<&str> = run.shells.iter().map(String::as_str).collect();
-        let [before, after, journal, units, jobs, mounts] = shells[..] else {
-            return Err(format!("the guest told {} things, and not 6", shells.len()));
+        let [before, after, journal, units, jobs, mounts, stopped] = shells[..] else {
+            return Err(format!("the guest told {} things, and not 7", shells.len()));
         };
         let units = units.trim().split("\n\n").map(|unit| {
             let properties: BTreeMap<&str, &str> =
@@ -121,6 +123,7 @@ impl<'a> Seen<'a> {
             units: units.collect(),
             jobs: jobs.trim(),
             mounts,
+            stopped,
         })
     }
 
@@ -176,8 +179,13 @@ pub(crate) fn without_udev(seen: &Seen, wrong: &mut Wrong) {
 
 /// The boot came to its end there, with coldplug: the device that nobody asks for is the host's.
 pub(crate) fn in_the_real_root(seen: &Seen, wrong: &mut Wrong) {
+    in_the_real_root_on("/dev/vda", seen, wrong);
+}
+
+/// The same, on another device than the disk itself.
+pub(crate) fn in_the_real_root_on(device: &str, seen: &Seen, wrong: &mut Wrong) {
     wrong.unless(!seen.journal.is_empty(), "the journal is empty");
-    let is_root = |line: &str| line.starts_with("/dev/vda / ext4 ");
+    let is_root = |line: &str| line.starts_with(&format!("{device} / ext4 "));
     wrong.unless(seen.mounts.lines().any(is_root), "the real root is not there");
     let multi_user = seen.state("multi-user.target");
     wrong.unless(multi_user == "active", format!("multi-user.target is {multi_user}"));

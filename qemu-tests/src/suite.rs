@@ -13,8 +13,8 @@ use crate::kernels::{self, Kernel};
 use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
 use crate::{
-    answers, bench, binary, dracut, faults, host, nix, packages, packaging, scenarios, screens,
-    systemd,
+    answers, bench, binary, dracut, faults, host, initramfs_tools, nix, packages, packaging,
+    scenarios, screens, systemd,
 };
 
 /// Arguments of `cargo xtask test`.
@@ -134,6 +134,8 @@ fn boots() -> Vec<Boot> {
         boots.extend(first);
         last.extend(others);
     }
+    boots.extend(initramfs_tools::listings());
+    last.extend(initramfs_tools::boots());
     for kernel in kernels::NAMES {
         let scenarios = scenarios::all().into_iter();
         boots.extend(scenarios.filter(|each| each.kernels.contains(&kernel)).map(|scenario| {

@@ -25,7 +25,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::initrd::{self, Compression, Contents, Step};
 use crate::kernels::Kernel;
-use crate::qemu::{self, Orders, Pictures};
+use crate::qemu::{self, Asked, Orders};
 use crate::run::{BEFORE, HOST, Run};
 use crate::topology::{self, Device, Iommu, Topology};
 use crate::tsc;
@@ -68,6 +68,7 @@ pub struct Vm {
     limit: Duration,
     firmware: Firmware,
     displays: Vec<String>,
+    asks: bool,
     initrd: Option<PathBuf>,
     disks: Vec<String>,
 }
@@ -121,6 +122,7 @@ pub fn vm(kernel: &Kernel) -> Vm {
         limit: Duration::from_mins(2),
         firmware: Firmware::default(),
         displays: Vec::new(),
+        asks: false,
         initrd: None,
         disks: Vec::new(),
     }
@@ -303,6 +305,14 @@ impl Vm {
         self
     }
 
+    /// The guest asks by itself, over its third serial port, a line each: for a picture of every
+    /// display by its name, for text to be typed by `type TEXT`, with Enter by `enter TEXT`. It
+    /// gets an empty line when that is done.
+    pub fn asks(mut self) -> Self {
+        self.asks = true;
+        self
+    }
+
     /// Loads modules that lie where the binary does not look for them: what the host has, but not
     /// its initrd.
     pub fn load_late<I: IntoIterator<Item: Into<String>>>(mut self, modules: I) -> Self {
@@ -369,8 +379,8 @@ impl Vm {
                 .map(|device| device.properties(self.topology.is_multifunction(device)))
                 .collect(),
             monitor: folder.path().join("monitor"),
-            pictures: self.takes_pictures().then(|| Pictures {
-                port: folder.path().join("pictures"),
+            asked: self.is_asked().then(|| Asked {
+                port: folder.path().join("asks"),
                 displays: self.displays.iter().map(|name| topology::qemu_id(name)).collect(),
                 folder: folder.path().to_owned(),
             }),
@@ -476,8 +486,8 @@ impl Vm {
         steps
     }
 
-    fn takes_pictures(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::Picture(_)))
+    fn is_asked(&self) -> bool {
+        self.asks || self.steps.iter().any(|step| matches!(step, Step::Picture(_)))
     }
 
     fn qemu_arguments(&self, command_line: &str, initrd: &Path, folder: &Path) -> Vec<String> {
@@ -502,8 +512,8 @@ impl Vm {
         put(&["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]);
         put(&["-serial", &format!("file:{}", path(folder.join("results")))]);
         let socket = |name: &str| format!("unix:{},server=on,wait=off", path(folder.join(name)));
-        if self.takes_pictures() {
-            put(&["-serial", &socket("pictures")]);
+        if self.is_asked() {
+            put(&["-serial", &socket("asks")]);
         }
         if self.firmware == Firmware::Uefi {
             let pflash = |file: String| format!("if=pflash,format=raw,file={file}");
@@ -517,7 +527,7 @@ impl Vm {
         put(&["-kernel", &image.to_string_lossy()]);
         put(&["-initrd", &initrd.to_string_lossy()]);
         put(&["-append", command_line]);
-        if self.topology.devices.iter().any(|device| device.hot_added) || self.takes_pictures() {
+        if self.topology.devices.iter().any(|device| device.hot_added) || self.is_asked() {
             put(&["-qmp", &socket("monitor")]);
         }
         for disk in &self.disks {

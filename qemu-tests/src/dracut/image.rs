@@ -109,6 +109,7 @@ pub(crate) fn set_up(kernel: &Kernel, program: &Path, units: &[Unit], init: Init
         name: if init == Init::Systemd { "systemd" } else { "dracut" },
         suite: if kernel.line == "6.12" { Suite::Trixie } else { Suite::Bookworm },
         kernel,
+        modules: &[],
         files: files(program, units)?,
         script: MAKE_IMAGES,
         arguments: vec![names.join(" "), omit.to_owned()],

@@ -1,0 +1,254 @@
+//! The Debian package in real roots of Debian, with the initrds that its trigger makes.
+
+mod image;
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use self::image::{Files, Image, PASSPHRASE};
+use crate::distro::Suite;
+use crate::kernels::Kernel;
+use crate::real_root::{
+    self, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root, in_the_real_root_on,
+    one_bound_one_absent, untouched, without_udev,
+};
+use crate::run::{HOST, Run};
+use crate::screenshot::{Font, Screenshot};
+use crate::suite::Boot;
+use crate::topology::Device;
+use crate::vm::Vm;
+
+/// One machine, or one look at what the package brings, and what comes out.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    /// A sentence.
+    name: &'static str,
+    check: Check,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Check {
+    Listed(fn(&Image, &mut Wrong)),
+    Booted(fn(&Kernel, &Image) -> Vm, fn(&Seen, &mut Wrong)),
+}
+
+const GOING_ON: &str = "vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0,00:1e.0";
+const STOPPING: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0";
+
+/// The suites, the one first that nobody else needs.
+const SUITES: [(Suite, &str); 2] = [(Suite::Trixie, "6.12"), (Suite::Bookworm, "6.1")];
+
+/// Those without a boot. What is made once takes a minute here.
+pub(crate) fn listings() -> Vec<Boot> {
+    let case = Case {
+        name: "the package's trigger makes the initrd, and purged it leaves no trace",
+        check: Check::Listed(listed),
+    };
+    SUITES.into_iter().map(|(suite, line)| case.on(suite, line)).collect()
+}
+
+/// Those with a boot.
+pub(crate) fn boots() -> Vec<Boot> {
+    let on = |(suite, line)| boots_of(suite).into_iter().map(move |case| case.on(suite, line));
+    SUITES.into_iter().flat_map(on).collect()
+}
+
+fn boots_of(suite: Suite) -> Vec<Case> {
+    let boots = |name, machine, check| Case { name, check: Check::Booted(machine, check) };
+    let mut cases = vec![
+        boots(
+            "devices are bound before udev starts; for an absent one the boot goes on",
+            |kernel, image| machine(kernel, image).cmdline(GOING_ON),
+            going_on,
+        ),
+        boots(
+            "vfio.strict with an absent device stops the boot in a shell that can be used",
+            stopping,
+            stopped,
+        ),
+    ];
+    if suite == Suite::Bookworm {
+        cases.push(boots(
+            "without vfio.devs= the boot is as without the package",
+            |kernel, image| machine(kernel, image).cmdline("vfio.strict"),
+            nothing,
+        ));
+        cases.push(boots(
+            "a passphrase is asked for on a living screen, with the boot card given away",
+            locked,
+            unlocked,
+        ));
+    }
+    cases
+}
+
+impl Case {
+    fn on(self, suite: Suite, line: &'static str) -> Boot {
+        Boot {
+            name: format!("initramfs-tools: {}", self.name),
+            kernel: line,
+            check: Box::new(move |kernel, _, _| self.run(suite, kernel)),
+        }
+    }
+
+    /// What is wrong, with all that helps.
+    fn run(&self, suite: Suite, kernel: &Kernel) -> Result<(), String> {
+        let image = image::set_up(suite, kernel).map_err(|error| format!("{error:#}"))?;
+        match self.check {
+            Check::Listed(check) => {
+                let mut wrong = Wrong::default();
+                check(&image, &mut wrong);
+                if wrong.0.is_empty() { Ok(()) } else { Err(wrong.0.join("\n")) }
+            }
+            Check::Booted(machine, check) => real_root::boot(machine(kernel, &image), check),
+        }
+    }
+}
+
+fn machine(kernel: &Kernel, image: &Image) -> Vm {
+    real_root::machine(kernel, &image.initrd, &image.root, [])
+        .cmdline("root=/dev/vda rootfstype=ext4 rw")
+}
+
+/// The lines that only the one has, and those that only the other has.
+fn differing<'a>(one: &'a str, other: &'a str) -> [Vec<&'a str>; 2] {
+    let lines = |text: &'a str| text.lines().collect::<BTreeSet<_>>();
+    let (one, other) = (lines(one), lines(other));
+    [one.difference(&other).copied().collect(), other.difference(&one).copied().collect()]
+}
+
+fn listed(image: &Image, wrong: &mut Wrong) {
+    let Image { before, installed, purged, .. } = image;
+    let pairs = |one: &Files, other: &Files| {
+        [("root", &one.root, &other.root), ("initrd", &one.initrd, &other.initrd)]
+            .map(|(what, one, other)| (what, one.clone(), other.clone()))
+    };
+    for (what, before, purged) in pairs(before, purged) {
+        let [gone, left] = differing(&before, &purged);
+        wrong.unless(gone.is_empty(), format!("the {what} lacks after the purge {gone:?}"));
+        wrong.unless(left.is_empty(), format!("the {what} has after the purge {left:?}"));
+    }
+    let [gone, brought] = differing(&before.initrd, &installed.initrd);
+    // The lists of scripts and modules are longer.
+    let gone: Vec<_> = gone
+        .into_iter()
+        .filter(|line| !line.ends_with("/ORDER") && !line.contains("/modules."))
+        .collect();
+    wrong.unless(gone.is_empty(), format!("the initrd lacks with the package {gone:?}"));
+    for wanted in [
+        "./usr/bin/vfio-early f 755 ",
+        "./scripts/init-top/00-vfio-early f 755 ",
+        "./scripts/init-premount/00-vfio-early-strict f 755 ",
+        "/vfio-pci.ko",
+        "/vfio_iommu_type1.ko",
+        // The machine has two displays of which one may have to stay.
+        "/bochs.ko",
+    ] {
+        let is_there = brought.iter().any(|line| line.contains(wanted));
+        wrong.unless(is_there, format!("the package does not bring {wanted} into the initrd"));
+    }
+    let given_away = brought.iter().any(|line| line.contains("/cirrus.ko"));
+    wrong.unless(!given_away, "the driver of a display on vfio-pci is in the initrd");
+    let has_options = installed.initrd.contains("./etc/modprobe.d/harness.conf");
+    wrong.unless(has_options, "modprobe.d is not in the initrd");
+    let first =
+        installed.order.lines().find(|line| !line.contains("harness") && line.contains('"'));
+    wrong.unless(
+        first.is_some_and(|line| line.starts_with("/scripts/init-top/00-vfio-early ")),
+        format!("the first script of init-top is {first:?}"),
+    );
+}
+
+fn going_on(seen: &Seen, wrong: &mut Wrong) {
+    in_the_real_root(seen, wrong);
+    without_udev(seen, wrong);
+    bound(seen, wrong, &[NETWORK, DISK, USB], &["absent"]);
+    one_bound_one_absent(seen, wrong);
+    let said = seen.run.log.iter().any(|record| record.text.contains("00:1e.0: absent"));
+    wrong.unless(said, "the log does not say what is absent");
+    let option = seen.run.parameters.get("vfio_iommu_type1/parameters/allow_unsafe_interrupts");
+    wrong.unless(
+        option.is_some_and(|value| value == "Y"),
+        format!("of the option in modprobe.d the module got {option:?}"),
+    );
+}
+
+/// The disk is not there before the user of the shell, on a USB keyboard, has the bus scanned.
+fn stopping(kernel: &Kernel, image: &Image) -> Vm {
+    machine(kernel, image)
+        .cmdline(STOPPING)
+        // The user sits at tty0.
+        .cmdline(&format!("harness.absent={DISK} console=tty0 panic="))
+        .arguments(["-device", "qemu-xhci,id=usb,addr=08.0", "-device", "usb-kbd,bus=usb.0"])
+        .asks()
+}
+
+fn stopped(seen: &Seen, wrong: &mut Wrong) {
+    for text in ["vfio.strict: not all of vfio.devs= is with its vfio driver", "(initramfs)"] {
+        let screen = seen.stopped;
+        wrong.unless(screen.contains(text), format!("the screen did not show {text:?}: {screen}"));
+    }
+    for (address, stopped) in [(NETWORK, Some("vfio-pci")), (DISK, None)] {
+        for (moment, wanted) in [("stopped", stopped), (HOST, Some("vfio-pci"))] {
+            let found = seen.driver(moment, address);
+            wrong.unless(found == wanted, format!("{moment}: {address} is on {found:?}"));
+        }
+    }
+    // The boot went on when the user had mended it and left the shell.
+    in_the_real_root(seen, wrong);
+    wrong.unless(seen.run.last().status == 0, "`vfio-early status` is not content");
+}
+
+fn nothing(seen: &Seen, wrong: &mut Wrong) {
+    without_udev(seen, wrong);
+    wrong.unless(seen.spoken().is_none(), "the program said something");
+    untouched(seen, wrong);
+}
+
+/// The graphics card that the firmware draws on, and the one that stays with the host.
+const BOOT_SCREEN: &str = "boot";
+const OTHER_SCREEN: &str = "other";
+/// The pictures of all characters, of the question, and after a wrong answer.
+const CHARACTERS: &str = "characters";
+const QUESTION: &str = "question";
+const AGAIN: &str = "again";
+
+/// Two graphics cards; the one with the firmware's screen is given away, and a network card.
+fn locked(kernel: &Kernel, image: &Image) -> Vm {
+    let card = |place, name| Device::new("VGA", place).named(name);
+    let cards = [card("01.0", BOOT_SCREEN), card("07.0", OTHER_SCREEN)];
+    real_root::machine(kernel, &image.initrd_encrypted, &image.encrypted, cards)
+        .cmdline("root=/dev/mapper/host-root rootfstype=ext4 rw quiet console=tty0")
+        .cmdline("vfio.strict vfio.devs=00:01.0,8086:10d3@00:03.0")
+        .cmdline(&format!("harness.passphrase={PASSPHRASE}"))
+        .uefi()
+        .display(BOOT_SCREEN)
+        .display(OTHER_SCREEN)
+        .asks()
+}
+
+fn unlocked(seen: &Seen, wrong: &mut Wrong) {
+    in_the_real_root_on("/dev/mapper/host-root", seen, wrong);
+    without_udev(seen, wrong);
+    bound(seen, wrong, &["0000:00:01.0", NETWORK], &[]);
+    if let Err(error) = question(seen.run, wrong) {
+        wrong.0.push(format!("{error:#}"));
+    }
+}
+
+/// The question, and what follows, can be read on the display that stays.
+fn question(run: &Run, wrong: &mut Wrong) -> Result<()> {
+    let picture = |name| Screenshot::read(&run.picture(name, OTHER_SCREEN));
+    let font = Font::learn(&picture(CHARACTERS)?)?;
+    for (name, wanted) in
+        [(QUESTION, "Please unlock disk root"), (AGAIN, "cryptsetup failed, bad password")]
+    {
+        let text = font.text(&picture(name)?);
+        wrong.unless(
+            text.contains(wanted),
+            format!("the display that stays shows, and not {wanted:?}:\n{}", text.trim_end()),
+        );
+    }
+    Ok(())
+}
