@@ -25,7 +25,8 @@ pub(crate) fn boots(line: &'static str) -> (Vec<Boot>, Vec<Boot>) {
         return (Vec::new(), Vec::new());
     }
     let look = Boot {
-        name: "dracut: the initrd has the drivers of this machine's displays".to_owned(),
+        name: "dracut: the initrd has the program, its modules, and drivers of displays that stay"
+            .to_owned(),
         kernel: line,
         check: Box::new(|kernel, program, _| placed(&image(kernel, program)?)),
     };
@@ -65,12 +66,24 @@ fn image(kernel: &Kernel, program: &Path) -> Result<Image, String> {
         .map_err(|error| format!("{error:#}"))
 }
 
-/// A display's driver, and neither that of a 3D controller nor any other.
+/// The driver of a display that stays, and neither that of another, of a 3D controller, one that is
+/// blacklisted, nor any other.
 fn placed(image: &Image) -> Result<(), String> {
     let mut wrong = Wrong::default();
-    for (module, is_wanted) in [("cirrus", true), ("nouveau", false), ("igb", false)] {
-        let is_there = image.files.lines().any(|path| path.contains(&format!("/{module}.ko")));
-        wrong.unless(is_there == is_wanted, format!("{module} is in the initrd: {is_there}"));
+    for (files, mode) in image.files.iter().zip(["--no-hostonly", "--hostonly"]) {
+        for (file, is_wanted) in [
+            ("/vfio-early", true),
+            ("/vfio-pci.ko", true),
+            ("/vfio_iommu_type1.ko", true),
+            ("/cirrus.ko", true),
+            ("/cirrusfb.ko", false),
+            ("/bochs.ko", false),
+            ("/nouveau.ko", false),
+            ("/igb.ko", false),
+        ] {
+            let is_there = files.lines().any(|path| path.contains(file));
+            wrong.unless(is_there == is_wanted, format!("{mode}: {file} is there: {is_there}"));
+        }
     }
     if wrong.0.is_empty() { Ok(()) } else { Err(wrong.0.join("\n")) }
 }

@@ -354,7 +354,7 @@ mod tests {
             root: "".into(),
             verified: verified.to_owned(),
             verified_cycle: cycle.to_owned(),
-            files: String::new(),
+            files: Default::default(),
         };
         for (image, complaints) in [
             (image("", "a.service: Found ordering cycle on b.service/start"), 0),

@@ -15,18 +15,28 @@ depends() {
 }
 
 installkernel() {
-    local class
+    local class device displays=()
 
     # Not only what this host has loaded: which devices are asked for stands on the command line of
     # a later boot.
     hostonly='' instmods vfio-pci vfio_iommu_type1
+
     # When the firmware's display is given away, the console moves to another before udev starts.
-    # The driver of that is only placed: the program loads it if it needs it.
+    # The driver of that is only placed: the program loads it if it needs it. One that a vfio driver
+    # has is none that stays, and with one alone there is nothing to move to.
     for class in /sys/bus/pci/devices/*/class; do
         [[ -e $class ]] || continue
         # 0302 is a 3D controller, which has no outputs.
         [[ $(<"$class") == 0x03* && $(<"$class") != 0x0302* ]] || continue
-        hostonly='' instmods "$(<"${class%class}modalias")"
+        displays+=("${class%/class}")
+    done
+    ((${#displays[@]} > 1)) || return 0
+    for device in "${displays[@]}"; do
+        [[ $(readlink "$device/driver") != *vfio* ]] || continue
+        # What it would load, less what is blacklisted.
+        # shellcheck disable=SC2154 # kernel is dracut's
+        modprobe --quiet --set-version "$kernel" --show-depends "$(<"$device/modalias")" |
+            sed -n 's|^insmod [^ ]*/\([^ /]*\)\.ko.*|\1|p' | hostonly='' instmods
     done
 }
 

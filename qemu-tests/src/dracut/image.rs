@@ -93,8 +93,9 @@ pub(crate) struct Image {
     pub verified: String,
     /// What it says of a unit whose ordering is a cycle.
     pub verified_cycle: String,
-    /// Paths of the files in the initrd, one a line.
-    pub files: String,
+    /// Paths of the files in the initrd, one a line, and of those in one that dracut makes for the
+    /// machine that it runs on (`--hostonly`).
+    pub files: [String; 2],
 }
 
 /// Initrd and root file system for that kernel with that program and those units, out of the Debian
@@ -122,7 +123,7 @@ pub(crate) fn set_up(kernel: &Kernel, program: &Path, units: &[Unit], init: Init
     Ok(Image {
         verified: text("verify.txt")?,
         verified_cycle: text("verify-cycle.txt")?,
-        files: text("files.txt")?,
+        files: [text("initrd.files")?, text("hostonly.files")?],
         initrd: entry.join("initrd"),
         root: entry.join("root.ext4"),
     })
