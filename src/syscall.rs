@@ -10,6 +10,7 @@ use std::slice;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -56,6 +57,24 @@ pub fn store(folder: &OwnedFd, attribute: &str, value: &[u8]) -> Result<(), Errn
         // The kernel takes all of it or none.
         written if written == value.len() => Ok(()),
         _ => Err(Errno::EIO),
+    }
+}
+
+/// The target of a link, whose path is below `folder`; `ENAMETOOLONG` where the buffer does not hold
+/// it. `nix` would allocate a page for each.
+pub fn read_link<'b>(
+    folder: &OwnedFd,
+    path: &str,
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], Errno> {
+    let length = path.with_nix_path(|path| {
+        let (to, room) = (buffer.as_mut_ptr().cast(), buffer.len());
+        // SAFETY: the path ends with a NUL, and there is room for so much.
+        Errno::result(unsafe { libc::readlinkat(folder.as_raw_fd(), path.as_ptr(), to, room) })
+    })??;
+    match usize::try_from(length) {
+        Ok(length) if length < buffer.len() => Ok(&buffer[..length]),
+        _ => Err(Errno::ENAMETOOLONG),
     }
 }
 

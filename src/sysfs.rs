@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, readlinkat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::sys::utsname::uname;
 use nix::unistd::read;
@@ -22,6 +22,7 @@ use nix::unistd::read;
 use crate::cmdline::Request;
 use crate::console::{Display, Screen};
 use crate::pci::{Address, Choice, Class, Id, Item};
+use crate::syscall;
 
 /// One PCI function as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,8 +139,11 @@ fn link_name(link: &Path) -> io::Result<Option<String>> {
     Ok(target.and_then(|target| Some(target.file_name()?.to_str()?.to_owned())))
 }
 
-/// More than any attribute of sysfs has (`PAGE_SIZE`), so that one read gets all of it.
-const ATTRIBUTE: usize = 4096;
+/// More than a modalias has, so that one read gets all of it.
+const ATTRIBUTE: usize = 256;
+
+/// More than a link of sysfs has.
+const LINK: usize = 512;
 
 impl Sysfs {
     /// Below `root`, which holds `sys` and `proc`.
@@ -156,13 +160,17 @@ impl Sysfs {
 
     /// The target of a link; the path is below `/sys`.
     fn link(&self, path: &str) -> Result<String, Errno> {
-        let target = readlinkat(self.sys()?, path)?;
-        target.into_string().map_err(|_| Errno::EILSEQ)
+        self.link_in(path, &mut [0; LINK]).map(str::to_owned)
+    }
+
+    fn link_in<'b>(&self, path: &str, buffer: &'b mut [u8; LINK]) -> Result<&'b str, Errno> {
+        let target = syscall::read_link(self.sys()?, path, buffer)?;
+        str::from_utf8(target).map_err(|_| Errno::EILSEQ)
     }
 
     /// The last part of the target of a link; the path is below `/sys`.
     fn link_name(&self, path: &str) -> Result<Option<String>, Errno> {
-        match self.link(path) {
+        match self.link_in(path, &mut [0; LINK]) {
             Ok(target) => Ok(target.rsplit('/').next().map(str::to_owned)),
             Err(Errno::ENOENT) => Ok(None),
             Err(why) => Err(why),
