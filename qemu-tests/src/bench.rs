@@ -58,6 +58,9 @@ pub struct Arguments {
     /// Keep what comes out in docs/measurements and in the README, or as the baseline
     #[arg(long)]
     pub write: bool,
+    /// Measure nothing, but write the page, the pictures and the README's table anew from what is kept
+    #[arg(long)]
+    pub redraw: bool,
     /// Measure only on this kernel (may be repeated)
     #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
     pub kernels: Vec<String>,
@@ -124,6 +127,10 @@ impl Job<'_> {
 /// # Errors
 /// When something cannot be set up, or vfio-early did not do its work.
 pub fn run(arguments: &Arguments) -> Result<bool> {
+    if arguments.redraw {
+        write_pages(&Measurements::kept()?)?;
+        return Ok(true);
+    }
     packages::ensure(packages::BOOT)?;
     let program = arguments.binary.clone().map_or_else(binary::build, Ok)?;
     if arguments.quick {
@@ -195,10 +202,14 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         let mut kept = Measurements::kept()?;
         kept.take(found);
         kept.keep()?;
-        page::write(&kept)?;
-        plot::write(&kept)?;
+        write_pages(&kept)?;
     }
     Ok(repeatable)
+}
+
+fn write_pages(measurements: &Measurements) -> Result<()> {
+    page::write(measurements)?;
+    plot::write(measurements)
 }
 
 /// What is timed when nobody says what: it takes long.
@@ -260,7 +271,7 @@ fn count(jobs: &[Job<'_>], arguments: &Arguments, found: &mut Measurements) -> R
     if arguments.repeat > 1 {
         println!("counts of the same differ by {:.4} % at most\n", spread * 100.0);
     }
-    found.take(Measurements::default()); // which sorts
+    found.sort();
     Ok(spread <= SPREAD)
 }
 

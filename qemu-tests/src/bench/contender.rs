@@ -72,7 +72,8 @@ pub static CONTENDERS: &[Contender] = &[
     Contender {
         name: PROGRAM,
         title: "vfio-early",
-        about: "this program, with the addresses up to 128 devices, and `pci:1234:11e8` beyond: more addresses do not fit into a command line",
+        about: "this program, with the addresses up to 128 devices, and `pci:1234:11e8` beyond: \
+                more addresses do not fit into a command line",
         shape: Shape::CommandLine,
         way: Way::Program,
     },
@@ -95,7 +96,9 @@ pub static CONTENDERS: &[Contender] = &[
     Contender {
         name: "loop-busybox",
         title: "loop, busybox",
-        about: "the four lines of shell that most people have, with busybox; its modprobe knows no soft dependencies, so `vfio_iommu_type1` is missing and no VM starts. It verifies and says nothing",
+        about: "the four lines of shell that most people have, with busybox; its modprobe knows no \
+                soft dependencies, so `vfio_iommu_type1` is missing and no VM starts. It verifies \
+                nothing and says nothing",
         shape: Shape::Arguments,
         way: Way::Script(Script {
             shell: "/bin/sh",
@@ -107,7 +110,7 @@ pub static CONTENDERS: &[Contender] = &[
     Contender {
         name: "loop-kmod",
         title: "loop, kmod",
-        about: "the same with Debian's modprobe. It verifies and says nothing",
+        about: "the same with Debian's modprobe. It verifies nothing and says nothing",
         shape: Shape::Arguments,
         way: Way::Script(Script {
             shell: "/bin/sh",
@@ -119,7 +122,8 @@ pub static CONTENDERS: &[Contender] = &[
     Contender {
         name: "unraid",
         title: "as Unraid does",
-        about: "for each device: check its id (lspci), find the members of its group (setpci), modprobe, override, probe. It does not read back what the kernel did",
+        about: "for each device: check its id (lspci), find the members of its group (setpci), \
+                modprobe, override, probe. It does not read back what the kernel did",
         shape: Shape::Arguments,
         way: Way::Script(Script {
             shell: "/bench/bin/bash",
@@ -131,7 +135,8 @@ pub static CONTENDERS: &[Contender] = &[
     Contender {
         name: "driverctl",
         title: "as driverctl does",
-        about: "for each device: modprobe, override, probe, look for a driver, whichever; what udev and systemd cost to start it is not counted",
+        about: "for each device: modprobe, override, probe, look for a driver, whichever; what \
+                udev and systemd cost to start it is not counted",
         shape: Shape::Arguments,
         way: Way::Script(Script {
             shell: "/bench/bin/bash",

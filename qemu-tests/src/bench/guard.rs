@@ -99,6 +99,9 @@ fn compare(baseline: &Baseline, found: &Baseline) -> (String, bool) {
             before.share(),
             before.program
         ));
+        if growth < -limit {
+            lines.push(format!("it has shrunk by {}; so that it stays so, {MEND}\n", -growth));
+        }
         if growth > limit {
             has_grown = true;
             lines.push(format!(

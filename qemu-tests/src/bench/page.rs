@@ -355,8 +355,9 @@ fn page(measurements: &Measurements) -> String {
         table in the README; `cargo xtask bench --help` tells how to measure less.\n\n\
         Every run is a fresh boot of the same machine and initrd in QEMU, and is measured from the \
         program's start to its end. Costs are counted instructions, the kernel's and the \
-        program's, on one processor (`-icount shift=0`): the same work has the same count, \
-        whatever the machine is busy with (`--repeat 2` verifies it). The devices are `edu`, each \
+        program's, on one processor (`-icount shift=0`): the same work has the same count, to the \
+        instruction, whatever the machine is busy with (`--repeat 2` verifies it). Another initrd \
+        puts things elsewhere in memory, which makes up to 0.1 %. The devices are `edu`, each \
         behind a root port of its own up to 64 devices, then 2, 4 and 8 of them behind one; \
         the IOMMU is `amd-iommu`. The floor and the scripts get the addresses as arguments, which \
         costs them nothing.\n"
@@ -420,9 +421,11 @@ fn readme_part(measurements: &Measurements) -> String {
         rows.push(cells);
     }
     format!(
-        "{BEGIN}{}\nMillion instructions, the kernel's included (milliseconds at 1 GHz), by `cargo \
-         xtask bench`. In brackets: vfio-early's cost\nover this one's; above 1, vfio-early costs \
-         more. [What each is, other kernels, and everything else that was\nmeasured](docs/measurements/README.md).\n{END}",
+        "{BEGIN}{}\n\
+         Million instructions, the kernel's included (milliseconds at 1 GHz), by `cargo xtask bench`.\n\
+         In brackets: vfio-early's cost over this one's; above 1, vfio-early costs more.\n\
+         [What each is, other kernels, and all else that was measured](docs/measurements/README.md).\n\
+         {END}",
         markdown(&rows)
     )
 }
@@ -458,7 +461,7 @@ mod tests {
     fn everything_that_is_kept_comes_from_the_same_measurements() {
         let kept = Measurements::kept().unwrap();
         let read = |path: PathBuf| fs::read_to_string(path).unwrap();
-        let mend = "`cargo xtask bench --write` writes it";
+        let mend = "`cargo xtask bench --redraw` writes it";
         assert_eq!(
             read(results::folder().join("README.md")),
             page(&kept),

@@ -39,6 +39,10 @@ pub fn write(measurements: &Measurements) -> Result<()> {
     Ok(())
 }
 
+fn doublings(devices: usize) -> f64 {
+    f64::from(u32::try_from(devices).unwrap_or(u32::MAX)).log2()
+}
+
 /// Milliseconds against devices, both in powers.
 ///
 /// # Errors
@@ -65,15 +69,22 @@ pub fn draw(measurements: &Measurements, kernel: &str) -> Result<String> {
             .y_label_area_size(64)
             .build_cartesian_2d(
                 // Devices double from one line to the next.
-                (1.0..f64::from(u32::try_from(last)?)).log_scale().base(2.0),
+                0.0..doublings(last),
                 (low..high).log_scale(),
             )?;
         chart
             .configure_mesh()
             .x_desc("devices")
             .y_desc("million instructions (ms at 1 GHz)")
-            .x_label_formatter(&|devices| format!("{devices:.0}"))
-            .y_label_formatter(&|time| format!("{time:.0}"))
+            .x_labels(12)
+            .y_labels(20)
+            .x_label_formatter(&|doublings| format!("{:.0}", doublings.exp2()))
+            .y_label_formatter(&|time| {
+                let text = format!("{time:.0}");
+                // Others would lie on each other.
+                let is_round = text.starts_with(['1', '2', '5']);
+                if is_round { text } else { String::new() }
+            })
             .light_line_style(WHITE)
             .label_style(("sans-serif", 14))
             .axis_desc_style(("sans-serif", 15))
@@ -81,8 +92,8 @@ pub fn draw(measurements: &Measurements, kernel: &str) -> Result<String> {
         for (contender, colour) in CONTENDERS.iter().zip(COLOURS) {
             let mut points = Vec::new();
             for entry in costs.iter().filter(|entry| entry.contender == contender.name) {
-                let devices = f64::from(u32::try_from(entry.devices)?);
-                points.push((devices, entry.value.milliseconds(), entry.value.stopped.is_none()));
+                let place = doublings(entry.devices);
+                points.push((place, entry.value.milliseconds(), entry.value.stopped.is_none()));
             }
             if points.is_empty() {
                 continue;

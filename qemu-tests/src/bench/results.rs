@@ -108,7 +108,6 @@ fn merge<T>(old: &mut Vec<Entry<T>>, new: Vec<Entry<T>>) {
         old.retain(|other| other.place() != entry.place());
         old.push(entry);
     }
-    old.sort_by_key(Entry::place);
 }
 
 impl Measurements {
@@ -136,6 +135,15 @@ impl Measurements {
         if !new.parts.is_empty() {
             self.parts = new.parts;
         }
+        self.sort();
+    }
+
+    /// Puts them in the order of kernels, devices and contenders.
+    pub fn sort(&mut self) {
+        self.costs.sort_by_key(Entry::place);
+        self.phases.sort_by_key(Entry::place);
+        self.calls.sort_by_key(Entry::place);
+        self.wall.sort_by_key(Entry::place);
     }
 
     /// Keeps them.
@@ -190,9 +198,10 @@ mod tests {
             contender: "floor".to_owned(),
             value: Wall { milliseconds: vec![milliseconds] },
         };
-        let mut kept = vec![entry(64, 1.0), entry(3, 2.0)];
-        merge(&mut kept, vec![entry(64, 3.0), entry(16, 4.0)]);
-        assert_eq!(kept, [entry(3, 2.0), entry(16, 4.0), entry(64, 3.0)]);
+        let with = |wall| Measurements { wall, ..Measurements::default() };
+        let mut kept = with(vec![entry(64, 1.0), entry(3, 2.0)]);
+        kept.take(with(vec![entry(64, 3.0), entry(16, 4.0)]));
+        assert_eq!(kept.wall, [entry(3, 2.0), entry(16, 4.0), entry(64, 3.0)]);
     }
 
     #[test]
