@@ -9,7 +9,7 @@ use crate::screens::{BOOT, OTHER};
 use crate::screenshot::Screenshot;
 use crate::topology::{Device, Topology};
 use crate::vm::{Vm, vm};
-use crate::{binary, packages, terminal};
+use crate::{binary, initramfs_tools, packages, terminal};
 
 /// Arguments of `cargo xtask screenshots`.
 #[derive(Debug, clap::Args)]
@@ -72,6 +72,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         Screenshot::read(&run.picture("end", picture.display))?.cropped().save(&path)?;
         println!("{}", path.display());
     }
+    let path = folder.join("passphrase.png");
+    initramfs_tools::picture()?.cropped().save(&path)?;
+    println!("{}", path.display());
     Ok(())
 }
 

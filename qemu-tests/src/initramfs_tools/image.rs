@@ -20,9 +20,18 @@ const HARNESS: &[(&str, &str)] = &[
     ("scripts/panic/harness", include_str!("../guest/initramfs-tools/panic")),
 ];
 
-/// For ext4, for an encrypted disk, and for a keyboard that the kernel has no driver for built in.
-const MODULES: &[&str] =
-    &["crc32c_generic", "dm_crypt", "xts", "ecb", "algif_skcipher", "usbhid", "hid_generic"];
+/// For ext4, for an encrypted disk, for a keyboard that the kernel has no driver for built in, and for
+/// a display of the machine that makes the initrd.
+const MODULES: &[&str] = &[
+    "crc32c_generic",
+    "dm_crypt",
+    "xts",
+    "ecb",
+    "algif_skcipher",
+    "usbhid",
+    "hid_generic",
+    "cirrus",
+];
 
 /// An option that has to come through to its module.
 const OPTIONS: &str = "options vfio_iommu_type1 allow_unsafe_interrupts=1\n";
