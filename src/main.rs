@@ -218,6 +218,7 @@ fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     if let Err(why) = report_file::save(&report, Path::new(report_file::FOLDER)) {
         log::warn!("no report in {}: {why}", report_file::FOLDER);
     }
+    vfio_early::phase_over("report");
     for (level, line) in report.lines() {
         log::log!(level, "{line}");
     }

@@ -304,7 +304,7 @@ fn phases(run: &Run) -> Result<Phases> {
         let time = time.trim().replace('.', "").parse::<u64>()?;
         let name = match text.split_once(": ") {
             Some(("measure", "begin")) => None,
-            Some(("measure", _)) => Some("report"),
+            Some(("measure", _)) => Some("log"),
             Some((_, rest)) => rest.strip_prefix("phase over: "),
             None => continue,
         };

@@ -180,10 +180,9 @@ fn phases(measurements: &Measurements) -> Option<Section> {
     Some(Section {
         heading: "Where vfio-early's time goes".to_owned(),
         words: "In thousand instructions (microseconds at 1 GHz), by the lines that `vfio.debug` \
-                adds to the log. This is a run of its own, since each line costs something itself; \
-                \"log of the plan\" is nothing but such lines, and is not there without \
-                `vfio.debug`. \"parse\" begins with the program's start, \"report\" ends with its \
-                end."
+                adds to the log. This is a run of its own, since each line costs something itself: \
+                \"log of the plan\" is nothing but such lines, and there are more of them in \
+                \"log\", which lasts until the end. \"parse\" begins with the program's start."
             .to_owned(),
         rows,
     })
