@@ -190,7 +190,9 @@ fn stopping(kernel: &Kernel, image: &Image) -> Vm {
 }
 
 fn stopped(seen: &Seen, wrong: &mut Wrong) {
-    for text in ["vfio.strict: not all of vfio.devs= is with its vfio driver", "(initramfs)"] {
+    for text in
+        ["vfio.strict is given, and not all of vfio.devs= is known to be bound", "(initramfs)"]
+    {
         let screen = seen.stopped;
         wrong.unless(screen.contains(text), format!("the screen did not show {text:?}: {screen}"));
     }
@@ -276,4 +278,88 @@ fn question(run: &Run, wrong: &mut Wrong) -> Result<()> {
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::process::Command;
+
+    use crate::binary::workspace;
+
+    const STATUS: &str = "run/initramfs/vfio-early-status";
+
+    /// Runs a script of ours with all its paths below that folder, where the program is this one.
+    fn run(script: &str, folder: &Path, program: &str, command_line: &str) {
+        for (path, content) in [
+            ("usr/bin/vfio-early", program),
+            ("scripts/functions", "panic() { echo \"$*\" >>ROOT/shells; }\n"),
+            ("proc/cmdline", command_line),
+            ("dev/kmsg", ""),
+            ("run/initramfs/other", ""),
+        ] {
+            let path = folder.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content.replace("ROOT", folder.to_str().unwrap())).unwrap();
+        }
+        let source = workspace().join("initrd/initramfs-tools/scripts").join(script);
+        let mut text = fs::read_to_string(source).unwrap();
+        for (path, before) in [
+            // A file that was just written may still be open in another test's process.
+            ("/usr/bin/vfio-early", "sh "),
+            ("/scripts/functions", ""),
+            ("/proc/cmdline", ""),
+            ("/dev/kmsg", ""),
+            ("/run/initramfs", ""),
+        ] {
+            text = text.replace(path, &format!("{before}{}{path}", folder.display()));
+        }
+        let status = Command::new("sh").args(["-c", &text]).status().unwrap();
+        assert!(status.success(), "{script}: {status}");
+    }
+
+    #[test]
+    fn the_program_says_by_its_exit_status_whether_there_is_more_to_do() {
+        for (program, status, said) in [
+            ("exit 0", None, ""),
+            ("exit 1", None, ""),
+            ("exit 3", Some("3\n"), ""),
+            ("exit 2", Some("2\n"), "<3>vfio-early: ended with exit status 2\n"),
+            ("kill -KILL $$", Some("137\n"), "<3>vfio-early: ended with exit status 137\n"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            run("init-top/00-vfio-early", folder.path(), program, "");
+            let read = |path| fs::read_to_string(folder.path().join(path)).ok();
+            assert_eq!(read(STATUS).as_deref(), status, "{program}");
+            assert_eq!(read("dev/kmsg").as_deref(), Some(said), "{program}");
+        }
+    }
+
+    #[test]
+    fn a_strict_boot_stops_until_all_is_bound() {
+        for (status, command_line, shells) in [
+            (None, "vfio.strict", 0),
+            // What is strict the program knows best.
+            (Some("3"), "quiet", 2),
+            (Some("137"), "quiet vfio.strict vfio.devs=01:00.0", 2),
+            (Some("137"), "vfio.strict=yes", 2),
+            (Some("137"), "vfio.strict=0", 0),
+            (Some("2"), "vfio.devs=01:00.0", 0),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            if let Some(status) = status {
+                let path = folder.path().join(STATUS);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, format!("{status}\n")).unwrap();
+            }
+            // It is of use when the user has left the second shell.
+            let program = "[ $(grep -c 'vfio.strict is given' ROOT/shells) -ge 2 ] || exit 3";
+            run("init-premount/00-vfio-early-strict", folder.path(), program, command_line);
+            let said = fs::read_to_string(folder.path().join("shells")).unwrap_or_default();
+            let found = said.matches("vfio.strict is given").count();
+            assert_eq!(found, shells, "{status:?}, {command_line}: {said}");
+            assert!(!folder.path().join(STATUS).exists());
+        }
+    }
 }
