@@ -5,6 +5,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::escape;
 use crate::pci::{Item, Rejected};
 
 /// What may become of the host's console.
@@ -70,6 +71,9 @@ pub const KEYS: [&str; 7] = ["devs", "off", "console", "wait", "driver", "strict
 /// Parameters of the module `vfio` (`drivers/vfio/`), and what every module has.
 const MODULE_KEYS: [&str; 3] = ["enable_unsafe_noiommu_mode", "dyndbg", "async_probe"];
 
+/// Of more wrong parameters than these, only the number is told.
+const MOST_WARNINGS: usize = 64;
+
 /// The longest wait, in seconds.
 const LONGEST_WAIT: u8 = 60;
 
@@ -134,6 +138,7 @@ fn flag(name: &str, value: Option<&str>, warnings: &mut Vec<String>) -> bool {
         None | Some("1" | "y" | "yes" | "on" | "Y") => true,
         Some("0" | "n" | "no" | "off" | "N") => false,
         Some(other) => {
+            let other = escape::short(other);
             warnings.push(format!("vfio.{name}={other} is neither yes nor no; taken as yes"));
             true
         }
@@ -152,6 +157,11 @@ pub fn parse(text: &[u8]) -> Request {
         let key = same_name(&String::from_utf8_lossy(key));
         let value = value.map(String::from_utf8_lossy);
         request.read(&key, value.as_deref());
+    }
+    let more = request.warnings.len().saturating_sub(MOST_WARNINGS);
+    if more > 0 {
+        request.warnings.truncate(MOST_WARNINGS);
+        request.warnings.push(format!("{more} more vfio. parameters are wrong"));
     }
     request
 }
@@ -175,19 +185,22 @@ impl Request {
             ("console", Some("keep")) => self.console = Console::Keep,
             ("console", Some("release")) => self.console = Console::Release,
             ("console", Some(other)) => warnings.push(format!(
-                "vfio.console={other} is neither keep nor release; the console is kept"
+                "vfio.console={} is neither keep nor release; the console is kept",
+                escape::short(other)
             )),
             ("wait", Some(value)) => match value.parse::<u64>() {
                 Ok(seconds) if seconds > u64::from(LONGEST_WAIT) => {
                     self.wait = LONGEST_WAIT;
                     warnings.push(format!(
-                        "vfio.wait={value} is too long; waiting at most {LONGEST_WAIT} seconds"
+                        "vfio.wait={} is too long; waiting at most {LONGEST_WAIT} seconds",
+                        escape::short(value)
                     ));
                 }
                 // At most LONGEST_WAIT here.
                 Ok(seconds) => self.wait = u8::try_from(seconds).unwrap_or(LONGEST_WAIT),
                 Err(_) => warnings.push(format!(
-                    "vfio.wait={value} is no number of seconds, as in vfio.wait=10; not waiting"
+                    "vfio.wait={} is no number of seconds, as in vfio.wait=10; not waiting",
+                    escape::short(value)
                 )),
             },
             ("driver", Some(name)) => {
@@ -195,7 +208,8 @@ impl Request {
                     self.driver = Some(name.to_owned());
                 } else {
                     warnings.push(format!(
-                        "vfio.driver={name} is no driver name, as in vfio.driver=vfio-pci; ignored"
+                        "vfio.driver={} is no driver name, as in vfio.driver=vfio-pci; ignored",
+                        escape::short(name)
                     ));
                 }
             }
@@ -204,6 +218,7 @@ impl Request {
             }
             _ if MODULE_KEYS.contains(&key) => {}
             _ => {
+                let key = &escape::short(key);
                 let nearest = KEYS.iter().min_by_key(|ours| strsim::levenshtein(key, ours));
                 let nearest = nearest.unwrap_or(&"devs");
                 warnings.push(format!("vfio.{key} is unknown; is vfio.{nearest} meant?"));

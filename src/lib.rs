@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod cmdline;
 pub mod console;
+pub mod escape;
 pub mod host;
 pub mod kernel;
 pub mod kmsg;

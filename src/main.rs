@@ -19,7 +19,7 @@ use vfio_early::host::{check, list, next_initrd, status};
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::Sysfs;
-use vfio_early::{kmsg, report_file};
+use vfio_early::{escape, kmsg, report_file};
 
 const HELP: &str = "\
 Gives the PCI devices that vfio.devs= on the kernel command line names to
@@ -74,7 +74,7 @@ fn print(text: &str) {
 
 fn print_json(value: &impl Serialize) {
     // It fails only where a map's key is no text, and here is no map.
-    print(&(serde_json::to_string(value).unwrap_or_default() + "\n"));
+    print(&(escape::json(value).unwrap_or_default() + "\n"));
 }
 
 /// `Ok(None)` where the answer has been printed already.
@@ -155,7 +155,9 @@ fn run() -> u8 {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return exit_status(false, false),
         Err(why) => {
-            eprintln!("vfio-early: {why}; see vfio-early --help");
+            let why = escape::line(&why.to_string());
+            // `eprintln!` panics where nobody listens.
+            let _ = writeln!(std::io::stderr(), "vfio-early: {why}; see vfio-early --help");
             return WRONG_ARGUMENTS;
         }
     };
@@ -261,7 +263,7 @@ fn check(
         print_json(report);
     } else if form == Form::Steps && report.request.asks_for_devices() {
         for rejected in &report.request.rejected {
-            log::error!("{:?}: {}", rejected.text, rejected.reason);
+            log::error!("{:?}: {}", escape::short(&rejected.text), rejected.reason);
         }
         print(&check.plan.to_string());
     } else {
@@ -300,7 +302,7 @@ fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
 }
 
 fn list(arguments: &Arguments, sysfs: &Sysfs) -> u8 {
-    let list = match list::list(sysfs, &arguments.root, &arguments.filters) {
+    let list = match list::list(sysfs, &arguments.filters) {
         Ok(list) => list,
         Err(why) => {
             log::error!("{why}; is sysfs mounted there?");

@@ -1,6 +1,6 @@
 //! Kernel modules through libkmod.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use kmod::{Context, Module};
 use nix::errno::Errno;
 
 use crate::cmdline;
+use crate::escape;
 use crate::kernel::Needed;
 use crate::sysfs::Sysfs;
 use crate::variant::Variants;
@@ -15,6 +16,9 @@ use crate::variant::Variants;
 /// Where NixOS has the modules of the running system; its initrd and all others have them in
 /// `/lib/modules`, where libkmod looks by itself.
 const NIXOS: &str = "run/booted-system/kernel-modules/lib/modules";
+
+/// `__NEW_UTS_LEN` in `include/uapi/linux/utsname.h`.
+const LONGEST_RELEASE: usize = 64;
 
 /// Where modprobe reads its configuration (`DEFAULT_CONFIG_PATHS` in libkmod).
 const CONFIGURATION: [&str; 4] =
@@ -44,6 +48,12 @@ impl Modules {
     #[must_use]
     pub fn open(root: &Path) -> Option<Self> {
         let release = Sysfs::new(root).kernel_release()?;
+        let is_name = Path::new(&release).file_name() == Some(OsStr::new(&release));
+        if !is_name || release.len() > LONGEST_RELEASE || !release.is_ascii() {
+            let release = escape::short(&release);
+            log::error!("{release:?} is no kernel's release: its modules are not looked for");
+            return None;
+        }
         let folders = ["lib/modules", NIXOS].map(|folder| root.join(folder).join(&release));
         let folder = folders.iter().find(|folder| folder.exists()).unwrap_or(&folders[0]);
         let context = Context::new_with_dirname(folder);
@@ -97,14 +107,16 @@ impl Modules {
     /// does not hand libkmod's own list through.
     fn blacklist(&self) -> Vec<String> {
         let mut names = Vec::new();
+        let sysfs = Sysfs::new(&self.root);
         for folder in CONFIGURATION {
-            for file in fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten() {
-                let text = fs::read_to_string(file.path()).unwrap_or_default();
+            for file in sysfs.entries(folder).into_iter().flatten().flatten() {
+                let text = sysfs.text(Path::new(folder).join(file.file_name()));
+                let text = text.unwrap_or_default();
                 let lines = text.lines().filter_map(|line| line.trim().strip_prefix("blacklist "));
                 names.extend(lines.map(|name| name.trim().replace('-', "_")));
             }
         }
-        let text = Sysfs::new(&self.root).cmdline().unwrap_or_default();
+        let text = sysfs.cmdline().unwrap_or_default();
         for (name, value) in cmdline::parameters(&text) {
             if let (b"modprobe.blacklist" | b"module_blacklist", Some(list)) = (name, value) {
                 let list = String::from_utf8_lossy(list).replace('-', "_");
@@ -119,7 +131,7 @@ impl Modules {
     #[must_use]
     pub fn variants(&self) -> Variants {
         let path = Path::new(&self.context.dirname()).join("modules.alias");
-        Variants::read(&fs::read_to_string(path).unwrap_or_default())
+        Variants::read(&Sysfs::new(&self.root).text(path).unwrap_or_default())
     }
 
     /// Inserts one module with its options from modprobe.d and the command line.

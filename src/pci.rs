@@ -10,6 +10,8 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use static_assertions::assert_eq_size;
 
+use crate::escape;
+
 /// The address of one PCI function, as in `/sys/bus/pci/devices`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
@@ -149,12 +151,12 @@ fn hex(text: &str, digits: usize, max: u32, what: &str) -> Result<u32, String> {
         return Err(format!("the {what} is missing"));
     }
     if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(format!("the {what} {text:?} is not a hexadecimal number"));
+        return Err(format!("the {what} {:?} is not a hexadecimal number", escape::short(text)));
     }
     u32::from_str_radix(text, 16)
         .ok()
         .filter(|number| text.len() <= digits && *number <= max)
-        .ok_or_else(|| format!("the {what} {text} is over {max:x}"))
+        .ok_or_else(|| format!("the {what} {} is over {max:x}", escape::short(text)))
 }
 
 /// As [`hex`], for numbers of 8 bits.
@@ -174,6 +176,7 @@ impl FromStr for Hop {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((device, function)) = text.split_once('.') else {
+            let text = escape::short(text);
             return Err(format!("{text:?} has no function, as in {text}.0 or {text}.*"));
         };
         Ok(Hop {

@@ -1,10 +1,11 @@
 //! [`Request`] and [`Machine`] to [`Plan`]: which device is to end where, and the steps.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::cmdline::{Console, Request};
+use crate::escape;
 use crate::pci::{Address, Choice, Hop, Id, Item, Place};
 use crate::sysfs::{Device, Iommu, Machine, VFIO_PCI};
 
@@ -201,11 +202,11 @@ fn taken(targets: &Targets) -> impl Iterator<Item = (Address, &Device, &Driver)>
     })
 }
 
-/// The devices that the request means, whatever becomes of them; one that several items mean,
-/// several times.
+/// The devices that the request means, whatever becomes of them, in address order.
 #[must_use]
 pub fn requested(request: &Request, machine: &Machine) -> Vec<Address> {
-    request.items.iter().flat_map(|item| resolve(item, machine)).collect()
+    let found: BTreeSet<_> = request.items.iter().flat_map(|item| resolve(item, machine)).collect();
+    found.into_iter().collect()
 }
 
 /// Whether some item asks for a device that is not there (yet).
@@ -247,9 +248,9 @@ fn resolve_place(place: &Place, machine: &Machine) -> Vec<Address> {
     let functions = at(first.function.unwrap_or(0))..=at(first.function.unwrap_or(7));
     let mut found: Vec<_> = machine.devices.range(functions).map(|(at, _)| *at).collect();
     for hop in below {
-        let bridge = found.first().copied();
+        let Some(bridge) = found.first().copied() else { break };
         let is_there = |address: &Address, device: &Device| {
-            bridge.is_some() && device.parent() == bridge && is_at(*address, *hop)
+            is_at(*address, *hop) && device.parent() == Some(bridge)
         };
         let devices = machine.devices.iter();
         found = devices.filter(|(a, d)| is_there(a, d)).map(|(address, _)| *address).collect();
@@ -272,6 +273,10 @@ fn targets(request: &Request, machine: &Machine) -> (Targets, Vec<Absent>) {
         }
         let mismatch = guard_mismatch(item, machine);
         for address in found {
+            // A list can name a device over and over.
+            if mismatch.is_none() && item.guard.is_none() && targets.contains_key(&address) {
+                continue;
+            }
             let device = &machine.devices[&address];
             let decision = match &mismatch {
                 Some(refusal) => refusal.clone(),
@@ -315,12 +320,20 @@ fn absent_remedy(item: &Item, request: &Request, machine: &Machine) -> String {
     }
 }
 
+/// A message names no more: with wildcards an id can be everywhere, and each item has its message.
+const MOST_PLACES: usize = 8;
+
 fn where_now(guard: Id, machine: &Machine) -> String {
-    let now: Vec<_> = matching(guard, machine).iter().map(Address::to_string).collect();
-    if now.is_empty() {
+    let found = matching(guard, machine);
+    if found.is_empty() {
         return format!("{guard} is nowhere on this machine");
     }
-    format!("{guard} is now at {}", now.join(", "))
+    let now: Vec<_> = found.iter().take(MOST_PLACES).map(Address::to_string).collect();
+    let more = match found.len() - now.len() {
+        0 => String::new(),
+        more => format!(" and {more} other places"),
+    };
+    format!("{guard} is now at {}{more}", now.join(", "))
 }
 
 /// Whether the guard of an item, if it has one, holds: it is for the device at that place; in a slot,
@@ -564,12 +577,14 @@ impl fmt::Display for Plan {
                 Decision::Reserve(why) => ("reserve", why),
                 Decision::Refuse(why) => ("refuse", why),
             };
-            writeln!(f, "{word} {address} {}: {reason}; {remedy}", target.device.id)?;
+            let line = format!("{word} {address} {}: {reason}; {remedy}", target.device.id);
+            writeln!(f, "{}", escape::line(&line))?;
         }
         for Absent { item, why: Why { reason, remedy } } in &self.absent {
-            writeln!(f, "absent {item}: {reason}; {remedy}")?;
+            writeln!(f, "absent {}: {reason}; {remedy}", escape::short(item))?;
         }
-        self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))?;
+        let mut steps = self.steps.iter();
+        steps.try_for_each(|step| writeln!(f, "{}", escape::line(&step.to_string())))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::apply::{Applied, Fate};
 use crate::cmdline::Request;
+use crate::escape;
 use crate::pci::{Address, Class, Id};
 use crate::plan::{Absent, Decision, Plan, RESERVED, Target, is_vfio_driver};
 use crate::sysfs::{Device, Machine};
@@ -104,6 +105,16 @@ pub struct Report {
 
 /// From here on only devices that are not bound get a line of their own.
 const LINES_FOR_ALL: usize = 32;
+
+/// So many items for which there is no device get a line of their own, and as many malformed ones: a
+/// longer list would push all else out of the kernel's log.
+const LINES_FOR_UNKNOWN: usize = 256;
+
+/// A line for those that get none.
+fn more(count: usize, what: &str) -> Option<(Level, String)> {
+    let more = count.checked_sub(LINES_FOR_UNKNOWN).filter(|more| *more > 0)?;
+    Some((Level::Error, format!("{more} more items are {what}; the report has them all")))
+}
 
 /// Makes the report; `elapsed_us`, `command_line` and `kernel` are the caller's.
 #[must_use]
@@ -255,7 +266,7 @@ impl DeviceReport {
     fn name(&self) -> String {
         match (&self.address, &self.id) {
             (Some(address), Some(id)) => format!("{address} {id}"),
-            _ => self.item.clone(),
+            _ => escape::short(&self.item),
         }
     }
 
@@ -293,17 +304,25 @@ impl Report {
     #[must_use]
     pub fn lines(&self) -> Vec<(Level, String)> {
         let mut lines = Vec::new();
-        for rejected in &self.request.rejected {
-            lines.push((Level::Error, format!("{:?}: {}", rejected.text, rejected.reason)));
+        for rejected in self.request.rejected.iter().take(LINES_FOR_UNKNOWN) {
+            let text = escape::short(&rejected.text);
+            lines.push((Level::Error, format!("{text:?}: {}", rejected.reason)));
         }
+        lines.extend(more(self.request.rejected.len(), "malformed"));
         let all = self.devices.len() <= LINES_FOR_ALL || self.request.debug;
+        let mut absent = 0;
         for device in &self.devices {
+            absent += usize::from(device.outcome == Outcome::Absent);
+            if device.outcome == Outcome::Absent && absent > LINES_FOR_UNKNOWN {
+                continue;
+            }
             if all || device.outcome != Outcome::Bound {
                 lines.push(device.line());
             }
             let warnings = device.warnings.iter();
             lines.extend(warnings.map(|text| (Level::Warn, format!("{}: {text}", device.name()))));
         }
+        lines.extend(more(absent, "absent"));
         lines.extend(self.warnings.iter().map(|text| (Level::Warn, text.clone())));
         lines.push(self.summary());
         lines

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::escape;
 use crate::report::Report;
 
 /// Where the report goes.
@@ -18,10 +19,15 @@ pub const NAME: &str = "report.json";
 /// # Errors
 /// When the folder cannot be made or written; a report that was there before stays.
 pub fn save(report: &Report, folder: &Path) -> io::Result<()> {
-    let mut text = serde_json::to_vec(report)?;
-    text.push(b'\n');
+    let text = escape::json(report)? + "\n";
     match DirBuilder::new().mode(0o755).create(folder) {
-        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => remove_leftovers(folder),
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
+            // A link there is none of ours, and what it leads to is neither written nor tidied.
+            if !fs::symlink_metadata(folder)?.is_dir() {
+                return Err(io::Error::other("it is no folder: remove it"));
+            }
+            remove_leftovers(folder);
+        }
         made => made?,
     }
     let temporary = folder.join(format!(".{NAME}.{}", std::process::id()));
@@ -30,7 +36,7 @@ pub fn save(report: &Report, folder: &Path) -> io::Result<()> {
         .create_new(true)
         .mode(0o644)
         .open(&temporary)
-        .and_then(|mut file| file.write_all(&text))
+        .and_then(|mut file| file.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&temporary, folder.join(NAME)));
     if written.is_err() {
         // The error that counts is the first one.

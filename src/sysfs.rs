@@ -1,15 +1,17 @@
 //! Every read: `/sys` and `/proc` to [`Machine`], from a root path.
 
 mod details;
+mod files;
 mod screen;
 mod usage;
 
 pub use details::Input;
+pub use files::LONGEST;
 pub use screen::VGACON;
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -108,6 +110,8 @@ pub struct Sysfs {
     root: PathBuf,
     /// Its `sys`, where that is there: paths that begin here are short.
     sys: Option<OwnedFd>,
+    /// The root, where it is another than that of the running kernel.
+    confined: Option<OwnedFd>,
 }
 
 /// The folder `sys` below a root, as a place where paths begin.
@@ -133,6 +137,11 @@ fn at<T>(path: &Path, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
+/// The name at the end of a path, where it is one: `..` is none.
+fn last_name(path: &str) -> Option<String> {
+    Some(Path::new(path).file_name()?.to_str()?.to_owned())
+}
+
 /// The last part of a link's target.
 fn link_name(link: &Path) -> io::Result<Option<String>> {
     let target = at(link, optional(fs::read_link(link)))?;
@@ -151,7 +160,16 @@ impl Sysfs {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         let sys = folder(&root).ok();
-        Sysfs { root, sys }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let is_other = root != Path::new("/");
+        let confined = is_other.then(|| open(&root, flags, Mode::empty()).ok()).flatten();
+        Sysfs { root, sys, confined }
+    }
+
+    /// What all paths are below.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     fn sys(&self) -> Result<&OwnedFd, Errno> {
@@ -171,7 +189,7 @@ impl Sysfs {
     /// The last part of the target of a link; the path is below `/sys`.
     fn link_name(&self, path: &str) -> Result<Option<String>, Errno> {
         match self.link_in(path, &mut [0; LINK]) {
-            Ok(target) => Ok(target.rsplit('/').next().map(str::to_owned)),
+            Ok(target) => Ok(last_name(target)),
             Err(Errno::ENOENT) => Ok(None),
             Err(why) => Err(why),
         }
@@ -179,8 +197,14 @@ impl Sysfs {
 
     /// The text of an attribute, in one read; the path is below `/sys`.
     fn attribute<'b>(&self, path: &str, buffer: &'b mut [u8; ATTRIBUTE]) -> Result<&'b str, Errno> {
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let file = openat(self.sys()?, path, flags, Mode::empty())?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let file = match self.confined {
+            None => openat(self.sys()?, path, flags, Mode::empty())?,
+            Some(_) => {
+                let file = self.file(Path::new("sys").join(path));
+                file.map_err(|why| Errno::from_raw(why.raw_os_error().unwrap_or(0)))?.into()
+            }
+        };
         let length = read(&file, buffer)?;
         Ok(str::from_utf8(&buffer[..length]).unwrap_or_default())
     }
@@ -199,7 +223,7 @@ impl Sysfs {
     /// When `/proc` is not mounted; the error names the file.
     pub fn cmdline(&self) -> io::Result<Vec<u8>> {
         let path = self.root.join("proc/cmdline");
-        let mut text = at(&path, fs::read(&path))?;
+        let mut text = at(&path, self.bytes(&path))?;
         text.truncate(text.trim_ascii_end().len());
         Ok(text)
     }
@@ -208,7 +232,7 @@ impl Sysfs {
     /// kernel itself where that is not there.
     #[must_use]
     pub fn kernel_release(&self) -> Option<String> {
-        if let Ok(text) = fs::read_to_string(self.root.join("proc/sys/kernel/osrelease")) {
+        if let Ok(text) = self.text("proc/sys/kernel/osrelease") {
             return Some(text.trim_end().to_owned());
         }
         let running = (self.root == Path::new("/")).then(|| uname().ok()).flatten()?;
@@ -235,13 +259,13 @@ impl Sysfs {
     /// Whether the kernel still has the device.
     #[must_use]
     pub fn has_device(&self, address: Address) -> bool {
-        self.device_folder(address).exists()
+        self.is_there(self.device_folder(address))
     }
 
     /// Whether a driver of that name is registered on the PCI bus.
     #[must_use]
     pub fn has_driver(&self, driver: &str) -> bool {
-        self.pci().join("drivers").join(driver).exists()
+        self.is_there(self.pci().join("drivers").join(driver))
     }
 
     /// The name of the PCI driver that a loaded module has, the first where it has several.
@@ -249,7 +273,7 @@ impl Sysfs {
     #[must_use]
     pub fn pci_driver_of(&self, module: &str) -> Option<String> {
         let folder = self.root.join("sys/module").join(module.replace('-', "_")).join("drivers");
-        let mut names = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name());
+        let mut names = self.entries(folder).ok()?.flatten().map(|entry| entry.file_name());
         names.find_map(|name| Some(name.to_str()?.strip_prefix("pci:")?.to_owned()))
     }
 
@@ -257,7 +281,8 @@ impl Sysfs {
     /// kernel makes and removes together with a device's link `driver` (`driver_sysfs_add()`).
     #[must_use]
     pub fn devices_of(&self, driver: &str) -> Vec<Address> {
-        let mut devices = addresses(&self.pci().join("drivers").join(driver)).unwrap_or_default();
+        let mut devices =
+            self.addresses(&self.pci().join("drivers").join(driver)).unwrap_or_default();
         devices.sort_unstable();
         devices
     }
@@ -265,7 +290,7 @@ impl Sysfs {
     /// Every device that a driver has, with the driver: a folder for each driver costs less than a
     /// link for each of many devices.
     fn drivers(&self) -> BTreeMap<Address, String> {
-        let folders = fs::read_dir(self.pci().join("drivers")).into_iter().flatten().flatten();
+        let folders = self.entries(self.pci().join("drivers")).into_iter().flatten().flatten();
         let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
         let devices = |name: String| {
             self.devices_of(&name).into_iter().map(move |address| (address, name.clone()))
@@ -283,8 +308,9 @@ impl Sysfs {
         at(&self.pci(), fs::metadata(self.pci()))?;
         let mut devices = BTreeMap::new();
         let mut named = true;
+        let mut read = BTreeSet::new();
         for item in &request.items {
-            named &= self.read_named(item, &mut devices);
+            named &= self.read_named(item, &mut devices, &mut read);
         }
         let is_display = |device: &Device| device.class.is_display();
         // A graphics card may take the console with it, which other cards can take over.
@@ -312,7 +338,7 @@ impl Sysfs {
             iommu: if no_group { self.iommu() } else { Iommu::Works },
             interrupt_remapping: self.interrupt_remapping(),
             drivers,
-            iommu_type1: self.root.join("sys/module/vfio_iommu_type1").exists(),
+            iommu_type1: self.is_there("sys/module/vfio_iommu_type1"),
             screen: if devices.values().any(is_display) { self.screen() } else { None },
             groups,
             devices,
@@ -321,7 +347,13 @@ impl Sysfs {
 
     /// Reads the devices of one item where it names them by address; false where it does not,
     /// or a guard does not hold and the message will have to say where that id is now.
-    fn read_named(&self, item: &Item, devices: &mut BTreeMap<Address, Device>) -> bool {
+    /// What has been asked for once, is not read again.
+    fn read_named(
+        &self,
+        item: &Item,
+        devices: &mut BTreeMap<Address, Device>,
+        read: &mut BTreeSet<Address>,
+    ) -> bool {
         let (Choice::Place(place) | Choice::Group(place)) = &item.choice else {
             return false;
         };
@@ -336,10 +368,12 @@ impl Sysfs {
         let mut guarded = None;
         for function in first.function..=last {
             let address = Address { function, ..first };
-            if let Some(device) = self.device(address) {
-                guarded = guarded.or(Some(device.id));
+            if read.insert(address)
+                && let Some(device) = self.device(address)
+            {
                 devices.insert(address, device);
             }
+            guarded = guarded.or(devices.get(&address).map(|device| device.id));
         }
         match (item.guard, guarded) {
             (Some(guard), Some(id)) => guard.matches(&id),
@@ -354,7 +388,7 @@ impl Sysfs {
         let named: Vec<_> = grouped.map(|(address, _)| *address).collect();
         for address in named {
             let members = self.device_folder(address).join("iommu_group/devices");
-            for address in addresses(&members).unwrap_or_default() {
+            for address in self.addresses(&members).unwrap_or_default() {
                 if !devices.contains_key(&address)
                     && let Some(device) = self.device(address)
                 {
@@ -366,7 +400,7 @@ impl Sysfs {
 
     fn read_all(&self, devices: &mut BTreeMap<Address, Device>) -> io::Result<()> {
         let drivers = self.drivers();
-        let mut found = addresses(&self.pci().join("devices"))?;
+        let mut found = self.addresses(&self.pci().join("devices"))?;
         found.sort_unstable();
         for address in found {
             let read = |folder| self.device_in(folder, || drivers.get(&address).cloned());
@@ -433,10 +467,20 @@ impl Sysfs {
         }
     }
 
+    /// The names in a folder that are PCI addresses.
+    fn addresses(&self, folder: &Path) -> io::Result<Vec<Address>> {
+        let mut addresses = Vec::new();
+        for entry in at(folder, self.entries(folder))? {
+            let name = at(folder, entry)?.file_name();
+            addresses.extend(name.to_str().and_then(|name| name.parse::<Address>().ok()));
+        }
+        Ok(addresses)
+    }
+
     /// Source: `/sys/class/iommu` and the ACPI tables' names.
     fn iommu(&self) -> Iommu {
-        let table = |name| self.root.join("sys/firmware/acpi/tables").join(name).exists();
-        let iommus = fs::read_dir(self.root.join("sys/class/iommu"));
+        let table = |name| self.is_there(Path::new("sys/firmware/acpi/tables").join(name));
+        let iommus = self.entries("sys/class/iommu");
         if iommus.is_ok_and(|mut entries| entries.next().is_some()) {
             Iommu::Works
         } else if table("DMAR") {
@@ -455,8 +499,10 @@ impl Sysfs {
             return None;
         }
         // By line, since the file is long on large machines and the first lines tell.
-        let mut lines = BufReader::new(File::open(self.root.join("proc/interrupts")).ok()?).lines();
-        Some(lines.any(|line| line.is_ok_and(|line| line.contains(" IR-"))))
+        let file = self.file("proc/interrupts").ok()?.take(LONGEST);
+        // The first error ends it: a folder in its place would give errors without end.
+        let mut lines = BufReader::new(file).split(b'\n').map_while(Result::ok);
+        Some(lines.any(|line| line.windows(4).any(|part| part == b" IR-")))
     }
 }
 
@@ -470,16 +516,6 @@ fn present(address: Address, device: Result<Device, Errno>) -> Option<Device> {
             None
         }
     }
-}
-
-/// The names in a folder that are PCI addresses.
-fn addresses(folder: &Path) -> io::Result<Vec<Address>> {
-    let mut addresses = Vec::new();
-    for entry in at(folder, fs::read_dir(folder))? {
-        let name = at(folder, entry)?.file_name();
-        addresses.extend(name.to_str().and_then(|name| name.parse::<Address>().ok()));
-    }
-    Ok(addresses)
 }
 
 /// From a PCI device's `modalias` (`modalias_show()` in `drivers/pci/pci-sysfs.c`):

@@ -29,8 +29,11 @@ impl Variants {
     pub fn read(aliases: &str) -> Variants {
         let lines = aliases.lines().filter_map(|line| line.strip_prefix(PREFIX)?.split_once(' '));
         let variants = lines.filter(|(_, module)| *module != "vfio_pci");
+        let is_name = |(_, module): &(&str, &str)| {
+            module.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
         let owned = |(pattern, module): (&str, &str)| (pattern.to_owned(), module.to_owned());
-        Variants(variants.map(owned).collect())
+        Variants(variants.filter(is_name).map(owned).collect())
     }
 
     /// The module for a device.
@@ -46,14 +49,18 @@ impl Variants {
     }
 }
 
-/// Whether a pattern, in which `*` stands for any text, fits.
+/// Whether a pattern, in which `*` stands for any text, fits. Each part takes the first place where
+/// it fits, since no other can do more for the parts behind it: no pattern takes long.
 fn fits(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {
-            rest.is_empty() || text.char_indices().any(|(at, _)| fits(rest, &text[at..]))
-        }),
-    }
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let (middle, end) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let inner = text.strip_prefix(start).and_then(|text| text.strip_suffix(end));
+    let step = |text: &mut &str, part: &str| {
+        let (_, after) = text.split_once(part)?;
+        *text = after;
+        Some(())
+    };
+    inner.is_some_and(|mut inner| middle.split('*').all(|part| step(&mut inner, part).is_some()))
 }
 
 #[cfg(test)]

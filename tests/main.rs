@@ -7,6 +7,7 @@ mod console;
 mod fake;
 mod faults;
 mod groups;
+mod hostile;
 mod interruptions;
 mod journal;
 mod linux;

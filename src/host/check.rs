@@ -2,6 +2,7 @@
 
 use crate::apply::{Applied, Fate};
 use crate::cmdline::Request;
+use crate::escape;
 use crate::host::page::{Look, Page, Style};
 use crate::kernel::Kernel;
 use crate::pci::Address;
@@ -113,7 +114,7 @@ pub fn displays_that_stay(plan: &Plan, machine: &Machine) -> Vec<Address> {
 fn device_words(page: &mut Page, device: &DeviceReport) {
     let name = match (&device.address, &device.id) {
         (Some(address), Some(id)) => format!("{address} {id}:"),
-        _ => format!("{}:", device.item),
+        _ => format!("{}:", escape::short(&device.item)),
     };
     let driver = device.driver.as_deref().unwrap_or("no driver");
     let (style, what) = match device.outcome {
@@ -163,7 +164,7 @@ impl Check {
             page.paragraph("", "", &[(Style::Plain, what)]);
         }
         for rejected in &request.rejected {
-            let text = format!("{:?}: is no item:", rejected.text);
+            let text = format!("{:?}: is no item:", escape::short(&rejected.text));
             page.paragraph("", "    ", &[(Style::Red, &text), (Style::Plain, &rejected.reason)]);
         }
         for device in &self.report.devices {

@@ -100,14 +100,14 @@ pub struct List {
     pub devices: Vec<Entry>,
 }
 
-/// Reads the machine, with names from below `root`; the groups that a filter chooses something of, and without filters all.
+/// Reads the machine, with names from below the same root; the groups that a filter chooses something of, and without filters all.
 ///
 /// # Errors
 /// When the PCI bus cannot be read; the error names the file.
-pub fn list(sysfs: &Sysfs, root: &Path, filters: &[Filter]) -> io::Result<List> {
+pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
     let machine = sysfs.whole_machine()?;
     let ids = machine.devices.values().map(|device| (device.id, device.class));
-    let names = Names::find(root, ids);
+    let names = Names::find(sysfs, ids);
     let inputs = sysfs.inputs();
     let mut chosen: Vec<Address> = Vec::new();
     for filter in filters {
@@ -250,6 +250,10 @@ fn item(address: Address, machine: &Machine) -> String {
     while let Some(parent) = machine.devices.get(&top).and_then(Device::parent) {
         hops.push(top);
         top = parent;
+        // No path has more bridges than there are devices, unless it leads in a circle.
+        if hops.len() > machine.devices.len() {
+            return format!("{id}@{}", short(address));
+        }
     }
     let mut text = format!("{id}@{}", short(top));
     for hop in hops.iter().rev() {

@@ -1,10 +1,11 @@
 //! Names of vendors, devices and classes from the list that lspci uses, `pci.ids`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use crate::pci::{Class, Id};
+use crate::sysfs::{LONGEST, Sysfs};
 
 /// Where distributions have it.
 const FILES: [&str; 4] = [
@@ -34,15 +35,15 @@ enum Key {
 pub struct Names(Vec<(Key, Option<String>)>);
 
 impl Names {
-    /// Of those ids and classes, from the first file that is below `root`, and else from that of
+    /// Of those ids and classes, from the first file that is below the root, and else from that of
     /// the machine that this runs on.
     #[must_use]
-    pub fn find(root: &Path, devices: impl Iterator<Item = (Id, Class)>) -> Names {
+    pub fn find(sysfs: &Sysfs, devices: impl Iterator<Item = (Id, Class)>) -> Names {
         let mut names = Names::of(devices);
-        for root in [root, Path::new("/")] {
-            for path in files(root) {
-                if let Ok(file) = File::open(path) {
-                    names.read(file);
+        for sysfs in [sysfs, &Sysfs::new("/")] {
+            for path in files(sysfs.root()) {
+                if let Ok(file) = sysfs.file(path) {
+                    names.read(file.take(LONGEST));
                     return names;
                 }
             }

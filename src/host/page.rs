@@ -1,9 +1,9 @@
 //! Paragraphs on a terminal: words, a width, colours.
 
 use std::env::{var, var_os};
-use std::fmt::Write;
 use std::io::{IsTerminal, stdout};
 
+use crate::escape;
 use crate::syscall;
 
 /// How a word looks.
@@ -124,9 +124,9 @@ impl Page {
             self.style = style;
         }
         for c in text.chars() {
-            if c.is_control() && c != '\n' {
+            if escape::is_hidden(c) && c != '\n' {
                 // A device's name could do anything to the terminal otherwise.
-                let _ = write!(self.text, "{}", c.escape_default());
+                self.text.extend(c.escape_default());
             } else {
                 self.text.push(c);
             }

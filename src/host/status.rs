@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::escape;
 use crate::plan::is_vfio_driver;
 use crate::report::exit_status;
 use crate::sysfs::Sysfs;
@@ -58,10 +59,11 @@ impl Default for Status {
 /// When the report cannot be read, or is not of a version that this knows; the error names it.
 pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
     let named = |why: String| io::Error::other(format!("{}: {why}", report.display()));
-    let text = std::fs::read(report).map_err(|why| named(why.to_string()))?;
+    let text = sysfs.bytes(report).map_err(|why| named(why.to_string()))?;
     let report: Value = serde_json::from_slice(&text).map_err(|why| named(why.to_string()))?;
     if report["version"] != 1 {
-        return Err(named(format!("version {} is not known here", report["version"])));
+        let version = escape::short(&report["version"].to_string());
+        return Err(named(format!("version {version} is not known here")));
     }
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut devices: Vec<_> =
@@ -124,15 +126,16 @@ fn compare(then: &Value, sysfs: &Sysfs) -> DeviceStatus {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for device in &self.devices {
-            match (&device.address, &device.id) {
-                (Some(address), Some(id)) => write!(f, "{address} {id}: ")?,
-                _ => write!(f, "{:?}: ", device.item)?,
-            }
-            match (&device.reason, &device.driver) {
-                (Some(reason), _) => writeln!(f, "{reason}")?,
-                (None, Some(driver)) => writeln!(f, "bound to {driver}")?,
-                (None, None) => writeln!(f, "bound")?,
-            }
+            let name = match (&device.address, &device.id) {
+                (Some(address), Some(id)) => format!("{address} {id}"),
+                _ => format!("{:?}", escape::short(&device.item)),
+            };
+            let what = match (&device.reason, &device.driver) {
+                (Some(reason), _) => reason.clone(),
+                (None, Some(driver)) => format!("bound to {driver}"),
+                (None, None) => "bound".to_owned(),
+            };
+            writeln!(f, "{}", escape::line(&format!("{name}: {what}")))?;
         }
         Ok(())
     }

@@ -34,9 +34,9 @@ impl Sysfs {
     #[must_use]
     pub fn reset_methods(&self, address: Address) -> Option<Vec<String>> {
         let folder = self.device_folder(address);
-        match fs::read_to_string(folder.join("reset_method")) {
+        match self.text(folder.join("reset_method")) {
             Ok(methods) => Some(methods.split_whitespace().map(str::to_owned).collect()),
-            Err(_) => (!folder.join("reset").exists()).then(Vec::new),
+            Err(_) => (!self.is_there(folder.join("reset"))).then(Vec::new),
         }
     }
 
@@ -59,19 +59,20 @@ impl Sysfs {
     pub fn inputs(&self) -> Vec<Input> {
         let folder = self.root.join("sys/class/input");
         let mut inputs = Vec::new();
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        for entry in self.entries(&folder).into_iter().flatten().flatten() {
             // The others there, as event0, are below one of these.
+            let path = folder.join(entry.file_name());
             if !entry.file_name().to_string_lossy().starts_with("input") {
                 continue;
             }
-            let link = fs::read_link(entry.path()).unwrap_or_default();
-            let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
+            let link = fs::read_link(&path).unwrap_or_default();
+            let name = self.text(path.join("name")).unwrap_or_default();
             if let Some(address) = input_device(&link) {
                 let input = Input { address, name: name.trim().to_owned() };
-                let at = inputs.partition_point(|other: &Input| other.name < input.name);
-                inputs.insert(at, input);
+                inputs.push(input);
             }
         }
+        inputs.sort_by(|one: &Input, other| one.name.cmp(&other.name));
         inputs
     }
 }

@@ -39,9 +39,7 @@ impl Sysfs {
     }
 
     pub(crate) fn kernel_version(&self) -> Version {
-        let text = |name| {
-            fs::read_to_string(self.root.join("proc/sys/kernel").join(name)).unwrap_or_default()
-        };
+        let text = |name| self.text(Path::new("proc/sys/kernel").join(name)).unwrap_or_default();
         Version::read(&text("osrelease"), &text("version"))
     }
 
@@ -62,9 +60,10 @@ impl Sysfs {
     /// Linux 6.9), or what its memory is nested in in `/proc/iomem`.
     fn firmware(&self) -> Option<Firmware> {
         let folder = self.root.join("sys/bus/platform/devices");
-        let device = names(&folder)
+        let device = self
+            .names(&folder)
             .into_iter()
-            .find(|name| is_firmware(name) && folder.join(name).join("driver").exists())?;
+            .find(|name| is_firmware(name) && self.is_there(folder.join(name).join("driver")))?;
         let owner = pci_device_of(&folder.join(&device)).or_else(|| self.firmware_memory());
         Some(Firmware { device: Some(device), owner })
     }
@@ -72,11 +71,11 @@ impl Sysfs {
     /// The device whose memory is set apart for the firmware's framebuffer. Source: `/proc/iomem`.
     #[must_use]
     pub fn firmware_memory(&self) -> Option<Address> {
-        iomem_owner(&fs::read_to_string(self.root.join("proc/iomem")).unwrap_or_default())
+        iomem_owner(&self.text("proc/iomem").unwrap_or_default())
     }
 
     fn boot_vga(&self) -> Option<Address> {
-        let addresses = super::addresses(&self.pci().join("devices")).ok()?;
+        let addresses = self.addresses(&self.pci().join("devices")).ok()?;
         addresses
             .into_iter()
             .find(|address| self.display(&format!("bus/pci/devices/{address}")).boot_vga)
@@ -85,7 +84,7 @@ impl Sysfs {
     /// Sources: `boot_vga` and line 7 of `resource`, the expansion ROM.
     pub(super) fn display(&self, folder: &str) -> Display {
         let folder = self.root.join("sys").join(folder);
-        let text = |name| fs::read_to_string(folder.join(name)).unwrap_or_default();
+        let text = |name| self.text(folder.join(name)).unwrap_or_default();
         let resource = text("resource");
         let mut rom =
             resource.lines().nth(6).unwrap_or("").split(' ').map(|number| {
@@ -103,8 +102,13 @@ impl Sysfs {
     #[must_use]
     pub fn vt_console(&self, name: &str) -> Option<bool> {
         let folder = self.vt_console_folder(name)?;
-        let bind = fs::read_to_string(self.root.join("sys").join(folder).join("bind")).ok()?;
+        let bind = self.text(Path::new("sys").join(folder).join("bind")).ok()?;
         Some(bind.trim() == "1")
+    }
+
+    fn names(&self, folder: &Path) -> Vec<String> {
+        let entries = self.entries(folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Its folder below `/sys`.
@@ -112,20 +116,18 @@ impl Sysfs {
     pub fn vt_console_folder(&self, name: &str) -> Option<String> {
         let folder = self.root.join("sys/class/vtconsole");
         let has_name = |entry: &String| {
-            fs::read_to_string(folder.join(entry).join("name")).is_ok_and(|n| n.contains(name))
+            self.text(folder.join(entry).join("name")).is_ok_and(|n| n.contains(name))
         };
-        names(&folder).iter().find(|entry| has_name(entry)).map(|e| format!("class/vtconsole/{e}"))
+        self.names(&folder)
+            .iter()
+            .find(|entry| has_name(entry))
+            .map(|e| format!("class/vtconsole/{e}"))
     }
 }
 
 /// The names of the platform devices that `drivers/firmware/sysfb*.c` makes.
 fn is_firmware(name: &str) -> bool {
     name.contains("-framebuffer.")
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 /// The innermost PCI device in the real path of a device.

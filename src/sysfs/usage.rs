@@ -1,5 +1,6 @@
 //! What the host uses a device for: it is not taken from under a mounted disk.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 
@@ -20,22 +21,21 @@ impl Sysfs {
     /// and they would go with it. Source: `sriov_numvfs`.
     fn virtual_functions(&self, address: &str) -> Option<String> {
         let path = self.pci().join("devices").join(address).join("sriov_numvfs");
-        let count = fs::read_to_string(path).ok()?;
+        let count = self.text(path).ok()?;
         let count = Some(count.trim()).filter(|count| *count != "0")?;
         Some(format!("{count} virtual functions (SR-IOV) are on; 0 in its sriov_numvfs stops them"))
     }
 
     /// The names in `/sys/class/CLASS` of what lies below a PCI device.
-    fn below(&self, class: &str, address: &str) -> Vec<String> {
+    fn below(&self, class: &str, address: &str) -> Vec<OsString> {
         let folder = self.root.join("sys/class").join(class);
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let is_below = |name: &String| {
+        let entries = self.entries(&folder).into_iter().flatten().flatten();
+        let is_below = |name: &OsString| {
             fs::read_link(folder.join(name)).is_ok_and(|path| {
                 path.iter().any(|part| part == address) || self.is_path_to(&path, address)
             })
         };
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(is_below).collect()
+        entries.map(|entry| entry.file_name()).filter(is_below).collect()
     }
 
     /// An `NVMe` disk with several paths is no controller's: its subsystem, which is a virtual
@@ -45,25 +45,27 @@ impl Sysfs {
         else {
             return false;
         };
-        let entries = fs::read_dir(self.root.join("sys/class/block").join(subsystem));
-        let mut links = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+        let folder = self.root.join("sys/class/block").join(subsystem);
+        let mut links = self.entries(&folder).into_iter().flatten().flatten();
         links.any(|link| {
-            fs::read_link(link).is_ok_and(|path| path.iter().any(|part| part == address))
+            fs::read_link(folder.join(link.file_name()))
+                .is_ok_and(|path| path.iter().any(|part| part == address))
         })
     }
 
     fn proc(&self, file: &str) -> String {
-        fs::read_to_string(self.root.join("proc").join(file)).unwrap_or_default()
+        self.text(Path::new("proc").join(file)).unwrap_or_default()
     }
 
     /// Sources: `holders/` (device-mapper, md), `/proc/self/mountinfo`, `/proc/swaps`.
-    fn disk_usage(&self, disk: &str) -> Option<String> {
+    fn disk_usage(&self, disk: &OsStr) -> Option<String> {
         let folder = self.root.join("sys/class/block").join(disk);
-        let mut holders = fs::read_dir(folder.join("holders")).into_iter().flatten().flatten();
+        let mut holders = self.entries(folder.join("holders")).into_iter().flatten().flatten();
+        let disk = disk.to_string_lossy();
         if let Some(holder) = holders.next() {
             return Some(format!("{disk} is part of {}", holder.file_name().display()));
         }
-        let number = fs::read_to_string(folder.join("dev")).unwrap_or_default();
+        let number = self.text(folder.join("dev")).unwrap_or_default();
         let node = format!("/dev/{disk}");
         for line in self.proc("self/mountinfo").lines() {
             // ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE OPTIONS
@@ -81,8 +83,9 @@ impl Sysfs {
     }
 
     /// Sources: the link `master` (bridge, bond), `/proc/net/route`, `/proc/net/if_inet6`.
-    fn net_usage(&self, link: &str) -> Option<String> {
+    fn net_usage(&self, link: &OsStr) -> Option<String> {
         let master = self.root.join("sys/class/net").join(link).join("master");
+        let link = &*link.to_string_lossy();
         if let Ok(Some(master)) = super::link_name(&master) {
             return Some(format!("{link} is part of {master}"));
         }
