@@ -1,5 +1,7 @@
 //! Texts of others in our lines: items, names of drivers, mount points, a report. Pure.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 
 /// What is longer is no item and no name; messages have its beginning.
@@ -60,7 +62,8 @@ pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
         if is_hidden(c) {
             // Such a character is inside a string, wherever it is.
             for unit in c.encode_utf16(&mut [0; 2]) {
-                escaped.push_str(&format!("\\u{unit:04x}"));
+                // Writing into a String does not fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
             }
         } else {
             escaped.push(c);

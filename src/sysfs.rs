@@ -198,12 +198,11 @@ impl Sysfs {
     /// The text of an attribute, in one read; the path is below `/sys`.
     fn attribute<'b>(&self, path: &str, buffer: &'b mut [u8; ATTRIBUTE]) -> Result<&'b str, Errno> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let file = match self.confined {
-            None => openat(self.sys()?, path, flags, Mode::empty())?,
-            Some(_) => {
-                let file = self.file(Path::new("sys").join(path));
-                file.map_err(|why| Errno::from_raw(why.raw_os_error().unwrap_or(0)))?.into()
-            }
+        let file = if self.confined.is_some() {
+            let file = self.file(Path::new("sys").join(path));
+            file.map_err(|why| why.raw_os_error().map_or(Errno::EIO, Errno::from_raw))?.into()
+        } else {
+            openat(self.sys()?, path, flags, Mode::empty())?
         };
         let length = read(&file, buffer)?;
         Ok(str::from_utf8(&buffer[..length]).unwrap_or_default())

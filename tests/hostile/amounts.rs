@@ -67,7 +67,8 @@ fn items_of_every_form_take_room_and_reads_in_proportion() {
 
 #[test]
 fn a_hundred_thousand_items_are_counted_where_they_are_not_told_one_by_one() {
-    let text: String = (0..ITEMS).map(|n| format!("{n:x}:00:1f.7,z{n},")).collect();
+    let text: Vec<_> = (0..ITEMS).map(|n| format!("{n:x}:00:1f.7,z{n}")).collect();
+    let text = text.join(",");
     let mut fake = desktop().boot();
     let report = fake.bind(&format!("vfio.devs=00:14.0,{text}"));
     assert_eq!(report.devices.len(), ITEMS + 1);
@@ -121,7 +122,8 @@ fn an_absurdly_long_item_is_kept_whole_and_told_in_short() {
 
 #[test]
 fn many_wrong_parameters_are_counted() {
-    let text: String = (0..ITEMS).map(|n| format!("vfio.x{n} vfio.wait=x ")).collect();
+    let text: Vec<_> = (0..ITEMS).map(|n| format!("vfio.x{n} vfio.wait=x")).collect();
+    let text = text.join(" ");
     let request = cmdline::parse(text.as_bytes());
     let last = request.warnings.last().expect("warnings");
     assert_eq!(

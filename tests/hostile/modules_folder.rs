@@ -13,7 +13,7 @@ use crate::machine::desktop;
 /// An index as depmod writes it (`libkmod-index.c`), of keys and one value each: a node is a
 /// prefix, the nodes by the next byte, and the value; its flags are in its offset.
 fn index(entries: &BTreeMap<&str, &str>) -> Vec<u8> {
-    let mut file = Vec::from([0xb007_f457_u32, 0x0002_0001, 0].map(u32::to_be_bytes).concat());
+    let mut file = [0xb007_f457_u32, 0x0002_0001, 0].map(u32::to_be_bytes).concat();
     let entries: Vec<_> = entries.iter().map(|(key, value)| (key.as_bytes(), *value)).collect();
     let root = node(&mut file, &entries);
     file[8..12].copy_from_slice(&root.to_be_bytes());

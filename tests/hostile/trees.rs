@@ -75,7 +75,7 @@ fn fifos_folders_loops_and_huge_files_stop_nothing() {
         |path| fs::create_dir(path).unwrap(),
         |path| symlink(path, path).unwrap(),
         |path| symlink("/dev/zero", path).unwrap(),
-        |path| fs::write(path, [b'\xff'; 200_000]).unwrap(),
+        |path| fs::write(path, vec![b'\xff'; 200_000]).unwrap(),
         |_| (),
     ];
     for (number, spoil) in spoil.into_iter().enumerate() {
