@@ -54,7 +54,8 @@ pub fn short(text: &str) -> String {
 /// When the value cannot be JSON, as a map with keys that are no texts.
 pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
     let json = serde_json::to_string(value)?;
-    if !json.contains(is_hidden) {
+    // Of what is ASCII, JSON lets the delete character through alone.
+    if json.is_ascii() && !json.as_bytes().contains(&0x7f) {
         return Ok(json);
     }
     let mut escaped = String::with_capacity(json.len());
