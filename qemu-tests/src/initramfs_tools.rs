@@ -183,8 +183,9 @@ fn going_on(seen: &Seen, wrong: &mut Wrong) {
 fn stopping(kernel: &Kernel, image: &Image) -> Vm {
     machine(kernel, image)
         .cmdline(STOPPING)
-        // The user sits at tty0.
-        .cmdline(&format!("harness.absent={DISK} console=tty0 panic="))
+        // The user sits at tty0, and has `quiet`, as Debian's installer sets it: what the kernel says
+        // of the keyboard, which comes up meanwhile, would push the words for him off the screen.
+        .cmdline(&format!("harness.absent={DISK} console=tty0 quiet panic="))
         .arguments(["-device", "qemu-xhci,id=usb,addr=08.0", "-device", "usb-kbd,bus=usb.0"])
         .asks()
 }
