@@ -24,8 +24,6 @@ pub struct Fate {
     pub failure: Option<Why>,
     /// Whether it is bound, but not by the driver that it was to get.
     pub fallback: Option<String>,
-    /// Whether a VM could use its group now; see [`Kernel::group_viable`].
-    pub viable: Option<bool>,
 }
 
 impl Fate {
@@ -39,6 +37,9 @@ impl Fate {
 pub struct Applied {
     /// Of each device that was to be taken or reserved.
     pub fates: BTreeMap<Address, Fate>,
+    /// Of each group of a device that is bound, whether a VM could use it now; see
+    /// [`Kernel::group_viable`].
+    pub viable: BTreeMap<u32, Option<bool>>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
 }
@@ -55,7 +56,14 @@ const FBCON: &str = "frame buffer device";
 
 /// Performs the plan.
 pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
-    let mut run = Run { plan, sysfs, kernel, fates: BTreeMap::new(), warnings: Vec::new() };
+    let mut run = Run {
+        plan,
+        sysfs,
+        kernel,
+        fates: BTreeMap::new(),
+        viable: BTreeMap::new(),
+        warnings: Vec::new(),
+    };
     let had_console = run.takes_a_display() && run.has_console();
     for batch in plan.steps.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
         run.perform(batch);
@@ -64,7 +72,7 @@ pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
     run.read_back();
     run.look_after_the_console(had_console);
     crate::phase_over("verify");
-    Applied { fates: run.fates, warnings: run.warnings }
+    Applied { fates: run.fates, viable: run.viable, warnings: run.warnings }
 }
 
 struct Run<'a, K> {
@@ -72,6 +80,7 @@ struct Run<'a, K> {
     sysfs: &'a Sysfs,
     kernel: &'a mut K,
     fates: BTreeMap<Address, Fate>,
+    viable: BTreeMap<u32, Option<bool>>,
     warnings: Vec<String>,
 }
 
@@ -386,7 +395,6 @@ impl<K: Kernel> Run<'_, K> {
     }
 
     fn read_back(&mut self) {
-        let mut viable = BTreeMap::new();
         for (address, device, driver) in self.plan.taken() {
             let fate = self.fates.entry(address).or_default();
             // Nothing was written for it since it read as bound.
@@ -405,16 +413,11 @@ impl<K: Kernel> Run<'_, K> {
                 fate.fallback = Some(format!("{module} did not take it"));
             }
             if let (Some(group), false) = (device.group, is_given_up) {
-                viable.entry(group).or_insert(None);
+                self.viable.entry(group).or_insert(None);
             }
         }
-        for (group, viable) in &mut viable {
+        for (group, viable) in &mut self.viable {
             *viable = self.kernel.group_viable(*group);
-        }
-        for (address, device, _) in self.plan.taken() {
-            if let Some(fate) = self.fates.get_mut(&address).filter(|fate| fate.failure.is_none()) {
-                fate.viable = device.group.and_then(|group| *viable.get(&group)?);
-            }
         }
         for (address, fate) in &mut self.fates {
             if !fate.is_bound() {

@@ -214,6 +214,31 @@ impl FromStr for Place {
     }
 }
 
+impl Address {
+    /// A name in a folder of sysfs, where there is one form: `0000:01:00.0` (`pci_setup_device()`).
+    /// `None` for any other name. Machines have hundreds of them.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let (mut numbers, mut place) = ([0u32; 4], 0);
+        for byte in name.bytes() {
+            match (char::from(byte).to_digit(16), byte, place) {
+                (Some(digit), _, _) => numbers[place] = numbers[place].checked_mul(16)? | digit,
+                (None, b':', 0 | 1) | (None, b'.', 2) => place += 1,
+                _ => return None,
+            }
+        }
+        let [domain, bus, device, function] = numbers;
+        let address = Address {
+            domain,
+            bus: u8::try_from(bus).ok()?,
+            device: u8::try_from(device).ok().filter(|device| *device < 32)?,
+            function: u8::try_from(function).ok().filter(|function| *function < 8)?,
+        };
+        // So many digits, and no more.
+        (address.digits().as_str() == name).then_some(address)
+    }
+}
+
 impl FromStr for Address {
     type Err = String;
 
@@ -288,43 +313,74 @@ impl FromStr for Item {
     }
 }
 
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Hexadecimal numbers with marks between them: `write!` takes ten times as long, and a report is
+/// made of little else.
+struct Digits {
+    text: [u8; Digits::LONGEST],
+    length: usize,
+}
+
+impl Digits {
+    /// `ffffffff:ff:1f.7`.
+    const LONGEST: usize = 16;
+
+    fn new() -> Self {
+        Digits { text: [0; Digits::LONGEST], length: 0 }
+    }
+
+    /// At least so many digits of a number, and a mark in front of it.
+    fn hex(mut self, mark: &str, number: u32, digits: u32) -> Self {
+        let digits = digits.max(number.checked_ilog2().map_or(0, |bits| bits / 4 + 1));
+        let digit = |place: u32| b"0123456789abcdef"[(number >> (4 * place) & 0xf) as usize];
+        for byte in mark.bytes().chain((0..digits).rev().map(digit)) {
+            self.text[self.length] = byte;
+            self.length += 1;
+        }
+        self
+    }
+
+    fn as_str(&self) -> &str {
+        str::from_utf8(&self.text[..self.length]).unwrap_or_default()
+    }
+}
+
+impl Address {
+    fn digits(self) -> Digits {
         let Address { domain, bus, device, function } = self;
-        write!(f, "{domain:04x}:{bus:02x}:{device:02x}.{function:x}")
+        let digits = Digits::new().hex("", domain, 4).hex(":", bus.into(), 2);
+        digits.hex(":", device.into(), 2).hex(".", function.into(), 1)
     }
 }
 
-/// Vendor and device; the subsystem is for matching.
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:04x}", self.vendor, self.device)
+impl Id {
+    /// Vendor and device; the subsystem is for matching.
+    fn digits(self) -> Digits {
+        Digits::new().hex("", self.vendor.into(), 4).hex(":", self.device.into(), 4)
     }
 }
 
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:06x}", self.0)
+impl Class {
+    fn digits(self) -> Digits {
+        Digits::new().hex("", self.0, 6)
     }
 }
 
-impl Serialize for Address {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+macro_rules! print_digits {
+    ($($name:ty),+) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.digits().as_str())
+            }
+        }
 
-impl Serialize for Id {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.digits().as_str())
+            }
+        }
+    )+};
 }
-
-impl Serialize for Class {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+print_digits!(Address, Id, Class);
 
 #[cfg(test)]
 mod tests {
@@ -424,6 +480,19 @@ mod tests {
     fn addresses_print_as_the_kernel_names_them() {
         for text in ["0000:01:00.0", "0000:ff:1f.7", "10000:e1:00.0", "ffffffff:00:00.0"] {
             assert_eq!(text.parse::<Address>().map(|a| a.to_string()), Ok(text.to_owned()));
+            assert_eq!(Address::from_name(text), text.parse().ok(), "{text}");
+        }
+        for name in ["", "01:00.0", "0000:1:00.0", "0000:01:00.8", "0000:01:20.0", "0000:01:00.00"]
+            .into_iter()
+            .chain([
+                "0000:01:00",
+                "0000:01:00.0:0",
+                "100000000:01:00.0",
+                "0000:FF:00.0",
+                "pci0000:00",
+            ])
+        {
+            assert_eq!(Address::from_name(name), None, "{name:?}");
         }
         assert!("01:00.*".parse::<Address>().is_err());
         assert!("00:01.0/00.0".parse::<Address>().is_err());

@@ -1,5 +1,7 @@
 //! What happened, once: log lines, JSON and exit status all come from the [`Report`].
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use log::Level;
 use serde::Serialize;
 
@@ -48,7 +50,7 @@ pub struct Group {
     pub number: u32,
     /// Whether a VM could use it at the moment, by the kernel's account; `None` unknown.
     pub viable: Option<bool>,
-    /// In address order, the device itself included.
+    /// In address order.
     pub members: Vec<Member>,
 }
 
@@ -70,8 +72,8 @@ pub struct DeviceReport {
     /// What was written to its `driver_override`; `None` where nothing was.
     #[serde(rename = "override")]
     pub driver_override: Option<String>,
-    /// `None` without an IOMMU.
-    pub group: Option<Group>,
+    /// The number of its IOMMU group, which [`Report::groups`] has; `None` without one.
+    pub group: Option<u32>,
     /// Where it ended.
     pub outcome: Outcome,
     /// Why, where it is not bound.
@@ -95,6 +97,8 @@ pub struct Report {
     pub request: Request,
     /// In the order of their addresses, then the items that ask for none.
     pub devices: Vec<DeviceReport>,
+    /// The IOMMU groups of the devices, in the order of their numbers.
+    pub groups: Vec<Group>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
     /// See [`exit_status`].
@@ -119,26 +123,15 @@ fn more(count: usize, what: &str) -> Option<(Level, String)> {
 /// Makes the report; `elapsed_us`, `command_line` and `kernel` are the caller's.
 #[must_use]
 pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applied) -> Report {
-    let ours = |address: &Address| {
-        applied.fates.get(address).is_some_and(|fate| fate.driver_override.is_some())
-    };
-    let group = |device: &Device| {
-        let number = device.group?;
-        let member = |(address, device): (Address, &Device)| Member {
-            address,
-            id: device.id,
-            class: device.class,
-            driver: match applied.fates.get(&address) {
-                Some(fate) => fate.driver.clone(),
-                None => device.driver.clone(),
-            },
-            requested: ours(&address),
-        };
-        Some(Group { number, viable: None, members: machine.group(number).map(member).collect() })
-    };
+    let numbers: BTreeSet<u32> = plan.targets.values().filter_map(|t| t.device.group).collect();
+    let groups: Vec<_> =
+        numbers.into_iter().map(|number| group(number, machine, applied)).collect();
+    let strangers: BTreeMap<u32, String> =
+        groups.iter().filter_map(|group| Some((group.number, strangers(group)?))).collect();
     let mut devices = Vec::new();
     for (address, target) in &plan.targets {
-        devices.push(device(*address, target, group(&target.device), applied.fates.get(address)));
+        let strangers = target.device.group.and_then(|number| strangers.get(&number));
+        devices.push(device(*address, target, strangers, applied.fates.get(address)));
     }
     devices.extend(plan.absent.iter().map(absent));
     let unmet = !request.rejected.is_empty()
@@ -153,6 +146,7 @@ pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applie
         warnings: warnings.concat(),
         request,
         devices,
+        groups,
         elapsed_us: 0,
     }
 }
@@ -166,6 +160,21 @@ pub fn exit_status(unmet: bool, strict: bool) -> u8 {
         (true, false) => 1,
         (true, true) => 3,
     }
+}
+
+fn group(number: u32, machine: &Machine, applied: &Applied) -> Group {
+    let member = |(address, device): (Address, &Device)| {
+        let fate = applied.fates.get(&address);
+        Member {
+            address,
+            id: device.id,
+            class: device.class,
+            driver: fate.map_or(&device.driver, |fate| &fate.driver).clone(),
+            requested: fate.is_some_and(|fate| fate.driver_override.is_some()),
+        }
+    };
+    let viable = applied.viable.get(&number).copied().flatten();
+    Group { number, viable, members: machine.group(number).map(member).collect() }
 }
 
 fn absent(Absent { item, why }: &Absent) -> DeviceReport {
@@ -188,7 +197,7 @@ fn absent(Absent { item, why }: &Absent) -> DeviceReport {
 fn device(
     address: Address,
     target: &Target,
-    group: Option<Group>,
+    strangers: Option<&String>,
     fate: Option<&Fate>,
 ) -> DeviceReport {
     let device = &target.device;
@@ -200,7 +209,7 @@ fn device(
         driver_before: device.driver.clone(),
         driver: device.driver.clone(),
         driver_override: None,
-        group,
+        group: device.group,
         outcome: Outcome::Bound,
         reason: None,
         remedy: None,
@@ -209,9 +218,6 @@ fn device(
     if let Some(fate) = fate {
         report.driver.clone_from(&fate.driver);
         report.driver_override.clone_from(&fate.driver_override);
-        if let Some(group) = &mut report.group {
-            group.viable = fate.viable;
-        }
     }
     let is_reserved = report.driver_override.as_deref() == Some(RESERVED);
     let (outcome, why) = match (&target.decision, fate.and_then(|fate| fate.failure.as_ref())) {
@@ -226,7 +232,7 @@ fn device(
     report.reason = why.map(|why| why.reason.clone());
     report.remedy = why.map(|why| why.remedy.clone());
     if outcome == Outcome::Bound {
-        report.warnings.extend(report.group.as_ref().and_then(strangers));
+        report.warnings.extend(strangers.cloned());
         report.warnings.extend(fate.and_then(|fate| fate.fallback.clone()));
     }
     report
@@ -282,8 +288,7 @@ impl DeviceReport {
         let driver = self.driver.as_deref().unwrap_or("no driver");
         match self.outcome {
             Outcome::Bound => {
-                let group =
-                    self.group.as_ref().map_or(String::new(), |g| format!(", group {}", g.number));
+                let group = self.group.map_or(String::new(), |group| format!(", group {group}"));
                 let was = match &self.driver_before {
                     Some(before) if before == driver => " already".to_owned(),
                     Some(before) => format!(" (was {before})"),

@@ -381,12 +381,12 @@ impl Sysfs {
         }
     }
 
-    /// Adds the other members of the devices' groups. Source: `iommu_group/devices/`.
+    /// Adds the other members of the devices' groups. Source: `/sys/kernel/iommu_groups/N/devices/`.
     fn read_groups(&self, devices: &mut BTreeMap<Address, Device>) {
-        let grouped = devices.iter().filter(|(_, device)| device.group.is_some());
-        let named: Vec<_> = grouped.map(|(address, _)| *address).collect();
-        for address in named {
-            let members = self.device_folder(address).join("iommu_group/devices");
+        let numbers: BTreeSet<u32> = devices.values().filter_map(|device| device.group).collect();
+        let groups = self.root.join("sys/kernel/iommu_groups");
+        for number in numbers {
+            let members = groups.join(number.to_string()).join("devices");
             for address in self.addresses(&members).unwrap_or_default() {
                 if !devices.contains_key(&address)
                     && let Some(device) = self.device(address)
@@ -471,7 +471,7 @@ impl Sysfs {
         let mut addresses = Vec::new();
         for entry in at(folder, self.entries(folder))? {
             let name = at(folder, entry)?.file_name();
-            addresses.extend(name.to_str().and_then(|name| name.parse::<Address>().ok()));
+            addresses.extend(name.to_str().and_then(Address::from_name));
         }
         Ok(addresses)
     }

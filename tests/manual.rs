@@ -167,7 +167,7 @@ fn every_field_of_the_json_has_a_page_and_every_one_there_is() {
         (&report, "# REPORT"),
         (&report["request"], "## request"),
         (&report["devices"][0], "## devices"),
-        (&report["devices"][0]["group"], "## group"),
+        (&report["groups"][0], "## groups"),
         (&list, "# LIST"),
         (&list["devices"][0], "## devices of the list"),
         (&status, "# STATUS"),
@@ -177,7 +177,7 @@ fn every_field_of_the_json_has_a_page_and_every_one_there_is() {
     }
     for (object, heading) in [
         (&report["request"]["rejected"][0], "## request"),
-        (&report["devices"][0]["group"]["members"][0], "## group"),
+        (&report["groups"][0]["members"][0], "## groups"),
     ] {
         let text = section(&page, heading).join("\n");
         for key in keys(object) {

@@ -1,6 +1,6 @@
 //! Reports in short, for comparisons.
 
-use vfio_early::report::{DeviceReport, Report};
+use vfio_early::report::{DeviceReport, Group, Report};
 
 fn name(device: &DeviceReport) -> String {
     device.address.map_or_else(|| device.item.clone(), |address| address.to_string())
@@ -18,6 +18,15 @@ pub fn device<'a>(report: &'a Report, wanted: &str) -> &'a DeviceReport {
     devices
         .find(|device| name(device) == wanted)
         .unwrap_or_else(|| panic!("{wanted} is not in the report: {:?}", outcomes(report)))
+}
+
+/// The IOMMU group of the device of that name.
+pub fn group<'a>(report: &'a Report, wanted: &str) -> &'a Group {
+    let number = device(report, wanted).group;
+    let mut groups = report.groups.iter();
+    groups
+        .find(|group| Some(group.number) == number)
+        .unwrap_or_else(|| panic!("{wanted} is in group {number:?}: {:?}", report.groups))
 }
 
 /// Why it is not bound and what to do about it, or what else is to be said of it.

@@ -104,11 +104,7 @@ fn the_json_has_every_field_of_the_format() {
                 "address": "0000:00:14.0",
                 "id": "8086:a12f",
                 "class": "0c0330",
-                "group": {
-                    "number": 20,
-                    "viable": null,
-                    "members": [member("0000:00:14.0", "8086:a12f", "0c0330")],
-                },
+                "group": 20,
             })),
             with(entry("01:00.0", "bound"), json!({
                 "address": "0000:01:00.0",
@@ -117,22 +113,30 @@ fn the_json_has_every_field_of_the_format() {
                 "driver_before": "nouveau",
                 "driver": "vfio-pci",
                 "override": "vfio-pci",
-                "group": {
-                    "number": 2,
-                    "viable": true,
-                    "members": [
-                        with(
-                            member("0000:01:00.0", "10de:1c03", "030200"),
-                            json!({ "driver": "vfio-pci", "requested": true }),
-                        ),
-                        member("0000:01:00.1", "10de:10f1", "040300"),
-                    ],
-                },
+                "group": 2,
                 "reason": null,
                 "remedy": null,
                 "warnings": ["…"],
             })),
             entry("05:00.0", "absent"),
+        ],
+        "groups": [
+            {
+                "number": 2,
+                "viable": true,
+                "members": [
+                    with(
+                        member("0000:01:00.0", "10de:1c03", "030200"),
+                        json!({ "driver": "vfio-pci", "requested": true }),
+                    ),
+                    member("0000:01:00.1", "10de:10f1", "040300"),
+                ],
+            },
+            {
+                "number": 20,
+                "viable": null,
+                "members": [member("0000:00:14.0", "8086:a12f", "0c0330")],
+            },
         ],
         "warnings": ["…"],
         "exit_status": 3,

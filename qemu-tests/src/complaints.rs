@@ -171,14 +171,14 @@ impl Check<'_> {
         for wanted in &scenario.wanted {
             let found: Vec<_> = entries.iter().filter(|entry| matches(wanted, entry)).collect();
             match found[..] {
-                [entry] => self.entry(run, wanted, entry),
+                [entry] => self.entry(run, wanted, entry, group_of(entry, report)),
                 [] => self.complain(format!("{run}: the report lacks {}", name(wanted))),
                 _ => self.complain(format!("{run}: the report repeats {}", name(wanted))),
             }
         }
     }
 
-    fn entry(&mut self, run: &str, wanted: &Wanted, entry: &Value) {
+    fn entry(&mut self, run: &str, wanted: &Wanted, entry: &Value, group: &Value) {
         let who = format!("{run}: {}", name(wanted));
         self.same(
             &format!("{who}: the outcome"),
@@ -223,7 +223,7 @@ impl Check<'_> {
             .filter(|_| !self.scenario.iommu_off)
             .map(|other| other.address.as_str())
             .collect();
-        let listed = list(&entry["group"]["members"]);
+        let listed = list(&group["members"]);
         let listed: Vec<&str> =
             listed.iter().filter_map(|member| member["address"].as_str()).collect();
         self.same(&format!("{who}: the members of its group"), &listed, &members);
@@ -325,6 +325,12 @@ impl Check<'_> {
             self.same("whether vfio's modules are loaded", &loaded, &wanted);
         }
     }
+}
+
+/// The object of a device's group in a report; null where it has none.
+pub(crate) fn group_of<'r>(device: &Value, report: &'r Value) -> &'r Value {
+    let mut groups = list(&report["groups"]).iter();
+    groups.find(|group| group["number"] == device["group"]).unwrap_or(&Value::Null)
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -23,6 +23,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::complaints::group_of;
 use crate::kernels::{self, Kernel};
 use crate::moment::Moment;
 use crate::prediction::Unforeseen;
@@ -440,7 +441,8 @@ impl Observed {
             .iter()
             .map(|execution| {
                 let devices = execution.report["devices"].as_array().cloned().unwrap_or_default();
-                let devices: Vec<_> = devices.iter().map(device_answer).collect();
+                let answer = |device| device_answer(device, group_of(device, &execution.report));
+                let devices: Vec<_> = devices.iter().map(answer).collect();
                 serde_json::json!({
                     "status": execution.status,
                     "request": execution.report["request"],
@@ -466,11 +468,11 @@ impl Observed {
     }
 }
 
-fn device_answer(device: &serde_json::Value) -> serde_json::Value {
+fn device_answer(device: &serde_json::Value, group: &serde_json::Value) -> serde_json::Value {
     let mut answer = device.clone();
     if let Some(fields) = answer.as_object_mut() {
-        let members = fields.remove("group").map(|group| group["members"].clone());
-        fields.insert("members".to_owned(), members.unwrap_or_default());
+        fields.remove("group");
+        fields.insert("members".to_owned(), group["members"].clone());
         // Their words hold the numbers of groups.
         fields.remove("warnings");
         fields.remove("reason");

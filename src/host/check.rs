@@ -126,8 +126,8 @@ fn device_words(page: &mut Page, device: &DeviceReport) {
             if let Some(before) = &device.driver_before {
                 text.extend([", taken from ", before]);
             }
-            if let Some(group) = &device.group {
-                text.extend([", group ", &group.number.to_string()]);
+            if let Some(group) = device.group {
+                text.extend([", group ", &group.to_string()]);
             }
             (Style::Green, text)
         }
