@@ -345,7 +345,9 @@ impl Topology {
                 bridge: device.model.kind != Kind::Endpoint,
                 parent: parent.map(str::to_owned),
                 group: None,
-                acs: device.model.acs,
+                // What the kernel knows of Intel's chips is of those on a root bus
+                // (`pci_quirk_rciep_acs()`).
+                acs: device.model.acs && (parent.is_none() || device.model.kind != Kind::Endpoint),
                 host_driver: device.model.driver,
                 host_module: device.model.module,
                 hot_added: device.hot_added,
@@ -450,12 +452,19 @@ mod tests {
             Device::new("pcie-pci-bridge", "05.0").named("bridge"),
             Device::new("e1000", "01.0").below("bridge"),
             Device::new("e1000", "02.0").below("bridge"),
+            Device::new("e1000e", "06.0"),
+            Device::new("edu", "06.1"),
+            Device::new("pcie-root-port", "07.0").named("port"),
+            Device::new("e1000e", "00.0").below("port"),
+            Device::new("edu", "00.1").below("port"),
         ]);
         let group = |address| group_of(&topology, address);
         assert_eq!(group("0000:00:03.0"), group("0000:00:03.1"));
         assert_ne!(group("0000:00:03.0"), group("0000:00:04.0"));
         assert_eq!(group("0000:01:01.0"), group("0000:01:02.0"));
         assert_eq!(group("0000:01:01.0"), group("0000:00:05.0"));
+        assert_ne!(group("0000:00:06.0"), group("0000:00:06.1"));
+        assert_eq!(group("0000:02:00.0"), group("0000:02:00.1"));
     }
 
     #[test]
