@@ -24,4 +24,5 @@ mod soak;
 mod table;
 mod usage;
 mod variants;
+mod vfio_flavours;
 mod waiting;
