@@ -17,6 +17,7 @@ pub mod demo;
 pub mod distro;
 pub mod dracut;
 mod faults;
+mod flavours;
 pub mod gallery;
 pub mod guest_program;
 mod host;

@@ -14,8 +14,8 @@ use crate::matrix::{self, Cell};
 use crate::run::{BEFORE, Run};
 use crate::scenario::Sides;
 use crate::{
-    answers, bench, binary, dracut, faults, host, initramfs_tools, nix, packages, packaging,
-    screens, soak, systemd,
+    answers, bench, binary, dracut, faults, flavours, host, initramfs_tools, nix, packages,
+    packaging, screens, soak, systemd,
 };
 
 /// Arguments of `cargo xtask test`.
@@ -155,7 +155,9 @@ fn boots() -> Vec<Boot> {
     for kernel in kernels::NAMES {
         boots.extend(screens::boots(kernel));
         boots.extend(host::boots(kernel));
-        boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));
+        boots.extend(
+            faults::all().into_iter().chain(flavours::all()).filter_map(|trial| trial.boot(kernel)),
+        );
     }
     boots.extend(soak::boots());
     boots.push(bench::guard::boot());
