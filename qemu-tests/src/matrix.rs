@@ -132,9 +132,8 @@ impl Cell {
     }
 
     fn is_as_written(&self) -> bool {
-        let own = scenario_iommu(&self.scenario);
-        let written = if self.scenario.only_with.is_some() { own } else { Iommu::Intel };
-        self.flavour.variant.is_empty() && own == written
+        let written = self.scenario.only_with.is_some() || self.iommu == Iommu::Intel;
+        self.flavour.variant.is_empty() && written
     }
 }
 
@@ -210,16 +209,15 @@ fn why_not(scenario: &Scenario, flavour: &Flavour, iommu: Iommu) -> Option<Strin
 
 fn cell(scenario: Scenario, flavour: &'static Flavour, iommu: Iommu) -> Cell {
     let kernel = flavour.kernel;
-    let is_plain = flavour.variant.is_empty();
-    let as_written = is_plain && scenario_iommu(&scenario) == iommu;
+    let as_written = flavour.variant.is_empty() && scenario_iommu(&scenario) == iommu;
     // Those of the main job, so to say, are on more kernels than others.
     let is_main = scenario.kernels.len() > 2;
     let usual = if as_written {
         scenario.kernels.contains(&kernel)
     } else {
+        let place = (kernel, flavour.variant, iommu);
         is_main
-            && matches!((kernel, is_plain), ("6.12", true) | ("6.1", _))
-            && !(is_plain && iommu == Iommu::Intel)
+            && matches!(place, ("6.1" | "6.12", "", Iommu::Amd) | ("6.1", "lockdown", Iommu::Intel))
     };
     let mut scenario = scenario;
     // In front: one scenario ends with a double dash and more.

@@ -420,15 +420,23 @@ impl Scenario {
     pub fn machine(&self, kernel: &Kernel, program: &Path) -> Vm {
         let mut machine = vm(kernel)
             .topology(self.topology.clone())
-            .cmdline(&self.command_line)
             .program(program)
             .asking_first()
             .modules(self.also_there.iter().copied())
             .without_modules(self.left_out.iter().copied())
             .host_modules(self.host_modules.iter().copied());
+        let below_a_bridge = self.topology.devices.iter().any(|device| device.below.is_some());
+        if self.topology.iommu == Iommu::Amd && below_a_bridge {
+            // QEMU's amd-iommu notes the bus of a device before the firmware has numbered buses, so
+            // that DMA from behind a bridge is translated by another device's table, or by none:
+            // without translation host drivers such as nvme come up all the same.
+            machine = machine.cmdline("iommu=pt");
+        }
         if self.compressed {
             machine = machine.compressed_modules();
         }
+        // Last, since it may end with what the kernel does not read.
+        machine = machine.cmdline(&self.command_line);
         for (path, content) in &self.files {
             machine = machine.file(path, *content);
         }

@@ -20,6 +20,9 @@ pub enum Iommu {
     None,
 }
 
+/// The class of an AMD IOMMU's own function.
+const AMD_IOMMU: u32 = 0x08_0600;
+
 /// Arguments for QEMU without which an `nvme` has no virtual functions.
 pub(crate) const SUBSYSTEM: [&str; 2] = ["-device", "nvme-subsys,id=subsystem"];
 
@@ -280,8 +283,9 @@ impl Topology {
             let slot = (1..31).find(|slot| !taken.contains(slot)).unwrap_or(31);
             functions.push(Function {
                 address: format!("0000:00:{slot:02x}.0"),
-                id: (0x1022, 0x0008),
-                class: 0x08_0600,
+                // QEMU gives it no device id of its own, but that of its place.
+                id: (0x1022, u16::from(slot) << 3),
+                class: AMD_IOMMU,
                 ..own_function(&Q35[0])
             });
         }
@@ -370,7 +374,7 @@ impl Topology {
         // In address order a bridge comes before what is below it.
         for index in 0..functions.len() {
             let function = &functions[index];
-            if function.id == (0x1022, 0x0008) {
+            if function.class == AMD_IOMMU {
                 continue; // The IOMMU itself does no DMA.
             }
             let bridge = function.parent.as_ref().and_then(|parent| {
