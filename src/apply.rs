@@ -94,6 +94,22 @@ fn store(attribute: impl Into<String>, value: impl Into<String>) -> Write {
     Write::Store { attribute: attribute.into(), value: value.into() }
 }
 
+/// Sorts modules, whose dependencies are in front of them, by how many others they need one behind the
+/// other: so that of those who insert them side by side none waits while another module could go in.
+fn by_level(inserts: &mut [Write]) {
+    let mut levels: BTreeMap<String, usize> = BTreeMap::new();
+    for insert in inserts.iter() {
+        let Write::Insert { module, needs } = insert else { continue };
+        let below = needs.iter().filter_map(|need| levels.get(need)).max();
+        let level = below.map_or(0, |below| below + 1);
+        levels.insert(module.clone(), level);
+    }
+    inserts.sort_by_key(|insert| match insert {
+        Write::Insert { module, .. } => levels.get(module).copied(),
+        _ => None,
+    });
+}
+
 impl<K: Kernel> Run<'_, K> {
     fn attribute(&self, address: Address, name: &str) -> String {
         format!("{}/{name}", self.plan.targets[&address].device.folder)
@@ -226,6 +242,7 @@ impl<K: Kernel> Run<'_, K> {
                 inserts.push(insert);
             }
         }
+        by_level(&mut inserts);
         let results = self.kernel.perform(&inserts);
         if results.contains(&Err(Errno::ETIMEDOUT)) {
             self.find_hung();

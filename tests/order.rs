@@ -45,6 +45,24 @@ fn every_override_is_written_before_any_module_is_loaded() {
 }
 
 #[test]
+fn modules_that_need_no_other_go_in_first_and_vfio_pci_last() {
+    for (line, first, all) in [
+        (Line::V5_10, ["irqbypass", "vfio", "vfio_virqfd"].as_slice(), 5),
+        (Line::V6_1, &["irqbypass", "vfio", "vfio_virqfd"], 6),
+        (Line::V6_12, &["irqbypass", "vfio"], 5),
+    ] {
+        let mut fake = desktop().line(line).boot();
+        fake.bind("vfio.devs=01:00.*");
+        let lines = fake.take_lines();
+        let loads: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("load ")).collect();
+        assert_eq!((loads.len(), loads.last()), (all, Some(&"vfio_pci")), "{line:?}: {loads:?}");
+        let mut leaves = loads[..first.len()].to_vec();
+        leaves.sort_unstable();
+        assert_eq!(leaves, first, "{line:?}: {loads:?}");
+    }
+}
+
+#[test]
 fn devices_are_taken_from_the_host_only_when_the_vfio_driver_is_loaded() {
     let mut fake = with_host_drivers(Line::V6_1);
     fake.bind(ALL);

@@ -106,12 +106,14 @@ impl Job<'_> {
 
     fn run(&self) -> Result<(Outcome, Run)> {
         let (outcome, run) = self.bench.run(self.contender, self.devices, self.look)?;
+        let again = outcome.milliseconds_again().map(|again| format!(", then {again:.3} ms"));
         eprintln!(
-            "{}, {} devices, {}: {:.3} ms ({:?}; {:.0} s to boot)",
+            "{}, {} devices, {}: {:.3} ms{} ({:?}; {:.0} s to boot)",
             self.kernel,
             self.devices,
             self.contender.name,
             outcome.milliseconds(),
+            again.unwrap_or_default(),
             self.look,
             run.elapsed.as_secs_f64()
         );
@@ -277,17 +279,15 @@ fn count(jobs: &[Job<'_>], arguments: &Arguments, found: &mut Measurements) -> R
 
 /// Runs the jobs by the machine's clock, one after the other, each of them once in a round.
 fn time(jobs: &[Job<'_>], runs: usize, found: &mut Measurements) -> Result<()> {
-    let mut times: Vec<Vec<f64>> = vec![Vec::new(); jobs.len()];
+    found.wall =
+        jobs.iter().map(|job| job.entry(Wall { milliseconds: vec![], again: vec![] })).collect();
     for _ in 0..runs {
-        for (job, times) in jobs.iter().zip(&mut times) {
-            times.push(job.run()?.0.milliseconds());
+        for (job, entry) in jobs.iter().zip(&mut found.wall) {
+            let outcome = job.run()?.0;
+            entry.value.milliseconds.push(outcome.milliseconds());
+            entry.value.again.extend(outcome.milliseconds_again());
         }
     }
-    found.wall = jobs
-        .iter()
-        .zip(times)
-        .map(|(job, milliseconds)| job.entry(Wall { milliseconds }))
-        .collect();
     Ok(())
 }
 

@@ -59,8 +59,11 @@ impl Calls {
 /// Times on the machine's own clock.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Wall {
-    /// Of each run, in order.
+    /// Of the first run of each boot, in order.
     pub milliseconds: Vec<f64>,
+    /// Of the second run in the same boots.
+    #[serde(default)]
+    pub again: Vec<f64>,
 }
 
 /// The one in the middle.
@@ -196,7 +199,7 @@ mod tests {
             kernel: "6.1".to_owned(),
             devices,
             contender: "floor".to_owned(),
-            value: Wall { milliseconds: vec![milliseconds] },
+            value: Wall { milliseconds: vec![milliseconds], again: vec![] },
         };
         let with = |wall| Measurements { wall, ..Measurements::default() };
         let mut kept = with(vec![entry(64, 1.0), entry(3, 2.0)]);
