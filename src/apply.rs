@@ -10,7 +10,7 @@ use crate::cmdline::Console;
 use crate::console::Framebuffer;
 use crate::kernel::{Kernel, Needed, PROBE, Write};
 use crate::pci::Address;
-use crate::plan::{Driver, IOMMU_TYPE1, OtherDisplay, Plan, RESERVED, Step, Why};
+use crate::plan::{self, Driver, IOMMU_TYPE1, OtherDisplay, Plan, RESERVED, Step, Why};
 use crate::sysfs::{Sysfs, VFIO_PCI, VGACON};
 
 /// What became of a device that was to be taken or reserved.
@@ -283,21 +283,25 @@ impl<K: Kernel> Run<'_, K> {
     fn load_drivers(&mut self, modules: &[&str]) {
         for (module, why) in self.load(modules) {
             if module == IOMMU_TYPE1 {
-                self.warnings.extend(why.map(|why| {
-                    format!(
-                        "{why}: no VM can use the devices until it is loaded; add {IOMMU_TYPE1} \
-                         to the initrd"
-                    )
-                }));
+                self.warnings.extend(why.and_then(|why| self.type1_missing(&why)));
             } else {
                 self.driver_missing(module, why);
             }
         }
     }
 
+    /// What to say of it, where a VM needs it.
+    fn type1_missing(&self, why: &str) -> Option<String> {
+        if self.sysfs.has_no_groups() {
+            return None;
+        }
+        let who = plan::without_type1(self.sysfs.has_iommufd());
+        Some(format!("{why}: {who} until it is loaded; add {IOMMU_TYPE1} to the initrd"))
+    }
+
     fn driver_missing(&mut self, module: &str, why: Option<String>) {
         let reason = why.unwrap_or_else(|| format!("{module} is loaded, but has no PCI driver"));
-        let remedy = format!("add {module} and {IOMMU_TYPE1}");
+        let remedy = format!("add {module}, and {IOMMU_TYPE1} where the kernel has it");
         for (address, _, driver) in self.plan.taken().filter(|(_, _, d)| d.module() == module) {
             let is_missing = match driver {
                 Driver::Named(name) => !self.sysfs.has_driver(name),

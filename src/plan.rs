@@ -157,6 +157,20 @@ pub struct Plan {
 /// requests later.
 pub const IOMMU_TYPE1: &str = "vfio_iommu_type1";
 
+/// The module that stands in for it, and for groups as a whole, where the kernel has it; vfio needs
+/// it there.
+pub const IOMMUFD: &str = "iommufd";
+
+/// Who can use devices without [`IOMMU_TYPE1`].
+#[must_use]
+pub fn without_type1(has_iommufd: bool) -> &'static str {
+    if has_iommufd {
+        "only a VM that goes by iommufd can use the devices"
+    } else {
+        "no VM can use the devices"
+    }
+}
+
 /// In `driver_override`, keeps a device from every driver: none has this name.
 pub const RESERVED: &str = "vfio-early-reserved";
 
@@ -174,7 +188,8 @@ pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
         plan.warnings.push(
             "the kernel does not remap interrupts: the start of a VM will fail with EPERM; turn \
              interrupt remapping on in the firmware, or, where every VM is trusted, add \
-             vfio_iommu_type1.allow_unsafe_interrupts=1"
+             vfio_iommu_type1.allow_unsafe_interrupts=1 (for a VM that goes by iommufd: \
+             iommufd.allow_unsafe_interrupts=1)"
                 .to_owned(),
         );
     }

@@ -261,7 +261,7 @@ fn strangers(group: &Group) -> Option<String> {
     (!strangers.is_empty()).then(|| {
         format!(
             "its IOMMU group {} also has {list}: once the host's driver takes that, no VM can \
-             open the group; list it, too",
+             have the group; list it, too",
             group.number
         )
     })

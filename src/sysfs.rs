@@ -74,7 +74,8 @@ pub struct Machine {
     pub groups: BTreeMap<u32, Vec<Address>>,
     /// Names of drivers on the PCI bus: those of the devices, and the one to be given.
     pub drivers: Vec<String>,
-    /// Whether the module `vfio_iommu_type1` is there already.
+    /// Whether the module `vfio_iommu_type1` is there already, or of no use: see
+    /// [`Sysfs::has_no_groups`].
     pub iommu_type1: bool,
     /// Read only where a device has no group.
     pub iommu: Iommu,
@@ -267,6 +268,20 @@ impl Sysfs {
         self.is_there(self.pci().join("drivers").join(driver))
     }
 
+    /// Whether vfio is there and has a file for each device alone, none for groups
+    /// (`CONFIG_VFIO_GROUP`): there is no container then, nor a module `vfio_iommu_type1`, and VMs go
+    /// by iommufd. Source: vfio's classes (`vfio_group_init()` and `vfio_init()` in `drivers/vfio`).
+    #[must_use]
+    pub fn has_no_groups(&self) -> bool {
+        self.is_there("sys/class/vfio-dev") && !self.is_there("sys/class/vfio")
+    }
+
+    /// Whether iommufd is there. Source: its class device (`drivers/iommu/iommufd/main.c`).
+    #[must_use]
+    pub fn has_iommufd(&self) -> bool {
+        self.is_there("sys/class/misc/iommu")
+    }
+
     /// The name of the PCI driver that a loaded module has, the first where it has several.
     /// Source: `/sys/module/X/drivers/pci:NAME`.
     #[must_use]
@@ -337,7 +352,7 @@ impl Sysfs {
             iommu: if no_group { self.iommu() } else { Iommu::Works },
             interrupt_remapping: self.interrupt_remapping(),
             drivers,
-            iommu_type1: self.is_there("sys/module/vfio_iommu_type1"),
+            iommu_type1: self.is_there("sys/module/vfio_iommu_type1") || self.has_no_groups(),
             screen: if devices.values().any(is_display) { self.screen() } else { None },
             groups,
             devices,

@@ -24,7 +24,7 @@ use vfio_early::report::Report;
 use vfio_early::sysfs::Sysfs;
 use vfio_early::variant::Variants;
 
-use crate::machine::{Function, Line, Machine};
+use crate::machine::{Function, Line, Machine, Vfio};
 use modules::{Module, Modules};
 use screen::Screen;
 use tree::Tree;
@@ -95,6 +95,7 @@ pub struct Fake {
     pub tree: Tree,
     pub screen: Screen,
     line: Line,
+    vfio: Vfio,
     devices: BTreeMap<String, Device>,
     /// In the order of their registration, in which they are tried.
     drivers: Vec<Driver>,
@@ -123,9 +124,10 @@ impl Fake {
             tree: Tree::new(machine),
             screen: Screen::new(machine),
             line: machine.line,
+            vfio: machine.vfio,
             devices: BTreeMap::new(),
             drivers: Vec::new(),
-            modules: Modules::new(machine.line, further, &machine.left_out),
+            modules: Modules::new(machine.line, machine.vfio, further, &machine.left_out),
             host_ids: hosts().map(|(function, host)| (host.driver.clone(), function.id)).collect(),
             uevents: VecDeque::new(),
             unrelated: 0,
@@ -142,6 +144,10 @@ impl Fake {
             if !fake.drivers.iter().any(|there| there.name == driver) {
                 fake.register(&driver, false, None).expect("there is no device yet");
             }
+        }
+        if machine.vfio == Vfio::BuiltIn {
+            fake.load("vfio_pci");
+            fake.load("vfio_iommu_type1");
         }
         for function in &machine.functions {
             fake.add_device(function.clone());
@@ -387,6 +393,7 @@ impl Fake {
         }
         let Some(module) = self.modules.insert(name)? else { return Ok(()) };
         self.tree.add_module(name);
+        self.tree.add_classes_of(name, self.vfio != Vfio::WithoutGroups);
         match &module.driver {
             Some(driver) => self.register(driver, module.vfio, Some(name)),
             None => Ok(()),
@@ -555,6 +562,9 @@ impl Kernel for Fake {
     }
 
     fn group_viable(&mut self, group: u32) -> Option<bool> {
+        if self.vfio == Vfio::WithoutGroups {
+            return None;
+        }
         let is_vfio =
             |name: &str| self.drivers.iter().any(|driver| driver.vfio && driver.name == name);
         let members = || {

@@ -49,6 +49,17 @@ impl Line {
     }
 }
 
+/// How a kernel has vfio.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Vfio {
+    #[default]
+    Modules,
+    /// With vfio-pci and `vfio_iommu_type1`.
+    BuiltIn,
+    /// In modules, and with iommufd (`CONFIG_VFIO_GROUP=n`).
+    WithoutGroups,
+}
+
 /// The host's driver of a function.
 #[derive(Clone, Debug)]
 pub struct HostDriver {
@@ -161,6 +172,7 @@ pub struct Machine {
     /// They are not there at power-on.
     pub hot_added: Vec<Function>,
     pub line: Line,
+    pub vfio: Vfio,
     /// Name of the ACPI table that tells of an IOMMU.
     pub table: Option<&'static str>,
     /// Whether the kernel uses that IOMMU; without it there are no groups.
@@ -181,6 +193,7 @@ impl Machine {
             functions: functions.into_iter().collect(),
             hot_added: Vec::new(),
             line: Line::default(),
+            vfio: Vfio::default(),
             table: Some("DMAR"),
             iommu: true,
             remapping: Some(true),
@@ -205,6 +218,11 @@ impl Machine {
 
     pub fn line(mut self, line: Line) -> Self {
         self.line = line;
+        self
+    }
+
+    pub fn vfio(mut self, vfio: Vfio) -> Self {
+        self.vfio = vfio;
         self
     }
 

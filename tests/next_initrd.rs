@@ -96,6 +96,22 @@ fn each_module_is_a_file_built_in_or_missing() {
     );
 }
 
+#[test]
+fn a_kernel_whose_vfio_has_no_groups_needs_iommufd() {
+    let fake = hosts::desktop();
+    module(&fake, "iommufd", &[]);
+    module(&fake, "vfio", &["iommufd"]);
+    module(&fake, "vfio-pci", &["vfio"]);
+    indexes(&fake, &[]);
+    let lines = next_initrd(&fake, "144d:a808@02:00.0");
+    assert_eq!(lines[2..], ["    iommufd: a module"]);
+    // Where it has groups as well, both ways are open.
+    module(&fake, "vfio_iommu_type1", &[]);
+    indexes(&fake, &[]);
+    let lines = next_initrd(&fake, "144d:a808@02:00.0");
+    assert_eq!(lines[2..], ["    vfio_iommu_type1: a module"]);
+}
+
 /// The modules that the desktop needs in its next initrd.
 pub fn modules_of_desktop(fake: &Fake) {
     module(fake, "vfio-pci", &[]);

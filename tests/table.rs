@@ -5,12 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use qemu_tests::kernels::NIXOS;
 use qemu_tests::moment::{Device, Moment};
 use qemu_tests::prediction::Prediction;
 use qemu_tests::run::{BEFORE, Execution, HOST, Record};
 use qemu_tests::scenario::{Observed, Scenario, Sides};
-use qemu_tests::{answers, scenarios};
+use qemu_tests::{answers, matrix, scenarios};
 use vfio_early::report::{Report, exit_status};
 use vfio_early::{cmdline, kmsg, report_file};
 
@@ -95,7 +94,8 @@ fn run(fake: &mut Fake, folder: &Path) -> Execution {
     execution
 }
 
-fn observe(scenario: &Scenario, line: Line) -> Observed {
+/// What the fake kernel makes of a scenario.
+pub fn observe(scenario: &Scenario, line: Line) -> Observed {
     let mut fake = Machine::of_scenario(scenario, line).boot();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut seen = Observed::default();
@@ -124,26 +124,27 @@ fn observe(scenario: &Scenario, line: Line) -> Observed {
 fn every_scenario_ends_as_the_table_says() {
     let mut complaints = Vec::new();
     let mut count = 0;
-    for scenario in scenarios::all() {
+    for scenario in scenarios::all().iter().flat_map(matrix::on_iommus) {
         if scenario.sides != Sides::Both {
             continue;
         }
         count += 1;
         let mut last: Option<Observed> = None;
-        // The kernel as NixOS has it differs from Debian's of its line in what is built in.
-        for line in scenario.kernels.iter().filter(|line| **line != NIXOS) {
+        // Kernels of Debian's that are built otherwise, and NixOS's, differ in what is built in.
+        for line in matrix::lines(&scenario) {
             let seen = observe(&scenario, Line::of(line));
             let mut found = scenario.topology_complaints(&seen.moments[BEFORE]);
             found.extend(scenario.complaints(&seen));
             // One answer is kept, for every kernel that the harness boots.
             found.extend(last.iter().flat_map(|last| answers::differences(last, &seen)));
-            let name = scenario.name;
-            complaints.extend(found.into_iter().map(|text| format!("{name} ({line}): {text}")));
+            let (name, iommu) = (scenario.name, scenario.topology.iommu);
+            let name = format!("{name} ({line}, {iommu:?})");
+            complaints.extend(found.into_iter().map(|text| format!("{name}: {text}")));
             last = Some(seen);
         }
         let last = last.expect("a scenario has a kernel");
         answers::keep(&scenario, &last).expect("the answer can be kept");
     }
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
-    assert!(count > 40, "only {count} scenarios run over the fake kernel");
+    assert!(count > 80, "only {count} scenarios run over the fake kernel");
 }

@@ -73,7 +73,8 @@ fn compare(path: &str, fake: &Value, real: &Value, found: &mut Vec<String>) {
 
 fn file(folder: &Path, scenario: &Scenario) -> PathBuf {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    folder.join(format!("{}.json", scenario.name.chars().map(plain).collect::<String>()))
+    let name: String = scenario.name.chars().map(plain).collect();
+    folder.join(format!("{name}-{:?}.json", scenario.topology.iommu))
 }
 
 #[cfg(test)]

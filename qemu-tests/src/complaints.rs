@@ -257,7 +257,8 @@ impl Check<'_> {
                     .is_some_and(|own| modules.iter().any(|module| module.replace('-', "_") == own))
             };
             let loaded_before = is_listed(&scenario.before);
-            let before = function.host_driver.filter(|_| at_power_on || loaded_before);
+            let host_driver = scenario.host_driver(&function);
+            let before = host_driver.filter(|_| at_power_on || loaded_before);
             if !function.hot_added {
                 let what = format!("{address}: the driver before");
                 self.same(&what, &at(BEFORE).driver(address), &before);
@@ -272,7 +273,7 @@ impl Check<'_> {
             let host = match outcome {
                 Some("bound") => vfio,
                 Some("failed") => before,
-                _ if is_listed(&scenario.host_modules) => function.host_driver,
+                _ if is_listed(&scenario.host_modules) => host_driver,
                 _ => before,
             };
             let after = if outcome == Some("bound") { vfio } else { before };

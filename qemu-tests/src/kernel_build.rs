@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use duct::cmd;
 
-use crate::{kernels, step};
+use crate::{cache, kernels, step};
 
 /// The package with the source, as a tar archive.
 pub const PACKAGE: &str = "linux-source-6.12";
@@ -19,58 +19,115 @@ pub const PACKAGE: &str = "linux-source-6.12";
 /// What is set over `x86_64_defconfig` for a kernel as NixOS has it.
 pub const NIXOS: &str = include_str!("../kernels/nixos.config");
 
-/// Lines that the build prints, more or less: one for each file.
+/// What is set over that for a kernel that has vfio built in.
+pub const BUILT_IN: &str = include_str!("../kernels/built-in.config");
+
+/// What is set over that for a kernel whose vfio has no files for groups.
+pub const CDEV: &str = include_str!("../kernels/cdev.config");
+
+/// The source's place in the cache. Its object files stay there, so that a kernel that is
+/// configured a little differently takes minutes.
+const PLACE: &str = "kernels/source-6.12";
+
+/// In it, last: the version of the package.
+const VERSION: &str = "package-version";
+
+/// Lines that a build from the beginning prints, more or less: one for each file.
 const LINES: usize = 3_100;
 
 /// How often it says how far it is.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Builds image and modules of the source below `tree`, with that configuration, into `entry`;
-/// returns the release.
-///
-/// # Errors
-/// When the source is not there, an option does not exist in it, or the build fails.
-pub fn build(name: &str, tree: &Path, configuration: &str, entry: &Path) -> Result<String> {
-    // make and its scripts run in the source's folder.
-    let (source, entry) = (unpack(&absolute(tree)?)?, &absolute(entry)?);
-    step::say(format_args!("kernel {name}: configuring it"));
-    fs::write(source.join("fragment.config"), configuration)?;
-    step::run(make(&source).arg("x86_64_defconfig"))?;
-    let merge = source.join("scripts/kconfig/merge_config.sh");
-    step::run(Command::new(merge).args(["-m", ".config", "fragment.config"]).current_dir(&source))?;
-    step::run(make(&source).arg("olddefconfig"))?;
-    let done = fs::read_to_string(source.join(".config"))?;
-    let lost = lost(configuration, &done);
-    ensure!(lost.is_empty(), "this source does not take these options: {}", lost.join(", "));
-
-    compile(name, &source)?;
-    step::say(format_args!("kernel {name}: packing its modules"));
-    kernels::make_module_folders(entry)?;
-    let target = format!("INSTALL_MOD_PATH={}", entry.display());
-    // depmod runs later, over all kernels in the same way.
-    step::run(make(&source).args([
-        "modules_install",
-        "INSTALL_MOD_STRIP=1",
-        "DEPMOD=true",
-        &target,
-    ]))?;
-    fs::rename(source.join("arch/x86/boot/bzImage"), entry.join("vmlinuz"))?;
-    let release = step::run(make(&source).args(["--silent", "kernelrelease"]))?;
-    let release = String::from_utf8(release)?.trim().to_owned();
-    // It leads back into the source, which goes now.
-    let _ = fs::remove_file(entry.join("lib/modules").join(&release).join("build"));
-    Ok(release)
+/// One fragment of a configuration out of several, in which later ones have the last word.
+pub fn merged(fragments: &[&str]) -> String {
+    let mut options: Vec<&str> = Vec::new();
+    for option in fragments.iter().flat_map(|fragment| fragment.lines()) {
+        let Some(name) = option_name(option) else { continue };
+        options.retain(|before| option_name(before) != Some(name));
+        options.push(option);
+    }
+    options.iter().flat_map(|option| [option, "\n"]).collect()
 }
 
-/// Unpacks the archive that the package has; returns the source's folder.
-fn unpack(tree: &Path) -> Result<PathBuf> {
+/// The option that a line sets: `CONFIG_A=y` or `# CONFIG_A is not set`.
+fn option_name(line: &str) -> Option<&str> {
+    let off = line.strip_prefix("# ").and_then(|rest| rest.strip_suffix(" is not set"));
+    let name = off.or_else(|| Some(line.split_once('=')?.0))?;
+    name.starts_with("CONFIG_").then_some(name)
+}
+
+/// The unpacked source, with the object files of the kernel that was built last.
+pub struct Tree {
+    source: PathBuf,
+    /// Debian's version of the package.
+    pub package_version: String,
+}
+
+/// The source in the cache; `download` unpacks the package into a folder in the one that it gets,
+/// and returns that, and the package's version.
+///
+/// # Errors
+/// Those of `download`, and when the archive in the package cannot be unpacked.
+pub fn source(download: impl FnOnce(&Path) -> Result<(PathBuf, String)>) -> Result<Tree> {
+    let is_whole = |place: &Path| place.join(VERSION).exists();
+    let place = cache::entry(PLACE, is_whole, |new| {
+        let work = tempfile::Builder::new().prefix("work-").tempdir_in(new)?;
+        let (tree, package_version) = download(work.path())?;
+        unpack(&tree, &new.join("linux"))?;
+        Ok(fs::write(new.join(VERSION), package_version)?)
+    })?;
+    let package_version = fs::read_to_string(place.join(VERSION))?;
+    Ok(Tree { source: place.join("linux"), package_version })
+}
+
+/// Unpacks the archive that the package has into the folder `source`.
+fn unpack(tree: &Path, source: &Path) -> Result<()> {
     let archive = tree.join("usr/src").join(format!("{PACKAGE}.tar.xz"));
-    let source = tree.join("source");
-    fs::create_dir(&source)?;
+    fs::create_dir(source)?;
     let mut tar = Command::new("tar");
     tar.args(["--extract", "--strip-components=1", "--file"]).arg(archive);
-    step::run(tar.arg("--directory").arg(&source))?;
-    Ok(source)
+    step::run(tar.arg("--directory").arg(source)).map(drop)
+}
+
+impl Tree {
+    /// Builds image and modules with that configuration over `x86_64_defconfig` into `entry`;
+    /// returns the release.
+    ///
+    /// # Errors
+    /// When an option does not exist in the source, or the build fails.
+    pub fn build(&self, name: &str, configuration: &str, entry: &Path) -> Result<String> {
+        // One kernel at a time.
+        let _lock = cache::lock(PLACE)?;
+        // make and its scripts run in the source's folder.
+        let (source, entry) = (self.source.as_path(), &absolute(entry)?);
+        step::say(format_args!("kernel {name}: configuring it"));
+        fs::write(source.join("fragment.config"), configuration)?;
+        step::run(make(source).arg("x86_64_defconfig"))?;
+        let mut merge = Command::new(source.join("scripts/kconfig/merge_config.sh"));
+        step::run(merge.args(["-m", ".config", "fragment.config"]).current_dir(source))?;
+        step::run(make(source).arg("olddefconfig"))?;
+        let done = fs::read_to_string(source.join(".config"))?;
+        let lost = lost(configuration, &done);
+        ensure!(lost.is_empty(), "this source does not take these options: {}", lost.join(", "));
+
+        compile(name, source)?;
+        step::say(format_args!("kernel {name}: packing its modules"));
+        kernels::make_module_folders(entry)?;
+        let target = format!("INSTALL_MOD_PATH={}", entry.display());
+        // depmod runs later, over all kernels in the same way.
+        step::run(make(source).args([
+            "modules_install",
+            "INSTALL_MOD_STRIP=1",
+            "DEPMOD=true",
+            &target,
+        ]))?;
+        fs::copy(source.join("arch/x86/boot/bzImage"), entry.join("vmlinuz"))?;
+        let release = step::run(make(source).args(["--silent", "kernelrelease"]))?;
+        let release = String::from_utf8(release)?.trim().to_owned();
+        // It leads back into the source, which need not stay.
+        let _ = fs::remove_file(entry.join("lib/modules").join(&release).join("build"));
+        Ok(release)
+    }
 }
 
 fn make(source: &Path) -> Command {
@@ -84,9 +141,10 @@ fn make(source: &Path) -> Command {
 fn compile(name: &str, source: &Path) -> Result<()> {
     let start = Instant::now();
     let jobs = thread::available_parallelism().map_or(1, usize::from);
-    step::say(format_args!(
-        "kernel {name}: building it, {jobs} files at a time (20 minutes of CPU)"
-    ));
+    // Else it only builds what differs from the kernel that was built here last.
+    let from_the_beginning = !source.join("vmlinux").exists();
+    let cost = if from_the_beginning { "20 minutes of CPU" } else { "only what differs" };
+    step::say(format_args!("kernel {name}: building it, {jobs} files at a time ({cost})"));
     let jobs = format!("--jobs={jobs}");
     let running = cmd!("make", "--directory", source, jobs, "bzImage", "modules")
         .env_remove("MAKEFLAGS")
@@ -106,9 +164,13 @@ fn compile(name: &str, source: &Path) -> Result<()> {
         last.push_back(line?);
         if said.elapsed() > INTERVAL {
             said = Instant::now();
-            let percent = (count * 100 / LINES).min(99);
             let minutes = start.elapsed().as_secs() / 60;
-            step::say(format_args!("kernel {name}: {percent} % after {minutes} min"));
+            let done = if from_the_beginning {
+                format!("{} %", (count * 100 / LINES).min(99))
+            } else {
+                format!("{count} files")
+            };
+            step::say(format_args!("kernel {name}: {done} after {minutes} min"));
         }
     }
     let status = running.try_wait()?.map(|output| output.status);
@@ -156,6 +218,16 @@ mod tests {
                 Some(text) => assert!(error.is_some_and(|error| error.contains(text)), "{end}"),
             }
         }
+    }
+
+    #[test]
+    fn of_several_fragments_the_last_has_the_last_word() {
+        let fragments = [
+            "# A remark.\nCONFIG_A=m\nCONFIG_AB=y\n",
+            "\n# CONFIG_AB is not set\nCONFIG_C=\"=\"\n",
+            "CONFIG_A=y\n",
+        ];
+        assert_eq!(merged(&fragments), "# CONFIG_AB is not set\nCONFIG_C=\"=\"\nCONFIG_A=y\n");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Debian's kernels, and one as NixOS has it, as the virtual machines boot them.
+//! Debian's kernels, and some that are built here, as the virtual machines boot them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,24 @@ pub const LINES: [&str; 4] = ["5.10", "6.1", "6.12", "7.2"];
 /// of vfio or a variant driver, and none lacks decompression of modules while it has `.ko.xz`.
 pub const NIXOS: &str = "nixos";
 
+/// Debian's 6.1 for machines in a cloud: fewer drivers.
+pub const CLOUD: &str = "6.1-cloud";
+
+/// Debian's 6.1 with `PREEMPT_RT`.
+pub const RT: &str = "6.1-rt";
+
+/// As [`NIXOS`], with vfio and vfio-pci built in.
+pub const BUILT_IN: &str = "builtin";
+
+/// As [`NIXOS`], with a file for each device of vfio's and none for groups.
+pub const CDEV: &str = "cdev";
+
+/// The kernels that are built here: it takes long, so nobody gets them unasked.
+pub const BUILT: [&str; 3] = [NIXOS, BUILT_IN, CDEV];
+
 /// Every kernel that [`get`] and [`set_up`] know.
-pub const NAMES: [&str; 5] = [LINES[0], LINES[1], LINES[2], LINES[3], NIXOS];
+pub const NAMES: [&str; 9] =
+    [LINES[0], LINES[1], LINES[2], LINES[3], CLOUD, RT, NIXOS, BUILT_IN, CDEV];
 
 /// Where a kernel comes from.
 struct Source {
@@ -30,24 +46,43 @@ struct Source {
     suite: &'static str,
     /// A released suite stays with its line; sid moves on to newer ones.
     released: bool,
-    /// It is built here from the suite's source.
-    built: bool,
+    origin: Origin,
 }
 
-const fn packaged(line: &'static str, suite: &'static str, released: bool) -> Source {
-    Source { name: line, line, suite, released, built: false }
+/// How a suite has a kernel.
+enum Origin {
+    /// In the newest one of this package's.
+    Package(&'static str),
+    /// It is built here from the suite's source, with these fragments of a configuration.
+    Source(&'static [&'static str]),
 }
 
-const SOURCES: [Source; 5] = [
+/// The package that stands for the newest kernel of a suite.
+const PACKAGE: &str = "linux-image-amd64";
+
+const fn packaged(name: &'static str, suite: &'static str, released: bool) -> Source {
+    Source { name, line: name, suite, released, origin: Origin::Package(PACKAGE) }
+}
+
+const fn flavour(name: &'static str, package: &'static str) -> Source {
+    Source { name, origin: Origin::Package(package), ..packaged(LINES[1], "bookworm", true) }
+}
+
+const fn built(name: &'static str, fragments: &'static [&'static str]) -> Source {
+    Source { name, origin: Origin::Source(fragments), ..packaged(LINES[2], "trixie", true) }
+}
+
+const SOURCES: [Source; 9] = [
     packaged(LINES[0], "bullseye", true),
     packaged(LINES[1], "bookworm", true),
     packaged(LINES[2], "trixie", true),
     packaged(LINES[3], "sid", false),
-    Source { name: NIXOS, line: LINES[2], suite: "trixie", released: true, built: true },
+    flavour(CLOUD, "linux-image-cloud-amd64"),
+    flavour(RT, "linux-image-rt-amd64"),
+    built(NIXOS, &[kernel_build::NIXOS]),
+    built(BUILT_IN, &[kernel_build::NIXOS, kernel_build::BUILT_IN]),
+    built(CDEV, &[kernel_build::NIXOS, kernel_build::CDEV]),
 ];
-
-/// The package that stands for the newest kernel of a suite.
-const PACKAGE: &str = "linux-image-amd64";
 
 /// One kernel in the cache, ready to boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +151,21 @@ fn name(source: &Source) -> String {
     format!("kernels/{}", source.name)
 }
 
-fn configuration(source: &Source) -> &'static str {
-    if source.built { kernel_build::NIXOS } else { "" }
+/// The line that the kernel of that name is of, one of [`LINES`].
+///
+/// # Panics
+/// When there is none of that name.
+#[must_use]
+pub fn line_of(name: &str) -> &'static str {
+    source(name).unwrap_or_else(|why| panic!("{why}")).line
+}
+
+/// What a kernel that is built here is configured with; empty for others.
+fn configuration(source: &Source) -> String {
+    match source.origin {
+        Origin::Package(_) => String::new(),
+        Origin::Source(fragments) => kernel_build::merged(fragments),
+    }
 }
 
 /// What the entry says of itself; none when it is not as this program would make it.
@@ -144,18 +192,21 @@ fn make(source: &Source, entry: &Path) -> Result<()> {
     let name = source.name;
     packages::ensure(packages::BOOT)?;
     let work = tempfile::Builder::new().prefix("work-").tempdir_in(entry)?;
-    let (release, package_version) = if source.built {
-        packages::ensure(packages::KERNEL)?;
-        let (tree, package_version) = download(source, kernel_build::PACKAGE, work.path())?;
-        (kernel_build::build(name, &tree, configuration(source), entry)?, package_version)
-    } else {
-        let (tree, package_version) = download(source, PACKAGE, work.path())?;
-        (take_out(&tree, entry)?, package_version)
+    let configuration = configuration(source);
+    let (release, package_version) = match source.origin {
+        Origin::Source(_) => {
+            packages::ensure(packages::KERNEL)?;
+            let tree = kernel_build::source(|work| download(source, kernel_build::PACKAGE, work))?;
+            (tree.build(name, &configuration, entry)?, tree.package_version)
+        }
+        Origin::Package(package) => {
+            let (tree, package_version) = download(source, package, work.path())?;
+            (take_out(&tree, entry)?, package_version)
+        }
     };
     bzimage::unpack(&entry.join("vmlinuz"), &entry.join("vmlinux"))?;
     step::run(Command::new("/sbin/depmod").arg("--basedir").arg(entry).arg(&release))?;
 
-    let configuration = configuration(source).to_owned();
     let label = Label { layout: LAYOUT, release, package_version, configuration };
     fs::write(entry.join("kernel.json"), serde_json::to_vec_pretty(&label)?)?;
     step::say(format_args!("kernel {name}: done in {:.0?}", start.elapsed()));
@@ -256,6 +307,9 @@ mod tests {
         }
         for name in NAMES {
             assert_eq!(source(name).unwrap().name, name);
+            assert!(LINES.contains(&line_of(name)), "{name}");
+            let is_built = matches!(source(name).unwrap().origin, Origin::Source(_));
+            assert_eq!(BUILT.contains(&name), is_built, "{name}");
         }
         assert!(source("4.19").err().unwrap().to_string().contains("5.10, 6.1"));
     }
@@ -264,7 +318,8 @@ mod tests {
     fn a_kernel_that_was_built_with_another_configuration_is_built_anew() {
         let entry = tempfile::tempdir().unwrap();
         let nixos = source(NIXOS).unwrap();
-        for (configuration, expected) in [(kernel_build::NIXOS, true), ("CONFIG_OLD=y", false)] {
+        let current = super::configuration(nixos);
+        for (configuration, expected) in [(current.as_str(), true), ("CONFIG_OLD=y", false)] {
             let label = Label {
                 layout: LAYOUT,
                 release: "6.12.1-nixos".to_owned(),

@@ -72,8 +72,12 @@ pub struct Scenario {
     pub command_line: String,
     /// The IOMMU is there, and the kernel has it off: a table, but no groups.
     pub iommu_off: bool,
-    /// Kernel lines that it runs on.
+    /// Kernels that it runs on each time; the [matrix](crate::matrix) has it on the others, too.
     pub kernels: &'static [&'static str],
+    /// The only kernels on which it makes sense, and why.
+    pub only_on: Option<(&'static [&'static str], &'static str)>,
+    /// The only IOMMU with which it makes sense, and why.
+    pub only_with: Option<(Iommu, &'static str)>,
     /// Modules that are not in the initrd.
     pub left_out: Vec<&'static str>,
     /// Modules that are in the initrd besides vfio's usual ones and the host's.
@@ -85,6 +89,8 @@ pub struct Scenario {
     /// Host drivers that are built into the kernels of this scenario, besides those of bridges and
     /// serial ports.
     pub built_in: Vec<&'static str>,
+    /// Host drivers that the kernel does not have at all.
+    pub lacking: Vec<&'static str>,
     /// Modules that are loaded before the binary runs.
     pub before: Vec<&'static str>,
     /// Arguments of each run of the binary.
@@ -138,9 +144,6 @@ pub const EVERY: &[&str] = &["5.10", "6.1", "6.12", "7.2", kernels::NIXOS];
 /// The usual ones, and the one as NixOS has it.
 pub const USUAL_AND_NIXOS: &[&str] = &["6.1", "6.12", kernels::NIXOS];
 
-/// Drivers that only the kernel as NixOS has it has built in.
-const BUILT_IN_ON_NIXOS: [&str; 3] = ["ahci", "i2c_i801", "virtio_pci"];
-
 /// A scenario without devices that asks for nothing.
 pub fn scenario(name: &'static str) -> Scenario {
     Scenario {
@@ -149,11 +152,14 @@ pub fn scenario(name: &'static str) -> Scenario {
         command_line: String::new(),
         iommu_off: false,
         kernels: USUAL,
+        only_on: None,
+        only_with: None,
         left_out: Vec::new(),
         also_there: Vec::new(),
         compressed: false,
         files: BTreeMap::new(),
         built_in: Vec::new(),
+        lacking: Vec::new(),
         before: Vec::new(),
         runs: vec![Vec::new()],
         host_modules: Vec::new(),
@@ -213,6 +219,19 @@ impl Scenario {
     pub fn kernels(mut self, kernels: &'static [&'static str]) -> Self {
         self.kernels = kernels;
         self
+    }
+
+    /// Makes no sense on other kernels, for this reason. A line stands for all of Debian's kernels of
+    /// it.
+    pub fn only_on(mut self, kernels: &'static [&'static str], why: &'static str) -> Self {
+        self.only_on = Some((kernels, why));
+        self
+    }
+
+    /// Has that IOMMU, and makes no sense with another, for this reason.
+    pub fn only_with(mut self, iommu: Iommu, why: &'static str) -> Self {
+        self.only_with = Some((iommu, why));
+        self.iommu(iommu)
     }
 
     /// Leaves a module out of the initrd.
@@ -383,6 +402,13 @@ impl Scenario {
         self
     }
 
+    /// The host's driver for a function, where the kernel has one.
+    #[must_use]
+    pub fn host_driver(&self, function: &Function) -> Option<&'static str> {
+        let is_lacking = |module: &str| self.lacking.contains(&module);
+        function.host_driver.filter(|_| !function.host_module.is_some_and(is_lacking))
+    }
+
     /// Host drivers that have their devices at power-on.
     #[must_use]
     pub fn bound_at_power_on(&self, function: &Function) -> bool {
@@ -390,27 +416,27 @@ impl Scenario {
         always || function.host_module.is_some_and(|module| self.built_in.contains(&module))
     }
 
-    /// The scenario as it is on that kernel, whose built-in drivers may be others.
-    pub fn on_kernel(mut self, kernel: &str) -> Self {
-        if kernel == kernels::NIXOS {
-            self.built_in.extend(BUILT_IN_ON_NIXOS);
-        }
-        self
-    }
-
     /// The virtual machine of this scenario.
     pub fn machine(&self, kernel: &Kernel, program: &Path) -> Vm {
         let mut machine = vm(kernel)
             .topology(self.topology.clone())
-            .cmdline(&self.command_line)
             .program(program)
             .asking_first()
             .modules(self.also_there.iter().copied())
             .without_modules(self.left_out.iter().copied())
             .host_modules(self.host_modules.iter().copied());
+        let below_a_bridge = self.topology.devices.iter().any(|device| device.below.is_some());
+        if self.topology.iommu == Iommu::Amd && below_a_bridge {
+            // QEMU's amd-iommu notes the bus of a device before the firmware has numbered buses, so
+            // that DMA from behind a bridge is translated by another device's table, or by none:
+            // without translation host drivers such as nvme come up all the same.
+            machine = machine.cmdline("iommu=pt");
+        }
         if self.compressed {
             machine = machine.compressed_modules();
         }
+        // Last, since it may end with what the kernel does not read.
+        machine = machine.cmdline(&self.command_line);
         for (path, content) in &self.files {
             machine = machine.file(path, *content);
         }

@@ -3,7 +3,7 @@
 //! Each says what is there, what is asked, and what comes out; what holds always is checked
 //! besides, see [`Scenario::complaints`].
 
-use crate::kernels::NIXOS;
+use crate::kernels::{BUILT, BUILT_IN, CDEV, NIXOS};
 use crate::scenario::{ALL, EVERY, Scenario, USUAL_AND_NIXOS, scenario};
 use crate::topology::{Device, Iommu};
 
@@ -47,7 +47,9 @@ fn binding() -> Vec<Scenario> {
     };
     vec![
         three("three devices are bound and stay bound when their host drivers load").kernels(EVERY),
-        three("three devices are bound with an AMD IOMMU").iommu(Iommu::Amd).kernels(EVERY),
+        three("three devices are bound with an AMD IOMMU")
+            .only_with(Iommu::Amd, "it is the scenario before with the other IOMMU")
+            .kernels(EVERY),
         three("a second bind finds everything bound and changes nothing")
             .kernels(USUAL_AND_NIXOS)
             .runs([&[], &["bind"]])
@@ -80,6 +82,10 @@ fn binding() -> Vec<Scenario> {
             .built_in("virtio_pci")
             .cmdline("vfio.devs=00:03.0")
             .kernels(&["6.12", "7.2", NIXOS])
+            .only_on(
+                &["6.12", "7.2", NIXOS, BUILT_IN, CDEV],
+                "the other kernels have virtio-pci in a module",
+            )
             .bound("00:03.0", "0000:00:03.0")
             .logs("(was virtio-pci)"),
         scenario("a disk controller is taken from the built-in ahci")
@@ -88,7 +94,8 @@ fn binding() -> Vec<Scenario> {
             .built_in("ahci")
             .cmdline("vfio.devs=8086:2922@00:03.0")
             .kernels(&[NIXOS])
-            .qemu_only("only that kernel has ahci built in")
+            .only_on(&BUILT, "the other kernels have ahci in a module")
+            .qemu_only("only kernels that are built here have ahci built in")
             .bound("8086:2922@00:03.0", "0000:00:03.0")
             .logs("(was ahci)"),
         whole_slots("no line of the log is lost with twenty-four devices", 3..6),
@@ -294,19 +301,20 @@ fn groups() -> Vec<Scenario> {
             .saying("bridge")
             .bound("00:05.0", "0000:00:05.0"),
         desktop("without an IOMMU devices are refused, and the firmware's names for it are said")
-            .iommu(Iommu::None)
+            .only_with(Iommu::None, "it is without one")
             .cmdline("vfio.devs=00:05.0")
             .refused("00:05.0", "0000:00:05.0")
             .saying("VT-d")
             .saying("AMD-Vi"),
         desktop("with an Intel IOMMU that is off devices are refused, with what to add")
             .kernels(USUAL_AND_NIXOS)
+            .only_with(Iommu::Intel, "it is about the parameter of this one")
             .iommu_off("intel_iommu=off")
             .cmdline("vfio.devs=00:05.0")
             .refused("00:05.0", "0000:00:05.0")
             .saying("intel_iommu=on"),
         desktop("with an AMD IOMMU that is off devices are refused, with what to remove")
-            .iommu(Iommu::Amd)
+            .only_with(Iommu::Amd, "it is about the parameter of this one")
             .iommu_off("amd_iommu=off")
             .cmdline("vfio.devs=00:05.0")
             .refused("00:05.0", "0000:00:05.0")
@@ -356,18 +364,20 @@ fn modules() -> Vec<Scenario> {
         one("modules in .ko.xz load on a kernel that cannot decompress them")
             .compressed()
             .kernels(&["5.10", "6.1"])
+            .only_on(&["5.10", "6.1", NIXOS, BUILT_IN, CDEV], "the others can decompress them")
             .qemu_only(LIBKMOD),
         one("modules in .ko.xz load on a kernel that can decompress them")
             .compressed()
             .kernels(&["6.12"])
+            .only_on(&["6.12", "7.2"], "the others cannot decompress them")
             .qemu_only(LIBKMOD),
     ]
 }
 
-/// A driver of vfio-pci's family that is made for the device: only a kernel as NixOS has it has one
-/// for what QEMU emulates.
+/// A driver of vfio-pci's family that is made for the device: only kernels that are built here have
+/// one for what QEMU emulates.
 fn variants() -> Vec<Scenario> {
-    const VARIANT: &str = "only that kernel has a variant driver";
+    const VARIANT: &str = "the other kernels have no variant driver for it";
     let card = |name| {
         scenario(name)
             .with(port("port", "02.0"))
@@ -375,6 +385,7 @@ fn variants() -> Vec<Scenario> {
             .device("e1000e", "03.0")
             .host_modules(["e1000e"])
             .kernels(&[NIXOS])
+            .only_on(&BUILT, VARIANT)
             .qemu_only(VARIANT)
             .bound("1af4:1041@01:00.0", "0000:01:00.0")
     };

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -10,11 +10,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::kernels::{self, Kernel};
+use crate::matrix::{self, Cell};
 use crate::run::{BEFORE, Run};
-use crate::scenario::{Scenario, Sides};
+use crate::scenario::Sides;
 use crate::{
-    answers, bench, binary, dracut, faults, host, initramfs_tools, nix, packages, packaging,
-    scenarios, screens, systemd,
+    answers, bench, binary, dracut, faults, flavours, host, initramfs_tools, nix, packages,
+    packaging, screens, soak, systemd,
 };
 
 /// Arguments of `cargo xtask test`.
@@ -34,6 +35,9 @@ pub struct Arguments {
     /// Only list the checks
     #[arg(long)]
     pub list: bool,
+    /// Boot every scenario on every kernel with every IOMMU, and run nothing else
+    #[arg(long)]
+    pub matrix: bool,
 }
 
 /// A check that is a cargo command.
@@ -72,18 +76,29 @@ const CARGO: &[Cargo] = &[
     },
 ];
 
+/// What the matrix needs of them: the fake kernel's answers, to hold those of Linux against.
+const MATRIX: &[Cargo] = &[Cargo {
+    name: "the fake kernel's answers",
+    arguments: &["test", "--test", "fake", "every_scenario_ends_as_the_table_says"],
+    variable: None,
+    packages: &[],
+}];
+
 /// What was counted.
 #[derive(Default)]
 struct Count {
     passed: usize,
     failed: Vec<String>,
     not_run: usize,
+    /// Name of each check to whether it passed, and its seconds.
+    results: BTreeMap<String, (bool, f64)>,
 }
 
 impl Count {
     /// Says how a check went, and counts it.
     fn note(&mut self, name: &str, start: Instant, result: &Result<(), String>) {
         let seconds = start.elapsed().as_secs_f64();
+        self.results.insert(name.to_owned(), (result.is_ok(), seconds));
         match result {
             Ok(()) => {
                 println!("ok {name} ({seconds:.1} s)");
@@ -136,25 +151,29 @@ fn boots() -> Vec<Boot> {
     }
     boots.extend(initramfs_tools::listings());
     last.extend(initramfs_tools::boots());
+    boots.extend(scenarios(|cell| cell.usual));
     for kernel in kernels::NAMES {
-        let scenarios = scenarios::all().into_iter();
-        boots.extend(scenarios.filter(|each| each.kernels.contains(&kernel)).map(|scenario| {
-            let scenario = scenario.on_kernel(kernel);
-            Boot {
-                name: scenario.name.to_owned(),
-                kernel,
-                check: Box::new(move |kernel, program, answers| {
-                    boot(&scenario, kernel, program, answers)
-                }),
-            }
-        }));
         boots.extend(screens::boots(kernel));
         boots.extend(host::boots(kernel));
-        boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));
+        boots.extend(
+            faults::all().into_iter().chain(flavours::all()).filter_map(|trial| trial.boot(kernel)),
+        );
     }
+    boots.extend(soak::boots());
     boots.push(bench::guard::boot());
     boots.extend(last);
     boots
+}
+
+/// These cells of the matrix.
+fn scenarios(wanted: impl Fn(&Cell) -> bool) -> Vec<Boot> {
+    let (cells, _) = matrix::all();
+    let boot = |cell: Cell| Boot {
+        name: cell.name(),
+        kernel: cell.flavour.kernel,
+        check: Box::new(move |kernel, program, answers| boot(&cell, kernel, program, answers)),
+    };
+    cells.into_iter().filter(wanted).map(boot).collect()
 }
 
 /// Runs the checks; whether all passed. What the counts are is the last line that it prints.
@@ -166,14 +185,17 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let wanted = |name: &str| {
         arguments.filters.is_empty() || arguments.filters.iter().any(|text| name.contains(text))
     };
-    let cargo: Vec<&Cargo> = CARGO.iter().filter(|check| wanted(check.name)).collect();
-    let boots: Vec<Boot> = boots()
+    let cargo = if arguments.matrix { MATRIX } else { CARGO };
+    let cargo: Vec<&Cargo> = cargo.iter().filter(|check| wanted(check.name)).collect();
+    let boots = if arguments.matrix { scenarios(|_| true) } else { boots() };
+    let boots: Vec<Boot> = boots
         .into_iter()
         .filter(|boot| {
             arguments.kernels.is_empty() || arguments.kernels.iter().any(|k| k == boot.kernel)
         })
         .filter(|boot| wanted(&boot.name()))
         .collect();
+    let wanted = |name: &str| !arguments.matrix && wanted(name);
     let nix: Vec<nix::Check> =
         nix::checks(&arguments.kernels).into_iter().filter(|check| wanted(&check.name)).collect();
     let packaging: Vec<&packaging::Check> =
@@ -197,10 +219,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     }
 
-    // It takes long to build, so nobody gets it unasked.
-    let without_nixos = arguments.kernels.is_empty() && kernels::get(kernels::NIXOS).is_err();
     let (not_run, boots): (Vec<Boot>, Vec<Boot>) =
-        boots.into_iter().partition(|boot| without_nixos && boot.kernel == kernels::NIXOS);
+        boots.into_iter().partition(|boot| is_missing(boot.kernel, arguments));
 
     let answers = tempfile::Builder::new().prefix("vfio-early-answers-").tempdir()?;
     let mut count = Count::default();
@@ -230,20 +250,47 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     for name in &count.failed {
         println!("failed: {name}");
     }
-    if !not_run.is_empty() {
-        println!(
-            "NOT RUN: {} checks on a kernel as NixOS has it, which is not set up: `cargo xtask \
-             setup --kernel {}` builds it in about ten minutes",
-            not_run.len(),
-            kernels::NIXOS
-        );
-        count.not_run += not_run.len();
+    for kernel in kernels::NAMES {
+        let number = not_run.iter().filter(|boot| boot.kernel == kernel).count();
+        if number > 0 {
+            println!(
+                "NOT RUN: {number} checks on kernel {kernel}, which is not set up: `cargo xtask \
+                 setup --kernel {kernel}`"
+            );
+        }
+        count.not_run += number;
+    }
+    if arguments.filters.is_empty() && arguments.kernels.is_empty() || arguments.matrix {
+        print_matrix(&count.results, arguments.matrix);
     }
     if count.not_run > 0 {
         println!("{} not run", count.not_run);
     }
     println!("{} passed, {} failed", count.passed, count.failed.len());
     Ok(count.failed.is_empty())
+}
+
+/// Kernels that are built or seldom used are set up by those who want them.
+fn is_missing(kernel: &str, arguments: &Arguments) -> bool {
+    let is_usual = kernels::LINES.contains(&kernel) || !arguments.kernels.is_empty();
+    !is_usual && kernels::get(kernel).is_err()
+}
+
+/// What of the matrix was run, and what not.
+fn print_matrix(results: &BTreeMap<String, (bool, f64)>, whole: bool) {
+    let (cells, left) = matrix::all();
+    if whole {
+        print!("\n{}", matrix::reasons(&left));
+    }
+    println!("\nthe matrix of scenarios:\n{}", matrix::summary(&cells, &left, results));
+    if !whole {
+        println!(
+            "`cargo xtask test --matrix` runs all of it, and says what makes no sense and why"
+        );
+    }
+    if let Some(seconds) = matrix::cpu_seconds() {
+        println!("that took {:.1} minutes of CPU", seconds / 60.0);
+    }
 }
 
 fn run_cargo(check: &Cargo, answers: &Path, count: &mut Count) -> Result<()> {
@@ -352,19 +399,18 @@ fn boot_all(
 }
 
 /// Boots one scenario; the error has all that helps.
-fn boot(
-    scenario: &Scenario,
-    kernel: &Kernel,
-    program: &Path,
-    answers: &Path,
-) -> Result<(), String> {
+fn boot(cell: &Cell, kernel: &Kernel, program: &Path, answers: &Path) -> Result<(), String> {
+    let scenario = &cell.scenario;
     let run = scenario.machine(kernel, program).boot().map_err(|error| format!("{error:#}"))?;
     let seen = run.observed();
     let mut complaints = scenario.topology_complaints(run.at(BEFORE));
     complaints.extend(scenario.complaints(&seen));
     complaints.extend(run.log_complaints());
-    // The fake kernel has other drivers built in than that of NixOS.
-    if scenario.sides == Sides::Both && kernel.line != kernels::NIXOS {
+    let sign = cell.flavour.sign;
+    if !run.log.iter().any(|record| record.text.contains(sign)) {
+        complaints.push(format!("the kernel's log does not say {sign:?}"));
+    }
+    if scenario.sides == Sides::Both && cell.has_usual_drivers {
         match answers::kept(answers, scenario) {
             Ok(Some(fake)) => complaints.extend(answers::differences(&fake, &seen)),
             Ok(None) => {}

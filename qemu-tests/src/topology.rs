@@ -20,6 +20,9 @@ pub enum Iommu {
     None,
 }
 
+/// The class of an AMD IOMMU's own function.
+const AMD_IOMMU: u32 = 0x08_0600;
+
 /// Arguments for QEMU without which an `nvme` has no virtual functions.
 pub(crate) const SUBSYSTEM: [&str; 2] = ["-device", "nvme-subsys,id=subsystem"];
 
@@ -280,8 +283,9 @@ impl Topology {
             let slot = (1..31).find(|slot| !taken.contains(slot)).unwrap_or(31);
             functions.push(Function {
                 address: format!("0000:00:{slot:02x}.0"),
-                id: (0x1022, 0x0008),
-                class: 0x08_0600,
+                // QEMU gives it no device id of its own, but that of its place.
+                id: (0x1022, u16::from(slot) << 3),
+                class: AMD_IOMMU,
                 ..own_function(&Q35[0])
             });
         }
@@ -345,7 +349,9 @@ impl Topology {
                 bridge: device.model.kind != Kind::Endpoint,
                 parent: parent.map(str::to_owned),
                 group: None,
-                acs: device.model.acs,
+                // What the kernel knows of Intel's chips is of those on a root bus
+                // (`pci_quirk_rciep_acs()`).
+                acs: device.model.acs && (parent.is_none() || device.model.kind != Kind::Endpoint),
                 host_driver: device.model.driver,
                 host_module: device.model.module,
                 hot_added: device.hot_added,
@@ -368,7 +374,7 @@ impl Topology {
         // In address order a bridge comes before what is below it.
         for index in 0..functions.len() {
             let function = &functions[index];
-            if function.id == (0x1022, 0x0008) {
+            if function.class == AMD_IOMMU {
                 continue; // The IOMMU itself does no DMA.
             }
             let bridge = function.parent.as_ref().and_then(|parent| {
@@ -450,12 +456,19 @@ mod tests {
             Device::new("pcie-pci-bridge", "05.0").named("bridge"),
             Device::new("e1000", "01.0").below("bridge"),
             Device::new("e1000", "02.0").below("bridge"),
+            Device::new("e1000e", "06.0"),
+            Device::new("edu", "06.1"),
+            Device::new("pcie-root-port", "07.0").named("port"),
+            Device::new("e1000e", "00.0").below("port"),
+            Device::new("edu", "00.1").below("port"),
         ]);
         let group = |address| group_of(&topology, address);
         assert_eq!(group("0000:00:03.0"), group("0000:00:03.1"));
         assert_ne!(group("0000:00:03.0"), group("0000:00:04.0"));
         assert_eq!(group("0000:01:01.0"), group("0000:01:02.0"));
         assert_eq!(group("0000:01:01.0"), group("0000:00:05.0"));
+        assert_ne!(group("0000:00:06.0"), group("0000:00:06.1"));
+        assert_eq!(group("0000:02:00.0"), group("0000:02:00.1"));
     }
 
     #[test]

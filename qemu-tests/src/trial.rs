@@ -122,6 +122,15 @@ impl OfRun<'_> {
         self
     }
 
+    /// No line of its log or its standard error has that text.
+    pub fn says_nothing_of(mut self, text: &str) -> Self {
+        if let Some(line) = self.lines.iter().find(|line| line.contains(text)) {
+            let complaint = format!("it says {text:?}: {line}");
+            self.complain(&complaint);
+        }
+        self
+    }
+
     /// That is on its standard output.
     pub fn prints(mut self, text: &str) -> Self {
         if !self.execution.stdout.contains(text) {

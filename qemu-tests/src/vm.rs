@@ -16,7 +16,7 @@
 //! # }
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::initrd::{self, Compression, Contents, Step};
-use crate::kernels::Kernel;
+use crate::kernels::{self, Kernel};
 use crate::qemu::{self, Asked, Orders};
 use crate::run::{BEFORE, HOST, Run};
 use crate::topology::{self, Device, Iommu, Topology};
@@ -107,10 +107,7 @@ pub fn vm(kernel: &Kernel) -> Vm {
         kernel: kernel.clone(),
         topology: Topology::default(),
         command_line: Vec::new(),
-        contents: Contents {
-            modules: ["vfio_pci", "vfio_iommu_type1"].map(str::to_owned).into(),
-            ..Contents::default()
-        },
+        contents: Contents { modules: usual_modules(kernel), ..Contents::default() },
         steps: Vec::new(),
         host_modules: Vec::new(),
         asks_first: false,
@@ -126,6 +123,16 @@ pub fn vm(kernel: &Kernel) -> Vm {
         initrd: None,
         disks: Vec::new(),
     }
+}
+
+/// What gives devices to a VM.
+fn usual_modules(kernel: &Kernel) -> BTreeSet<String> {
+    let mut modules = BTreeSet::from(["vfio_pci".to_owned()]);
+    // Without groups there is nothing for it to do; vfio itself needs iommufd there.
+    if kernel.line != kernels::CDEV {
+        modules.insert("vfio_iommu_type1".to_owned());
+    }
+    modules
 }
 
 impl Vm {

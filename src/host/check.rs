@@ -6,7 +6,7 @@ use crate::escape;
 use crate::host::page::{Look, Page, Style};
 use crate::kernel::Kernel;
 use crate::pci::Address;
-use crate::plan::{Decision, Driver, IOMMU_TYPE1, Plan, RESERVED, Step, Why};
+use crate::plan::{self, Decision, Driver, IOMMU_TYPE1, IOMMUFD, Plan, RESERVED, Step, Why};
 use crate::report::{self, DeviceReport, Outcome, Report, exit_status};
 use crate::sysfs::{Machine, VFIO_PCI};
 
@@ -26,6 +26,8 @@ pub fn expected(
     kernel: &mut impl Kernel,
 ) -> Applied {
     let mut applied = Applied::default();
+    let vfio = kernel.modules_for("vfio").unwrap_or_default();
+    let vfio_needs_iommufd = vfio.iter().any(|module| module.needs.iter().any(|n| n == IOMMUFD));
     let mut why_missing = |module: &str| match kernel.modules_for(module) {
         None => Some(Why::new(
             format!("{module} is missing"),
@@ -40,8 +42,8 @@ pub fn expected(
         let Step::Load(module) = step else { continue };
         let Some(why) = why_missing(module) else { continue };
         if module == IOMMU_TYPE1 {
-            let text = format!("{}: no VM can use the devices without it", why.reason);
-            applied.warnings.push(text);
+            let who = plan::without_type1(vfio_needs_iommufd);
+            applied.warnings.push(format!("{}: {who} without it", why.reason));
         }
         missing.push((module, why));
     }

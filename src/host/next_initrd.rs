@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::host::check::Check;
 use crate::modules::{Modules, Whereabouts};
-use crate::plan::{Decision, Driver, IOMMU_TYPE1};
+use crate::plan::{Decision, Driver, IOMMU_TYPE1, IOMMUFD};
 use crate::sysfs::{Sysfs, VFIO_PCI};
 
 /// In words, one line each; none where nothing is to be bound, or where `root` has no modules, as
@@ -24,7 +24,15 @@ pub fn needs(check: &Check, sysfs: &Sysfs, root: &Path) -> Vec<String> {
     if names.is_empty() || root != Path::new("/") && !root.join("lib/modules").exists() {
         return Vec::new();
     }
-    add(&mut names, IOMMU_TYPE1, String::new());
+    let modules = Modules::open(root);
+    let find = |name: &str| modules.as_ref().map_or(Whereabouts::Absent, |it| it.find(name));
+    // Without groups vfio has no such module.
+    let needs_iommufd = match find("vfio") {
+        Whereabouts::Module(needed) => needed.iter().any(|name| name == IOMMUFD),
+        Whereabouts::BuiltIn | Whereabouts::Absent => sysfs.has_no_groups(),
+    };
+    let by_iommufd = needs_iommufd && find(IOMMU_TYPE1) == Whereabouts::Absent;
+    add(&mut names, if by_iommufd { IOMMUFD } else { IOMMU_TYPE1 }, String::new());
     for address in &check.displays {
         if let Some(module) = sysfs.module_of(*address) {
             add(&mut names, &module, format!(", for the console on {address}"));
@@ -32,10 +40,8 @@ pub fn needs(check: &Check, sysfs: &Sysfs, root: &Path) -> Vec<String> {
     }
     let release = sysfs.kernel_release().unwrap_or_default();
     let mut lines = vec![format!("the next initrd needs, by the modules of {release}:")];
-    let modules = Modules::open(root);
     for (name, purpose) in names {
-        let place = modules.as_ref().map_or(Whereabouts::Absent, |modules| modules.find(&name));
-        let text = match place {
+        let text = match find(&name) {
             Whereabouts::BuiltIn => "built in".to_owned(),
             Whereabouts::Module(needed) if needed.is_empty() => "a module".to_owned(),
             Whereabouts::Module(needed) => format!("a module, with {}", needed.join(", ")),

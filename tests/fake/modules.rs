@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::errno::Errno;
 use vfio_early::kernel::Needed;
 
-use crate::machine::Line;
+use crate::machine::{Line, Vfio};
 
 /// The kernel's name of a module: file names and drivers also have `-`.
 pub fn name_of(module: &str) -> String {
@@ -50,7 +50,7 @@ impl Module {
 }
 
 /// Those of vfio, as each kernel has them cut.
-fn of_vfio(line: Line) -> Vec<Module> {
+fn of_vfio(line: Line, vfio: Vfio) -> Vec<Module> {
     let core: &[&str] = match line {
         Line::V5_10 => &["vfio", "vfio_virqfd", "irqbypass"],
         Line::V6_1 => &["vfio_pci_core", "vfio", "vfio_virqfd", "irqbypass"],
@@ -68,6 +68,13 @@ fn of_vfio(line: Line) -> Vec<Module> {
     if line <= Line::V6_1 {
         modules.push(Module::new("vfio_virqfd", &[]));
     }
+    if vfio == Vfio::WithoutGroups {
+        modules.retain(|module| module.name != "vfio_iommu_type1");
+        modules.push(Module::new("iommufd", &[]));
+        for module in modules.iter_mut().filter(|module| module.name == "vfio") {
+            module.needs.push("iommufd".to_owned());
+        }
+    }
     modules
 }
 
@@ -80,9 +87,14 @@ pub struct Modules {
 }
 
 impl Modules {
-    pub fn new(line: Line, further: impl IntoIterator<Item = Module>, left_out: &[String]) -> Self {
+    pub fn new(
+        line: Line,
+        vfio: Vfio,
+        further: impl IntoIterator<Item = Module>,
+        left_out: &[String],
+    ) -> Self {
         let mut there = BTreeMap::new();
-        for module in of_vfio(line).into_iter().chain(further) {
+        for module in of_vfio(line, vfio).into_iter().chain(further) {
             there.insert(module.name.clone(), module);
         }
         let remove = |module: &String| {

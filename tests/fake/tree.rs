@@ -245,6 +245,20 @@ impl Tree {
         }
     }
 
+    /// The classes that the module makes.
+    pub fn add_classes_of(&self, module: &str, groups: bool) {
+        match module {
+            "vfio" => {
+                self.folder("sys/class/vfio-dev");
+                if groups {
+                    self.folder("sys/class/vfio");
+                }
+            }
+            "iommufd" => self.folder("sys/class/misc/iommu"),
+            _ => {}
+        }
+    }
+
     /// Every file below the root with its content, every link with its target.
     pub fn everything(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::{
-    bench, binary, boot, demo, gallery, kernels, libkmod, nix, package, packages, step, suite,
+    bench, binary, boot, demo, gallery, kernels, libkmod, nix, package, packages, soak, step, suite,
 };
 
 /// Sets up, builds, boots, shows and tests vfio-early.
@@ -34,14 +34,16 @@ enum Command {
     Package,
     /// Take the pictures in docs/ anew: a terminal's, the announcement, the console after a hand-over
     Screenshots(gallery::Arguments),
+    /// Boot machines put together by chance, as often as you like
+    Soak(soak::Arguments),
     /// Run every check: format, lints, unit tests, fake kernel, virtual machines
     Test(suite::Arguments),
 }
 
 #[derive(clap::Args)]
 struct Setup {
-    /// Fetch only this kernel (may be repeated); nixos, which is built for about ten minutes, is
-    /// fetched only when it is named
+    /// Fetch only this kernel (may be repeated); without it the four lines of Debian. nixos, builtin
+    /// and cdev are built: the first of them for about ten minutes
     #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
     kernels: Vec<String>,
 }
@@ -68,6 +70,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Nix(arguments) => return nix::run(&arguments),
         Command::Package => println!("{}", package::build()?.display()),
         Command::Screenshots(arguments) => gallery::run(&arguments)?,
+        Command::Soak(arguments) => return soak::run(&arguments),
         Command::Test(arguments) => return suite::run(&arguments),
     }
     Ok(true)
@@ -77,7 +80,7 @@ fn set_up(setup: &Setup) -> Result<()> {
     packages::ensure(&[packages::BUILD, packages::TEST, packages::BOOT].concat())?;
     step::say(format_args!("libkmod {} is in {}", libkmod::VERSION, libkmod::set_up()?.display()));
     for line in kernels::NAMES {
-        let usual = setup.kernels.is_empty() && line != kernels::NIXOS;
+        let usual = setup.kernels.is_empty() && kernels::LINES.contains(&line);
         if usual || setup.kernels.iter().any(|wanted| wanted == line) {
             let kernel = kernels::set_up(line)?;
             step::say(format_args!(
