@@ -8,6 +8,7 @@ mod usage;
 pub use details::Input;
 pub use files::LONGEST;
 pub use screen::VGACON;
+pub use usage::{Usage, User};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -42,8 +43,8 @@ pub struct Device {
     pub folder: String,
     /// Of a graphics device.
     pub display: Option<Display>,
-    /// What the host uses it for, in words; asked only of a requested device on a host driver.
-    pub usage: Option<String>,
+    /// What the host uses it for; asked only of a requested device on a host driver.
+    pub usage: Option<Usage>,
     /// The module of its variant of vfio-pci; asked only of a requested device.
     pub variant: Option<String>,
     /// The host's modules for it that the initrd has; asked only of a graphics device that is

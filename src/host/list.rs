@@ -218,7 +218,7 @@ fn look_closer(entry: &mut Entry, machine: &Machine, sysfs: &Sysfs, inputs: &[In
         }
     }
     if !entry.is_given() {
-        entry.in_use = sysfs.usage(address);
+        entry.in_use = sysfs.usage(address).map(|usage| usage.words);
     }
     entry.reset_methods = sysfs.reset_methods(address);
     if entry.reset_methods.as_ref().is_some_and(Vec::is_empty) {
