@@ -125,6 +125,7 @@ fn each_file_of_a_tree_may_be_missing_or_be_anything() {
                 format!("{name} -> ../../../../../../../../../etc\n"),
                 format!("{name} -> {}\n", name.rsplit('/').next().unwrap_or_default()),
                 format!("{name} -> 4294967296\n"),
+                format!("{name} -> {}\n", "x/".repeat(300)),
             ]
             .into_iter()
             .enumerate()
