@@ -313,10 +313,8 @@ fn targets(request: &Request, machine: &Machine) -> (Targets, Vec<Absent>) {
                 Entry::Occupied(mut entry) if refused => {
                     entry.insert(target);
                 }
-                Entry::Occupied(mut entry) if item.guard.is_some() => {
-                    entry.get_mut().warnings = target.warnings;
-                }
-                Entry::Occupied(_) => {}
+                // This item has a guard, or it would not come so far: no hint is needed.
+                Entry::Occupied(mut entry) => entry.get_mut().warnings = target.warnings,
             }
         }
     }

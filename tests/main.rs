@@ -6,6 +6,7 @@ mod completions;
 mod console;
 mod fake;
 mod faults;
+mod fuzz;
 mod groups;
 mod hostile;
 mod interruptions;

@@ -71,7 +71,8 @@ const CARGO: &[Cargo] = &[
     Cargo {
         name: "unit tests and fake kernel",
         arguments: &["test", "--workspace", "--no-fail-fast"],
-        variable: None,
+        // Each fuzz target of tests/fuzz.
+        variable: Some(("VFIO_EARLY_FUZZ_SECONDS", "20")),
         packages: packages::TEST,
     },
 ];
