@@ -13,7 +13,7 @@ use crate::kernels::{self, Kernel};
 use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
 use crate::{
-    answers, bench, binary, dracut, faults, host, initramfs_tools, nix, packages, packaging,
+    answers, bench, binary, dracut, faults, host, initramfs_tools, nix, packages, packaging, races,
     scenarios, screens, systemd,
 };
 
@@ -150,7 +150,8 @@ fn boots() -> Vec<Boot> {
         }));
         boots.extend(screens::boots(kernel));
         boots.extend(host::boots(kernel));
-        boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));
+        let trials = faults::all().into_iter().chain(races::all());
+        boots.extend(trials.filter_map(|trial| trial.boot(kernel)));
     }
     boots.push(bench::guard::boot());
     boots.extend(last);
