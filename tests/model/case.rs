@@ -164,6 +164,7 @@ pub fn all() -> Vec<Case> {
         Module::variant("nic_vfio_pci", "nic-vfio-pci", "v00008086d000015B8sv*sd*bc*sc*i*");
     cases.push(Case {
         name: "a variant of vfio-pci",
+        depth: 1,
         machine: small().module(variant),
         loads: &["e1000e", "vfio-pci", "nic_vfio_pci"],
         rival_at: &[CARD, OTHER_ID],
