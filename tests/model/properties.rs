@@ -12,8 +12,8 @@ use super::rival::Act;
 use super::world::World;
 use crate::fake::{Fake, Seen, device_attribute};
 
-/// A device as it was: its id, driver and override.
-type Before = BTreeMap<String, (Id, Option<String>, Option<String>)>;
+/// Of each device its id, driver and override.
+type Devices = BTreeMap<String, (Id, Option<String>, Option<String>)>;
 type Id = (u16, u16);
 
 /// What the properties need to know of the way of one device.
@@ -24,7 +24,7 @@ struct Way {
     /// Whether it ever was.
     was_ours: bool,
     /// The driver that it had when we last looked.
-    seen: Option<Option<String>>,
+    seen: Option<String>,
     /// Whether somebody else has done something to it since.
     rival_since: bool,
     /// Whether others did what excuses that it is not bound.
@@ -47,24 +47,24 @@ pub struct Watch {
     pub complaints: BTreeSet<String>,
 }
 
-impl Watch {
-    /// Of all devices, before something happens.
-    pub fn before(&self, fake: &Fake) -> Before {
-        let owned = |name: Option<&str>| name.map(str::to_owned);
-        let devices = fake.devices().map(|device| {
-            let state = (device.id, owned(device.driver), owned(device.driver_override));
-            (device.address.to_owned(), state)
-        });
-        devices.collect()
-    }
+/// All devices as they are now.
+pub fn devices(fake: &Fake) -> Devices {
+    let owned = |name: Option<&str>| name.map(str::to_owned);
+    let devices = fake.devices().map(|device| {
+        let state = (device.id, owned(device.driver), owned(device.driver_override));
+        (device.address.to_owned(), state)
+    });
+    devices.collect()
+}
 
+impl Watch {
     fn way(&mut self, address: &str) -> &mut Way {
         self.ways.entry(address.to_owned()).or_default()
     }
 
     fn saw(&mut self, address: &str, driver: Option<&str>) {
         let way = self.way(address);
-        way.seen = Some(driver.map(str::to_owned));
+        way.seen = driver.map(str::to_owned);
         way.rival_since = false;
     }
 
@@ -90,7 +90,7 @@ impl Watch {
     }
 
     /// No driver gets a device but the one that our override names.
-    fn only_ours_gets(&mut self, what: &str, before: &Before, after: &Before) {
+    fn only_ours_gets(&mut self, what: &str, before: &Devices, after: &Devices) {
         for (address, (_, driver, _)) in after {
             let Some(ours) = self.ways.get(address).and_then(|way| way.ours.clone()) else {
                 continue;
@@ -109,9 +109,9 @@ impl Watch {
     }
 
     /// Somebody else did that.
-    pub fn after_act(&mut self, act: &Act, before: Before, fake: &Fake) {
-        let after = self.before(fake);
-        self.only_ours_gets(&act.to_string(), &before, &after);
+    pub fn after_act(&mut self, act: &Act, before: &Devices, fake: &Fake) {
+        let after = devices(fake);
+        self.only_ours_gets(&act.to_string(), before, &after);
         let addresses: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
         for address in
             addresses.iter().filter(|address| before.get(*address) != after.get(*address))
@@ -155,14 +155,14 @@ impl Watch {
         &mut self,
         write: &Write,
         result: Result<(), Errno>,
-        before: Before,
+        before: &Devices,
         fake: &Fake,
         mounted: &BTreeSet<String>,
     ) {
-        let after = self.before(fake);
+        let after = devices(fake);
         let what = format!("{write:?}");
         if let Write::Store { attribute, value } = write {
-            for (address, (id, ..)) in &before {
+            for (address, (id, ..)) in before {
                 // A device below a bridge has the bridge's address in its path, too.
                 let of_device = device_attribute(attribute);
                 if value == address || of_device.is_some_and(|(named, _)| named == address) {
@@ -178,8 +178,8 @@ impl Watch {
             }
         }
         self.loaded |= matches!(write, Write::Insert { .. });
-        self.only_ours_gets(&what, &before, &after);
-        for (address, (id, had, ..)) in &before {
+        self.only_ours_gets(&what, before, &after);
+        for (address, (id, had, ..)) in before {
             if before.get(address) == after.get(address) {
                 continue;
             }
@@ -230,7 +230,7 @@ impl Watch {
     fn is_true(&mut self, address: &str, reported: &DeviceReport, now: Option<&str>) {
         let DeviceReport { outcome, driver, driver_override, .. } = reported;
         let way = self.ways.get(address);
-        let seen = way.and_then(|way| way.seen.clone()).flatten();
+        let seen = way.and_then(|way| way.seen.clone());
         let rival_since = way.is_some_and(|way| way.rival_since);
         if *driver != seen {
             self.complain(format!("{address} is reported on {driver:?}, but {seen:?} was read"));
@@ -300,7 +300,9 @@ pub fn after_the_others(world: &mut World) -> Vec<String> {
     let mut complaints = Vec::new();
     let coming: Vec<_> = world.fake.devices().filter(|device| !device.attachable).collect();
     let coming: Vec<String> = coming.iter().map(|device| device.address.to_owned()).collect();
-    coming.iter().for_each(|address| world.fake.settle(address));
+    for address in coming {
+        world.fake.settle(&address);
+    }
     // A disk is gone with its driver.
     let is_used = |d: &Seen<'_>| {
         world.mounted.contains(d.address) && d.driver.is_some_and(|name| case.disks.contains(&name))

@@ -88,9 +88,9 @@ pub fn possible(case: &Case, world: &World) -> Vec<Act> {
                 }
             }
             None => {
-                let would = |driver: &&str| fake.would_match(driver, device.address);
+                let matches = |driver: &&str| fake.would_match(driver, device.address);
                 // The first that matches is the one that a probe gives.
-                for (index, driver) in fake.drivers().filter(would).enumerate() {
+                for (index, driver) in fake.drivers().filter(matches).enumerate() {
                     acts.push(match index {
                         0 => Act::Probe(address()),
                         _ => Act::Bind(driver.to_owned(), address()),

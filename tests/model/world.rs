@@ -22,7 +22,7 @@ use vfio_early::variant::Variants;
 
 use super::case::Case;
 use super::mutant::Mutant;
-use super::properties::Watch;
+use super::properties::{Watch, devices};
 use super::rival::{self, Act};
 use crate::fake::{Fake, failed_before};
 use crate::journal;
@@ -248,10 +248,10 @@ impl World {
     fn act(&mut self) {
         let (_, act) = self.schedule[self.acted].clone();
         self.acted += 1;
-        let before = self.watch.before(&self.fake);
+        let before = devices(&self.fake);
         rival::perform(&act, self);
         self.state = None;
-        self.watch.after_act(&act, before, &self.fake);
+        self.watch.after_act(&act, &before, &self.fake);
         let root = self.root();
         let is_other = |op: &Op| match op {
             Op::Read(how, path, found) => look(&root, how, path) != *found,
@@ -267,14 +267,14 @@ impl World {
     }
 
     fn write(&mut self, write: &Write) -> Result<(), Errno> {
-        let before = self.watch.before(&self.fake);
+        let before = devices(&self.fake);
         let result = self.fake.answer(write);
         self.state = None;
         let attribute = |name: &str| matches!(write, Write::Store { attribute, .. } if attribute.ends_with(name));
         if !attribute("/driver_override") {
             self.slow += 1;
         }
-        self.watch.after_write(write, result, before, &self.fake, &self.mounted);
+        self.watch.after_write(write, result, &before, &self.fake, &self.mounted);
         result
     }
 
