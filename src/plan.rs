@@ -403,7 +403,8 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
 
 /// How what uses a device comes to its end. A boot with a disk listed does without it, and stops
 /// where it is asked for.
-fn remedy_for(user: User) -> &'static str {
+#[must_use]
+pub fn remedy_for(user: User) -> &'static str {
     match user {
         User::Host => "the host runs from this disk, so take it off the list",
         User::Storage => {

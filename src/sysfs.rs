@@ -146,6 +146,7 @@ fn last_name(path: &str) -> Option<String> {
 
 /// The last part of a link's target.
 fn link_name(link: &Path) -> io::Result<Option<String>> {
+    files::reading("link", link);
     let target = at(link, optional(fs::read_link(link)))?;
     Ok(target.and_then(|target| Some(target.file_name()?.to_str()?.to_owned())))
 }
@@ -184,6 +185,7 @@ impl Sysfs {
     }
 
     fn link_in<'b>(&self, path: &str, buffer: &'b mut [u8; LINK]) -> Result<&'b str, Errno> {
+        files::reading("link", Path::new(path));
         let target = syscall::read_link(self.sys()?, path, buffer)?;
         str::from_utf8(target).map_err(|_| Errno::EILSEQ)
     }
@@ -257,6 +259,14 @@ impl Sysfs {
         Ok(self.link_name(&format!("{folder}/driver"))?)
     }
 
+    /// The id of what is now in a device's folder ([`Device::folder`]); `None` where nothing is.
+    #[must_use]
+    pub fn id_in(&self, folder: &str) -> Option<Id> {
+        let mut buffer = [0; ATTRIBUTE];
+        let modalias = self.attribute(&format!("{folder}/modalias"), &mut buffer).ok()?;
+        Some(id_and_class(modalias).0)
+    }
+
     /// Whether the kernel still has the device.
     #[must_use]
     pub fn has_device(&self, address: Address) -> bool {
@@ -320,6 +330,7 @@ impl Sysfs {
     /// When the PCI bus cannot be read; the error names the file.
     pub fn machine(&self, request: &Request) -> io::Result<Machine> {
         // Without this a sysfs that is not mounted looks like a machine without devices.
+        files::reading("open", &self.pci());
         at(&self.pci(), fs::metadata(self.pci()))?;
         let mut devices = BTreeMap::new();
         let mut named = true;

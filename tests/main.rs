@@ -15,6 +15,7 @@ mod linux;
 mod list;
 mod machine;
 mod manual;
+mod model;
 mod naming;
 mod next_initrd;
 mod order;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Sysfs;
+use super::files::reading;
 use crate::pci::Address;
 
 /// What the host uses a device for.
@@ -65,7 +66,9 @@ impl Sysfs {
         let folder = self.root.join("sys/class").join(class);
         let entries = self.entries(&folder).into_iter().flatten().flatten();
         let is_below = |name: &OsString| {
-            fs::read_link(folder.join(name)).is_ok_and(|path| {
+            let link = folder.join(name);
+            reading("link", &link);
+            fs::read_link(link).is_ok_and(|path| {
                 path.iter().any(|part| part == address) || self.is_path_to(&path, address)
             })
         };
@@ -82,8 +85,9 @@ impl Sysfs {
         let folder = self.root.join("sys/class/block").join(subsystem);
         let mut links = self.entries(&folder).into_iter().flatten().flatten();
         links.any(|link| {
-            fs::read_link(folder.join(link.file_name()))
-                .is_ok_and(|path| path.iter().any(|part| part == address))
+            let link = folder.join(link.file_name());
+            reading("link", &link);
+            fs::read_link(link).is_ok_and(|path| path.iter().any(|part| part == address))
         })
     }
 

@@ -132,14 +132,14 @@ fn make(root: &Path, nodes: &BTreeMap<PathBuf, Node>) {
     }
 }
 
-/// Room for reports of that many devices: each tells of all members of its group.
+/// Room for reports of that many devices and members of their groups.
 fn room(input: &[u8], report: &Report) -> usize {
-    let members = report.devices.iter().filter_map(|device| device.group.as_ref());
-    let members: usize = members.map(|group| group.members.len()).sum();
+    let members: usize = report.groups.iter().map(|group| group.members.len()).sum();
+    let entries = report.devices.len() + members;
     let warnings = |warnings: &[String]| warnings.iter().map(String::len).sum::<usize>();
     let told: usize = report.devices.iter().map(|device| warnings(&device.warnings)).sum();
     // A name can be told for each device, and each byte of it takes six in JSON.
-    32_768 + 400 * input.len() + members * (512 + input.len()) + 6 * told
+    32_768 + 400 * input.len() + entries * (512 + input.len()) + 6 * told
 }
 
 fn check_check(check: &Check, input: &[u8], sysfs: &Sysfs) {
@@ -188,8 +188,11 @@ fn check_report(report: &Report, request: &Request, input: &[u8]) {
         assert!(request.items.iter().any(|item| item.text == device.item), "{device:?}");
         let untouched = matches!(device.outcome, Outcome::Refused | Outcome::Absent);
         assert!(!untouched || device.driver_override.is_none(), "{device:?}");
-        if let (Some(group), Some(address)) = (&device.group, device.address) {
-            assert!(group.members.iter().any(|member| member.address == address), "{device:?}");
+        if let (Some(number), Some(address)) = (device.group, device.address) {
+            let mut groups = report.groups.iter().filter(|group| group.number == number);
+            let members = groups.next().map(|group| &group.members);
+            let has_it = members.is_some_and(|all| all.iter().any(|one| one.address == address));
+            assert!(has_it && groups.next().is_none(), "{device:?}");
         }
     }
     let expected =
