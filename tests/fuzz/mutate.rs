@@ -1,6 +1,6 @@
 //! Inputs made of others at random.
 
-/// SplitMix64: the same numbers from the same seed, with any version of anything.
+/// `SplitMix64`: the same numbers from the same seed, with any version of anything.
 struct Random(u64);
 
 impl Random {

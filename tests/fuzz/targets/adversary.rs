@@ -134,11 +134,11 @@ impl Kernel for Adversary {
     }
 
     fn listen(&mut self) -> io::Result<()> {
-        if self.next() % 4 == 0 { Err(Errno::EPROTONOSUPPORT.into()) } else { Ok(()) }
+        if self.next().is_multiple_of(4) { Err(Errno::EPROTONOSUPPORT.into()) } else { Ok(()) }
     }
 
     fn wait_for_uevent(&mut self, _at_most: Duration) -> bool {
         self.uevents += 1;
-        self.uevents <= MOST_UEVENTS && self.next() % 2 == 0
+        self.uevents <= MOST_UEVENTS && self.next().is_multiple_of(2)
     }
 }

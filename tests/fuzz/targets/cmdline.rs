@@ -41,7 +41,7 @@ fn check_parameters(text: &[u8]) {
         assert_eq!(parameters(&printed).collect::<Vec<_>>(), [*pair], "{printed:?}");
     }
     // With all quotes closed, what follows is read as if it stood alone.
-    let is_closed = text.iter().filter(|byte| **byte == b'"').count() % 2 == 0;
+    let is_closed = text.split(|byte| *byte == b'"').count() % 2 == 1;
     let longer = [text, b" a=1"].concat();
     let added = (&b"a"[..], Some(&b"1"[..]));
     let all: Vec<_> = parameters(&longer).collect();

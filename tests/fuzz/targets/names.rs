@@ -79,19 +79,19 @@ fn check_in(root: &Path, text: &[u8]) {
     if names.iter().flatten().flatten().any(String::is_empty) {
         return;
     }
-    let mut anew = String::new();
+    let mut anew = Vec::new();
     for ((id, class), [vendor, device, kind]) in devices().zip(&names) {
         assert!(vendor.is_some() || device.is_none(), "a device is below its vendor");
         if let Some(vendor) = vendor {
-            anew += &format!("{:04x}  {vendor}\n", id.vendor);
+            anew.push(format!("{:04x}  {vendor}\n", id.vendor));
         }
         if let Some(device) = device {
-            anew += &format!("\t{:04x}  {device}\n", id.device);
+            anew.push(format!("\t{:04x}  {device}\n", id.device));
         }
         if let Some(kind) = kind {
             let (base, sub) = (class.0 >> 16, class.0 >> 8 & 0xff);
-            anew += &format!("C {base:02x}  above\n\t{sub:02x}  {kind}\n");
+            anew.push(format!("C {base:02x}  above\n\t{sub:02x}  {kind}\n"));
         }
     }
-    assert_eq!(found(root, anew.as_bytes()), names, "{anew:?}");
+    assert_eq!(found(root, anew.concat().as_bytes()), names, "{anew:?}");
 }

@@ -288,13 +288,17 @@ fn check_list(sysfs: &Sysfs, input: &[u8]) {
     assert_json(&list, 1024 + list.devices.len() * each + 32 * shared);
     for width in [40, usize::MAX] {
         let look = Look { width, unicode: true, ..Look::PLAIN };
-        assert_harmless(&tree::tree(&list, look, true));
+        for chosen in [true, false] {
+            assert_harmless(&tree::tree(&list, look, chosen));
+        }
     }
     for (_, format) in formats::FORMATS {
         for all in [true, false] {
             let handed = formats::hand_off(&list, format, all);
-            for text in [vec![handed.text], handed.warnings, handed.left_out].concat() {
-                assert_harmless(&text);
+            assert_harmless(&handed.text);
+            // These are logged.
+            for line in [handed.warnings, handed.left_out].concat() {
+                assert_harmless(&escape::line(&line));
             }
         }
     }
