@@ -216,18 +216,23 @@ impl<K: Kernel> Run<'_, K> {
         self.fates.entry(address).or_default().failure.get_or_insert(why);
     }
 
-    /// Why a device is given up where another has been plugged into its place since the machine was
-    /// read. One that is gone is not replaced: the write tells.
-    fn replaced(&self, address: Address) -> Option<Why> {
+    /// Why a device is given up that was pulled since the machine was read: it is not there, or
+    /// another one is in its place.
+    fn pulled(&self, address: Address) -> Option<Why> {
         let device = &self.plan.targets[&address].device;
-        let other = self.sysfs.id_in(&device.folder).filter(|id| *id != device.id)?;
-        let reason = format!("another device, {other}, has come in its place");
-        Some(Why::new(reason, "correct the item, or run vfio-early bind again"))
+        match self.sysfs.id_in(&device.folder) {
+            Some(id) if id == device.id => None,
+            Some(other) => {
+                let reason = format!("another device, {other}, has come in its place");
+                Some(Why::new(reason, "correct the item, or run vfio-early bind again"))
+            }
+            None => Some(went_away()),
+        }
     }
 
-    /// Whether a step for it is still of use: it is neither given up nor replaced.
+    /// Whether a step for it is still of use: it is neither given up nor pulled.
     fn is_of_use(&mut self, address: Address) -> bool {
-        if let (false, Some(why)) = (self.is_given_up(address), self.replaced(address)) {
+        if let (false, Some(why)) = (self.is_given_up(address), self.pulled(address)) {
             self.give_up(address, why);
         }
         !self.is_given_up(address)
@@ -276,8 +281,7 @@ impl<K: Kernel> Run<'_, K> {
     fn failed(&mut self, step: &Step, errno: Errno) {
         let (address, why) = match step {
             Step::Override(address, _) if !self.sysfs.has_device(*address) => {
-                let remedy = "if it comes back later, add vfio.wait=10";
-                (address, Why::new("the device went away", remedy))
+                (address, went_away())
             }
             Step::Override(address, _) if errno == Errno::ETIMEDOUT => {
                 let reason =
@@ -548,7 +552,7 @@ impl<K: Kernel> Run<'_, K> {
             (Err(why), Driver::Variant(_)) if wanted != VFIO_PCI => {
                 log::warn!("{address}: {}; trying {VFIO_PCI}", why.reason);
                 self.load(&[VFIO_PCI]);
-                if let Some(why) = self.replaced(address) {
+                if let Some(why) = self.pulled(address) {
                     return Err(why);
                 }
                 let probe = store(PROBE, address.to_string());
@@ -571,7 +575,7 @@ impl<K: Kernel> Run<'_, K> {
             if self.plan.late && !left.is_zero() && self.kernel.wait_for_uevent(left) {
                 continue;
             }
-            if let Some(why) = self.replaced(address) {
+            if let Some(why) = self.pulled(address) {
                 return Err(why);
             }
             let bind = format!("bus/pci/drivers/{wanted}/bind");
@@ -652,11 +656,15 @@ impl<K: Kernel> Run<'_, K> {
     }
 }
 
+fn went_away() -> Why {
+    Why::new("the device went away", "if it comes back later, add vfio.wait=10")
+}
+
 /// Sources: `vfio_pci_core_register_device()`, `vfio_pci_core_init_dev()` and the denylist in
 /// `drivers/vfio/pci/`.
 fn not_bound(wanted: &str, driver: Option<&str>, errno: Option<Errno>, gone: bool) -> Why {
     match (driver, errno) {
-        _ if gone => Why::new("the device went away", "if it comes back later, add vfio.wait=10"),
+        _ if gone => went_away(),
         (Some(driver), _) => Why::new(
             format!("{driver} has it"),
             format!("keep {driver} from loading before vfio-early"),
