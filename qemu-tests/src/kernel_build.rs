@@ -26,7 +26,7 @@ pub const BUILT_IN: &str = include_str!("../kernels/built-in.config");
 pub const CDEV: &str = include_str!("../kernels/cdev.config");
 
 /// The source's place in the cache. Its object files stay there, so that a kernel that is
-/// configured a little differently takes minutes.
+/// configured a little differently takes only what differs.
 const PLACE: &str = "kernels/source-6.12";
 
 /// In it, last: the version of the package.

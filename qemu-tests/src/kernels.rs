@@ -30,12 +30,13 @@ pub const BUILT_IN: &str = "builtin";
 /// As [`NIXOS`], with a file for each device of vfio's and none for groups.
 pub const CDEV: &str = "cdev";
 
-/// The kernels that are built here: it takes long, so nobody gets them unasked.
-pub const BUILT: [&str; 3] = [NIXOS, BUILT_IN, CDEV];
+/// The kernels that are built here: it takes long, so nobody gets them unasked. In this order the
+/// second takes only what differs from the first.
+pub const BUILT: [&str; 3] = [NIXOS, CDEV, BUILT_IN];
 
 /// Every kernel that [`get`] and [`set_up`] know.
 pub const NAMES: [&str; 9] =
-    [LINES[0], LINES[1], LINES[2], LINES[3], CLOUD, RT, NIXOS, BUILT_IN, CDEV];
+    [LINES[0], LINES[1], LINES[2], LINES[3], CLOUD, RT, NIXOS, CDEV, BUILT_IN];
 
 /// Where a kernel comes from.
 struct Source {

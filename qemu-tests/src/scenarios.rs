@@ -352,14 +352,14 @@ fn modules() -> Vec<Scenario> {
             .left_out("vfio_iommu_type1")
             .warning("vfio_iommu_type1"),
         one("options of the command line reach vfio's modules")
-            .cmdline("vfio-pci.disable_vga=1 vfio_iommu_type1.allow_unsafe_interrupts=1")
-            .parameter("vfio_pci/parameters/disable_vga", "Y")
+            .cmdline("vfio-pci.disable_idle_d3=1 vfio_iommu_type1.allow_unsafe_interrupts=1")
+            .parameter("vfio_pci/parameters/disable_idle_d3", "Y")
             .parameter("vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y")
             .qemu_only(LIBKMOD),
         one("options of modprobe.d reach vfio's modules")
             .file("/etc/modprobe.d/vfio.conf", "options vfio-pci disable_idle_d3=1\n")
             .parameter("vfio_pci/parameters/disable_idle_d3", "Y")
-            .parameter("vfio_pci/parameters/disable_vga", "N")
+            .parameter("vfio_pci/parameters/nointxmask", "N")
             .qemu_only(LIBKMOD),
         one("modules in .ko.xz load on a kernel that cannot decompress them")
             .compressed()
