@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::{
-    bench, binary, boot, coverage, demo, fuzz, gallery, kernels, libkmod, model, nix, package, packages, soak,
-    step, suite,
+    bench, binary, boot, coverage, demo, fuzz, gallery, kernels, libkmod, model, nix, package,
+    packages, soak, step, suite,
 };
 
 /// Sets up, builds, boots, shows and tests vfio-early.
