@@ -223,6 +223,14 @@ impl Machine {
         self
     }
 
+    /// The host's driver of bridges to a conventional bus, in a module.
+    pub fn bridges_have(mut self, driver: &str) -> Self {
+        for function in self.functions.iter_mut().filter(|it| it.bridge && it.host.is_none()) {
+            *function = function.clone().host(driver);
+        }
+        self
+    }
+
     /// As with an IOMMU that is off in the firmware (no table) or in the kernel.
     pub fn without_iommu(mut self, table: Option<&'static str>) -> Self {
         self.iommu = false;

@@ -20,6 +20,7 @@ mod order;
 mod outcome;
 mod program;
 mod report;
+mod rules;
 mod table;
 mod usage;
 mod variants;

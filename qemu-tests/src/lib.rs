@@ -38,6 +38,7 @@ pub mod prediction;
 mod qemu;
 pub mod qmp;
 mod real_root;
+pub mod rules;
 pub mod run;
 pub mod scenario;
 pub mod scenarios;

@@ -13,7 +13,7 @@ use crate::kernels::{self, Kernel};
 use crate::run::{BEFORE, Run};
 use crate::scenario::{Scenario, Sides};
 use crate::{
-    answers, bench, binary, dracut, faults, host, initramfs_tools, nix, packages, packaging,
+    answers, bench, binary, dracut, faults, host, initramfs_tools, nix, packages, packaging, rules,
     scenarios, screens, systemd,
 };
 
@@ -148,6 +148,7 @@ fn boots() -> Vec<Boot> {
                 }),
             }
         }));
+        boots.extend(rules::ask::boots(kernel));
         boots.extend(screens::boots(kernel));
         boots.extend(host::boots(kernel));
         boots.extend(faults::all().into_iter().filter_map(|trial| trial.boot(kernel)));

@@ -174,6 +174,11 @@ impl Screen {
         Ok(())
     }
 
+    /// The framebuffer that the consoles are on; `None` where it is dark.
+    pub fn console_number(&self) -> Option<u8> {
+        self.console
+    }
+
     /// The graphics device that the console is drawn on; `None` where it is dark.
     pub fn console(&self) -> Option<&str> {
         Some(self.framebuffers.get(&self.console?)?.as_str())
