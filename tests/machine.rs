@@ -223,10 +223,10 @@ impl Machine {
         self
     }
 
-    /// The host's driver of bridges to a conventional bus, in a module.
+    /// The driver of bridges to a conventional bus, built in.
     pub fn bridges_have(mut self, driver: &str) -> Self {
         for function in self.functions.iter_mut().filter(|it| it.bridge && it.host.is_none()) {
-            *function = function.clone().host(driver);
+            *function = function.clone().built_in(driver);
         }
         self
     }

@@ -37,6 +37,8 @@ fn machine(place: Place, line: Line) -> Machine {
             let of_port = machine.function(rules::PORT).group;
             let below = machine.functions.iter_mut().filter(|it| it.address == rules::BELOW_PORT);
             below.for_each(|function| function.group = of_port);
+            let apart = Function::new(rules::NO_GROUP, "1234:11e8", 0x00_ff00).group(None);
+            machine.functions.push(apart);
             machine.bridges_have("shpchp").module(Module::new("pci_stub", &[]).driver("pci-stub"))
         }
         Place::TwoCards => {

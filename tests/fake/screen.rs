@@ -51,7 +51,7 @@ impl Screen {
             ),
         );
         tree.folder("sys/bus/platform/devices");
-        tree.folder("sys/bus/platform/drivers/efi-framebuffer");
+        tree.write("sys/bus/platform/drivers/efi-framebuffer/unbind", "");
         tree.link(&format!("sys/bus/platform/devices/{FIRMWARE}"), &format!("../../../{folder}"));
         tree.link_up(&format!("{folder}/driver"), "bus/platform/drivers/efi-framebuffer");
         let address = owner.address.clone();
@@ -149,9 +149,6 @@ impl Screen {
         value: &str,
     ) -> Option<Result<(), Errno>> {
         if attribute == format!("bus/platform/devices/{FIRMWARE}/driver/unbind") {
-            if self.firmware.is_none() {
-                return Some(Err(Errno::ENOENT));
-            }
             self.evict(tree);
             return Some(Ok(()));
         }

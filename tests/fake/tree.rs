@@ -236,7 +236,8 @@ impl Tree {
         let folder = format!("sys/module/{module}");
         self.write(&format!("{folder}/initstate"), "live\n");
         let parameters: &[(&str, &str)] = match module {
-            "vfio_pci" => &[("disable_idle_d3", "N"), ("disable_vga", "N"), ("ids", "")],
+            // There is `ids`, too, which nobody may read.
+            "vfio_pci" => &[("disable_idle_d3", "N"), ("disable_vga", "N")],
             "vfio_iommu_type1" => &[("allow_unsafe_interrupts", "N")],
             _ => &[],
         };

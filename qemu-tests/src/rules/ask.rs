@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use duct::cmd;
@@ -119,6 +120,7 @@ fn unpacked(path: &Path) -> Result<Vec<u8>> {
 fn machine(kernel: &Kernel, rules: &[&Rule]) -> Result<Vm> {
     let mut machine = vm(kernel)
         .without_program()
+        .limit(Duration::from_mins(5))
         .tool("/bin/ask-kernel", guest_program::compile("ask-kernel")?)
         .file(&format!("{FOLDER}/script"), script(kernel, rules)?)
         .shell(&format!("/bin/ask-kernel {FOLDER}/script"));

@@ -85,16 +85,19 @@ fn binding() -> Vec<Rule> {
             .load("vfio-pci")
             .set(NO_GROUP, "vfio-pci")
             .bind("vfio-pci", NO_GROUP)
-            .set(BRIDGE, "vfio-pci")
-            .bind("vfio-pci", BRIDGE)
-            .driver(BRIDGE),
-        rule("vfio-pci refuses a root port")
+            .driver(NO_GROUP),
+        rule("vfio-pci refuses a root port and a bridge to a conventional bus")
             .load("vfio-pci")
             .driver(PORT)
             .unbind("pcieport", PORT)
             .set(PORT, "vfio-pci")
             .bind("vfio-pci", PORT)
-            .driver(PORT),
+            .driver(PORT)
+            .unbind("shpchp", BRIDGE)
+            .set(BRIDGE, "vfio-pci")
+            .bind("vfio-pci", BRIDGE)
+            .driver(BRIDGE)
+            .not_on("nixos", "it has no driver for the bridge"),
         rule("bind wants a driver that is there, and a device that is its own by override or id")
             .bind("vfio-pci", EDU)
             .load("vfio-pci")

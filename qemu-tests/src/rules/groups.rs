@@ -58,6 +58,7 @@ pub(super) fn rules() -> Vec<Rule> {
             .viable(PAIR),
         rule("a driver of the host takes a member of a group in which vfio-pci has another")
             .load("vfio-pci")
+            .unbind("shpchp", BRIDGE)
             .set(BEHIND, "vfio-pci")
             .probe(BEHIND)
             .viable(BEHIND)
@@ -76,9 +77,11 @@ pub(super) fn rules() -> Vec<Rule> {
             .load("vfio-pci")
             .driver(BRIDGE)
             .viable(BEHIND)
-            .load("shpchp")
+            .unbind("shpchp", BRIDGE)
+            .viable(BEHIND)
             .probe(BRIDGE)
             .driver(BRIDGE)
-            .viable(BEHIND),
+            .viable(BEHIND)
+            .not_on("nixos", "it has no driver for that bridge"),
     ]
 }

@@ -59,6 +59,13 @@ impl Record {
         serde_json::from_str(&text).context("docs/kernel-rules.json is not as it is written")
     }
 
+    /// Keeps it, and the page that it makes.
+    fn write(&self) -> Result<()> {
+        fs::write(path("kernel-rules.json"), serde_json::to_string_pretty(self)? + "\n")?;
+        fs::write(path("kernel-rules.md"), page::of(self))?;
+        Ok(())
+    }
+
     /// What that kernel answered to a rule.
     #[must_use]
     pub fn answers(&self, rule: &Rule, kernel: &str) -> Option<&[String]> {
@@ -116,17 +123,15 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         }
         let version = kernel.package_version;
         record.0.insert(name.to_owned(), OfKernel { version, answers });
+        // Of each kernel at once: the next one may fail.
+        if arguments.write {
+            record.write()?;
+        }
     }
     for complaint in &complaints {
         println!("{complaint}");
     }
-    if arguments.write {
-        let text = serde_json::to_string_pretty(&record)? + "\n";
-        fs::write(path("kernel-rules.json"), text)?;
-        fs::write(path("kernel-rules.md"), page::of(&record))?;
-        return Ok(true);
-    }
-    Ok(complaints.is_empty())
+    Ok(arguments.write || complaints.is_empty())
 }
 
 #[cfg(test)]
