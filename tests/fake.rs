@@ -1,8 +1,8 @@
 //! A small driver core on a temporary `/sys`: it answers writes as Linux does, and shows in its
 //! files what came of them.
 //!
-//! It is a claim about Linux; the scenarios that it shares with the VM harness hold that claim
-//! against real kernels. Where they disagree, the kernel is right.
+//! It is a claim about Linux; the rules (`docs/kernel-rules.md`) and the scenarios that it shares with
+//! the VM harness hold that claim against real kernels. Where they disagree, the kernel is right.
 //!
 //! A new attribute is one arm in [`Fake::store`], a new way to go wrong one [`Fault`].
 
@@ -429,6 +429,7 @@ impl Fake {
         let (address, name) = device_attribute(attribute).unwrap_or_default();
         match name {
             "driver_override" => self.store_override(address, value),
+            "enable" => self.store_enable(address),
             "driver/unbind" => {
                 let link = format!("sys/bus/pci/devices/{address}/driver");
                 let driver = self.tree.link_name(&link).ok_or(Errno::ENOENT)?;
@@ -443,9 +444,20 @@ impl Fake {
             return Err(Errno::EINVAL);
         }
         let name = value.split(['\n', '\0']).next().filter(|name| !name.is_empty());
-        self.lock(address)?.driver_override = name.map(str::to_owned);
+        // Since 7.1, and in 6.12 by its 118th release, it has a lock of its own.
+        if self.line < Line::V6_12 {
+            self.lock(address)?;
+        }
+        let device = self.devices.get_mut(address).ok_or(Errno::ENODEV)?;
+        device.driver_override = name.map(str::to_owned);
         self.tree.write_override(&self.devices[address].function, name);
         Ok(())
+    }
+
+    /// `enable_store()`, of a device that is not enabled.
+    fn store_enable(&mut self, address: &str) -> Result<(), Errno> {
+        let bound = self.lock(address)?.driver.is_some();
+        Err(if bound { Errno::EBUSY } else { Errno::EIO })
     }
 
     fn driver_named(&self, name: &str) -> Driver {
@@ -461,7 +473,8 @@ impl Fake {
         };
         let drivers = self.drivers.iter_mut();
         for driver in drivers.filter(|driver| driver.name == name) {
-            if driver.ids.contains(&(vendor, device)) {
+            // 5.10 takes an id twice.
+            if driver.ids.contains(&(vendor, device)) && self.line > Line::V5_10 {
                 return Err(Errno::EEXIST);
             }
             driver.ids.push((vendor, device));
@@ -473,6 +486,10 @@ impl Fake {
         let driver = self.driver_named(driver);
         let device = self.devices.get(address).ok_or(Errno::ENODEV)?;
         if !Self::matches(&driver, device) {
+            return Err(Errno::ENODEV);
+        }
+        // There the driver is looked at without the lock.
+        if device.driver.is_some() && self.line == Line::V5_10 {
             return Err(Errno::ENODEV);
         }
         let bound = self.lock(address)?.driver.is_some();

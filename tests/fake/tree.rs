@@ -145,6 +145,7 @@ impl Tree {
         self.write(&format!("sys/{folder}/class"), &format!("0x{class:06x}\n"));
         self.write(&format!("sys/{folder}/modalias"), &modalias(function));
         self.write_override(function, None);
+        self.write(&format!("sys/{folder}/enable"), "0\n");
         self.write_uevent(function, None);
         if class >> 8 == 0x0300 {
             let boot_vga = u8::from(function.boot_vga);
