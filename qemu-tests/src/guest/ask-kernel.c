@@ -36,7 +36,7 @@
 #define DRIVERS "/sys/bus/pci/drivers"
 
 /* How often a process may be seen asleep in the kernel, 20 ms apart, before it hangs. */
-#define LOOKS 50
+#define LOOKS 25
 
 static FILE *script;
 static char line[LONGEST];

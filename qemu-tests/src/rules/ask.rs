@@ -108,19 +108,37 @@ fn script(kernel: &Kernel, rules: &[&Rule]) -> Result<String> {
     Ok(text)
 }
 
+/// What ends a signed module (`MODULE_SIG_STRING`).
+const SIGNED: &[u8] = b"~Module signature appended~\n";
+
+/// A module's bytes without its signature, which takes long to check: the rules insert hundreds.
+fn unsigned(mut module: Vec<u8>) -> Vec<u8> {
+    // Before the text is a `struct module_signature`, whose last four bytes are the length of what
+    // is before that.
+    let signature = module.strip_suffix(SIGNED).and_then(|signed| signed.last_chunk::<4>());
+    if let Some(length) = signature {
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let end = SIGNED.len() + 12;
+        module.truncate(module.len().saturating_sub(end.saturating_add(length)));
+    }
+    module
+}
+
 /// A module's bytes as every kernel takes them.
 fn unpacked(path: &Path) -> Result<Vec<u8>> {
     if path.extension().is_some_and(|end| end == "xz") {
         let output = cmd!("xz", "--decompress", "--stdout", path).stdout_capture().run();
-        return Ok(output.with_context(|| format!("cannot unpack {}", path.display()))?.stdout);
+        let output = output.with_context(|| format!("cannot unpack {}", path.display()))?;
+        return Ok(unsigned(output.stdout));
     }
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    let module = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(unsigned(module))
 }
 
 fn machine(kernel: &Kernel, rules: &[&Rule]) -> Result<Vm> {
     let mut machine = vm(kernel)
         .without_program()
-        .limit(Duration::from_mins(5))
+        .limit(Duration::from_mins(15))
         .tool("/bin/ask-kernel", guest_program::compile("ask-kernel")?)
         .file(&format!("{FOLDER}/script"), script(kernel, rules)?)
         .shell(&format!("/bin/ask-kernel {FOLDER}/script"));
@@ -190,24 +208,27 @@ fn boots_of<'r>(rules: &'r [Rule], kernel: &str) -> Vec<Vec<&'r Rule>> {
     let asked: Vec<_> = rules.iter().filter(|rule| rule.is_asked_on(kernel)).collect();
     let (plain, cards): (Vec<_>, Vec<_>) =
         asked.into_iter().partition(|rule| rule.place == Place::Plain);
-    [plain].into_iter().chain(cards.into_iter().map(|rule| vec![rule])).collect()
+    let boots = [plain].into_iter().chain(cards.into_iter().map(|rule| vec![rule]));
+    boots.filter(|rules| !rules.is_empty()).collect()
 }
 
-/// What that kernel answers to every rule.
+/// Asks that kernel the rules; `keep` gets the answers of each boot.
 ///
 /// # Errors
-/// When a guest does not come to its end, or cannot be made.
-pub fn ask_all(kernel: &Kernel) -> Result<Answers> {
-    let rules = super::all();
-    let mut all = Answers::new();
-    for boot in boots_of(&rules, &kernel.line) {
+/// When a guest does not come to its end, or cannot be made, or the answers cannot be kept.
+pub fn ask_all(
+    kernel: &Kernel,
+    rules: &[Rule],
+    mut keep: impl FnMut(Answers) -> Result<()>,
+) -> Result<()> {
+    for boot in boots_of(rules, &kernel.line) {
         let (answers, run, complaints) = ask(kernel, &boot)?;
         if let Err(details) = verdict(run, &complaints) {
             bail!("{details}");
         }
-        all.extend(answers);
+        keep(answers)?;
     }
-    Ok(all)
+    Ok(())
 }
 
 /// The boots that hold the record against that kernel.
@@ -248,4 +269,61 @@ pub(super) fn wanted(named: &[String]) -> Vec<&'static str> {
         _ => named.iter().any(|name| name == kernel),
     };
     kernels::NAMES.into_iter().filter(is_wanted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::rule;
+    use std::path::PathBuf;
+
+    fn kernel() -> Kernel {
+        Kernel {
+            line: "6.1".to_owned(),
+            release: "6.1.0".to_owned(),
+            vmlinuz: PathBuf::new(),
+            vmlinux: PathBuf::new(),
+            modules: PathBuf::new(),
+            package_version: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_signature_is_taken_off() {
+        let end = [&[7; 5][..], &[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 5], SIGNED].concat();
+        assert_eq!(unsigned([b"module", &end[..]].concat()), b"module");
+        assert_eq!(unsigned(b"module".to_vec()), b"module");
+    }
+
+    #[test]
+    fn answers_are_those_of_their_rule_and_none_may_be_missing() {
+        let one = rule("one").read("proc/a").exists("proc/b");
+        let two = rule("two").then(Op::Console);
+        let rules = [&one, &two];
+        let read = |printed: &str| read(&kernel(), &rules, printed);
+        let printed = "rule 0\nanswer a b\nanswer no\nproblem x\nrule 1\nanswer dark\nend\n";
+        let (answers, complaints) = read(printed).unwrap();
+        assert_eq!(answers["one"], ["a b", "no"]);
+        assert_eq!(answers["two"], ["dark"]);
+        assert_eq!(complaints, ["one: x"]);
+        for (printed, expected) in [
+            ("rule 0\nanswer a b\nanswer no\n", "came to no end"),
+            ("rule 0\nanswer a b\nrule 1\nanswer dark\nend\n", "one: an answer is missing"),
+            ("rule 0\nanswer a\nanswer b\nanswer c\nend\n", "one: there are more answers"),
+            ("Segmentation fault\nend\n", "Segmentation fault"),
+        ] {
+            let error = read(printed).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_script_has_a_line_for_each_step_and_ends_each_rule() {
+        let one = rule("one").set("0000:00:03.0", "a\n").replug("0000:00:03.0", 1).console();
+        let script = script(&kernel(), &[&one]).unwrap();
+        let path = "sys/bus/pci/devices/0000:00:03.0/driver_override";
+        let expected =
+            format!("rule 0\nstore {path} 610a\nreplug 0000:00:03.0 1\nconsole\nreset\n");
+        assert_eq!(script, expected);
+    }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Rule, ask, page};
+use crate::kernels::Kernel;
 use crate::{binary, kernels, packages, step};
 
 /// What makes the record anew.
@@ -32,6 +33,8 @@ pub struct Record(pub BTreeMap<String, OfKernel>);
 /// Arguments of `cargo xtask rules`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Ask only the rules with one of these texts in their name or their chapter's
+    pub filters: Vec<String>,
     /// Ask only this kernel (may be repeated); nixos is asked when it is set up or named
     #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
     pub kernels: Vec<String>,
@@ -57,6 +60,18 @@ impl Record {
     pub fn read() -> Result<Self> {
         let text = read("kernel-rules.json")?;
         serde_json::from_str(&text).context("docs/kernel-rules.json is not as it is written")
+    }
+
+    /// Takes answers up; those to rules that are no more go.
+    fn note(&mut self, kernel: &Kernel, answers: Answers) {
+        let of_kernel = self.0.entry(kernel.line.clone()).or_default();
+        of_kernel.version.clone_from(&kernel.package_version);
+        of_kernel.answers.extend(answers);
+        let rules = super::all();
+        let is_asked = |name: &str| {
+            rules.iter().any(|rule| rule.name == name && rule.is_asked_on(&kernel.line))
+        };
+        of_kernel.answers.retain(|name, _| is_asked(name));
     }
 
     /// Keeps it, and the page that it makes.
@@ -103,6 +118,20 @@ impl Record {
     }
 }
 
+/// Rules with one of these texts in their name or their chapter's; all where there is no text.
+fn wanted(filters: &[String]) -> Vec<Rule> {
+    let chapters = super::chapters().into_iter();
+    let rules = chapters.flat_map(|chapter| {
+        chapter
+            .rules
+            .into_iter()
+            .map(move |rule| (format!("{}: {}", chapter.name, rule.name), rule))
+    });
+    let is_wanted =
+        |name: &str| filters.is_empty() || filters.iter().any(|text| name.contains(text));
+    rules.filter(|(name, _)| is_wanted(name)).map(|(_, rule)| rule).collect()
+}
+
 /// Asks, says where the answers are not as they were kept, and keeps them where that is wanted;
 /// whether all is well then.
 ///
@@ -112,21 +141,19 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     packages::ensure(packages::BOOT)?;
     let mut record =
         if path("kernel-rules.json").exists() { Record::read()? } else { Record::default() };
-    let rules = super::all();
+    let rules = wanted(&arguments.filters);
     let mut complaints = Vec::new();
     for name in ask::wanted(&arguments.kernels) {
         let kernel = kernels::set_up(name)?;
         step::say(format_args!("asking Linux {name} ({})", kernel.package_version));
-        let answers = ask::ask_all(&kernel)?;
-        for rule in rules.iter().filter(|rule| rule.is_asked_on(name)) {
-            complaints.extend(record.complaints(rule, name, "now", &answers[rule.name]));
-        }
-        let version = kernel.package_version;
-        record.0.insert(name.to_owned(), OfKernel { version, answers });
-        // Of each kernel at once: the next one may fail.
-        if arguments.write {
-            record.write()?;
-        }
+        ask::ask_all(&kernel, &rules, |answers| {
+            for rule in rules.iter().filter(|rule| answers.contains_key(rule.name)) {
+                complaints.extend(record.complaints(rule, name, "now", &answers[rule.name]));
+            }
+            record.note(&kernel, answers);
+            // At once: the next boot may fail.
+            if arguments.write { record.write() } else { Ok(()) }
+        })?;
     }
     for complaint in &complaints {
         println!("{complaint}");
@@ -137,6 +164,24 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::rule;
+
+    #[test]
+    fn another_answer_than_the_one_that_is_kept_is_told_with_its_rule_and_step() {
+        let rule = rule("a rule").console().exists("proc/a");
+        let kept = ["fb0", "no"].map(str::to_owned).to_vec();
+        let answers = [("a rule".to_owned(), kept.clone())].into();
+        let of_kernel = OfKernel { version: String::new(), answers };
+        let record = Record([("6.1".to_owned(), of_kernel)].into());
+        let complaints =
+            |kernel: &str, found: &[String]| record.complaints(&rule, kernel, "this one", found);
+        assert_eq!(complaints("6.1", &kept), [""; 0]);
+        let found = ["fb0", "yes"].map(str::to_owned);
+        let expected = "a rule, step 2 (is there `proc/a`?): Linux 6.1 answered \"no\", this one \
+                        \"yes\"";
+        assert_eq!(complaints("6.1", &found), [expected]);
+        assert!(complaints("6.12", &found)[0].contains("was not asked"));
+    }
 
     #[test]
     fn the_page_has_what_the_record_has() {
@@ -149,7 +194,7 @@ mod tests {
         let record = Record::read().unwrap();
         for line in kernels::LINES {
             let names: Vec<_> = record.0[line].answers.keys().map(String::as_str).collect();
-            let mut expected: Vec<_> = super::super::all()
+            let mut expected: Vec<_> = crate::rules::all()
                 .iter()
                 .filter(|rule| rule.is_asked_on(line))
                 .map(|rule| rule.name)
