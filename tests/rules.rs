@@ -45,9 +45,12 @@ fn machine(place: Place, line: Line) -> Machine {
             let mut machine = Machine::of(&rules::two_cards()).line(line);
             for function in &mut machine.functions {
                 function.boot_vga = function.address == rules::FIRST_CARD;
-                // The kernel takes the copy for that of each VGA device whose accesses get there.
-                function.rom_shadow =
-                    function.class >> 8 == 0x0300 && function.above == "pci0000:00";
+                // The kernel takes the copy for that of each VGA device whose accesses get there;
+                // 5.10 only for that of the first.
+                function.rom_shadow = match line {
+                    Line::V5_10 => function.boot_vga,
+                    _ => function.class >> 8 == 0x0300 && function.above == "pci0000:00",
+                };
             }
             machine.firmware_on(rules::FIRST_CARD)
         }
