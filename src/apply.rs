@@ -86,6 +86,13 @@ struct Run<'a, K> {
 
 const SEE_DMESG: &str = "see the kernel log (dmesg)";
 
+fn lock_is_held() -> Why {
+    Why::new(
+        "ETIMEDOUT: a driver hangs with the device's lock held (an earlier bind?)",
+        "only a reboot frees it; see the kernel log (dmesg)",
+    )
+}
+
 fn words(errno: Errno) -> String {
     format!("{} ({errno:?})", errno.desc())
 }
@@ -145,6 +152,9 @@ impl<K: Kernel> Run<'_, K> {
                 (step, Err(errno)) => self.failed(step, errno),
                 _ => {}
             }
+        }
+        if let Some(Step::Override(..)) = batch.first() {
+            self.find_hung(&self.bound_before());
         }
         let mut modules = Vec::new();
         for step in batch {
@@ -283,11 +293,7 @@ impl<K: Kernel> Run<'_, K> {
             Step::Override(address, _) if !self.sysfs.has_device(*address) => {
                 (address, went_away())
             }
-            Step::Override(address, _) if errno == Errno::ETIMEDOUT => {
-                let reason =
-                    "ETIMEDOUT: a driver hangs with the device's lock held (an earlier bind?)";
-                (address, Why::new(reason, "only a reboot frees it; see the kernel log (dmesg)"))
-            }
+            Step::Override(address, _) if errno == Errno::ETIMEDOUT => (address, lock_is_held()),
             Step::Override(address, _) => (
                 address,
                 Why::new(
@@ -332,7 +338,9 @@ impl<K: Kernel> Run<'_, K> {
         by_level(&mut inserts);
         let results = self.kernel.perform(&inserts);
         if results.contains(&Err(Errno::ETIMEDOUT)) {
-            self.find_hung();
+            let fates = self.fates.iter().filter(|(_, fate)| fate.failure.is_none());
+            let addresses: Vec<_> = fates.map(|(address, _)| *address).collect();
+            self.find_hung(&addresses);
         }
         let errno_of = |needed: &Needed| {
             let is_it = |write: &Write| matches!(write, Write::Insert { module, .. } if *module == needed.name);
@@ -353,17 +361,30 @@ impl<K: Kernel> Run<'_, K> {
         needs.iter().map(|need| (need.0, why(need))).collect()
     }
 
-    /// Gives up the devices that a module hangs on while it is loaded: their link `driver` is there
-    /// before the driver's probe is over, so it tells nothing. The override takes the device's
-    /// lock, as the probe does.
-    fn find_hung(&mut self) {
-        let fates = self.fates.iter().filter(|(_, fate)| fate.failure.is_none());
-        let overrides: Vec<_> = fates
-            .filter_map(|(address, fate)| {
-                Some(Step::Override(*address, fate.driver_override.clone()?))
-            })
+    /// Gives up those of the devices whose lock a driver that hangs has: the link `driver` is there
+    /// before the driver's probe is over, so it tells nothing. Neither `drivers_probe` nor, since
+    /// 7.1 and in later releases of 6.12, `driver_override` waits for the lock. `enable` does, and
+    /// then changes nothing where the device has a driver (`enable_store()`).
+    fn find_hung(&mut self, addresses: &[Address]) {
+        let writes: Vec<_> = addresses
+            .iter()
+            .map(|address| store(self.attribute(*address, "enable"), "0"))
             .collect();
-        self.perform(&overrides);
+        for (address, result) in addresses.iter().zip(self.kernel.perform(&writes)) {
+            if result == Err(Errno::ETIMEDOUT) {
+                self.give_up(*address, lock_is_held());
+            }
+        }
+    }
+
+    /// Devices that have been on the driver that they are to get since before this run.
+    fn bound_before(&self) -> Vec<Address> {
+        let fates = self.fates.iter().filter(|(_, fate)| fate.failure.is_none());
+        let was_on = |address: &Address| self.plan.targets[address].device.driver.as_ref();
+        let bound = fates.filter(|(address, fate)| {
+            fate.driver_override.is_some() && was_on(address) == fate.driver_override.as_ref()
+        });
+        bound.map(|(address, _)| *address).collect()
     }
 
     /// Loads the modules for the devices, and fails those whose driver is still missing.

@@ -1,8 +1,8 @@
 //! A small driver core on a temporary `/sys`: it answers writes as Linux does, and shows in its
 //! files what came of them.
 //!
-//! It is a claim about Linux; the scenarios that it shares with the VM harness hold that claim
-//! against real kernels. Where they disagree, the kernel is right.
+//! It is a claim about Linux; the rules (`docs/kernel-rules.md`) and the scenarios that it shares with
+//! the VM harness hold that claim against real kernels. Where they disagree, the kernel is right.
 //!
 //! A new attribute is one arm in [`Fake::store`], a new way to go wrong one [`Fault`].
 
@@ -82,7 +82,7 @@ pub enum Fault {
     UnbindFails { driver: String, errno: Errno },
     /// A driver does not take any device.
     DriverRefuses { driver: String, errno: Errno },
-    /// A vfio driver's probe of that device never ends.
+    /// The probe of that device never ends.
     ProbeHangs { address: String },
     /// `finit_module` fails; with `ETIMEDOUT` it never ends.
     InsertFails { module: String, errno: Errno },
@@ -362,12 +362,17 @@ impl Fake {
         let own = self.host_ids.iter().filter(|(driver, _)| driver == name);
         let driver = Driver { name: name.to_owned(), ids: own.map(|(_, id)| *id).collect(), vfio };
         self.drivers.push(driver.clone());
+        self.driver_attach(&driver)
+    }
+
+    /// `driver_attach()`.
+    fn driver_attach(&mut self, driver: &Driver) -> Result<(), Errno> {
         let addresses: Vec<_> = self.devices.keys().cloned().collect();
         for address in addresses {
             let device = &self.devices[&address];
-            if Self::matches(&driver, device)
+            if Self::matches(driver, device)
                 && (device.stuck || device.driver.is_none())
-                && self.probe(&address, &driver) == Err(Errno::ETIMEDOUT)
+                && self.probe(&address, driver) == Err(Errno::ETIMEDOUT)
             {
                 return Err(Errno::ETIMEDOUT);
             }
@@ -378,9 +383,11 @@ impl Fake {
     /// `device_attach()`: the first driver that matches and whose probe succeeds; that none did is
     /// no failure, a probe without an end is.
     fn device_attach(&mut self, address: &str) -> Result<(), Errno> {
-        if self.lock(address)?.driver.is_some() {
+        // Looked at without the lock, which a driver that hangs has.
+        if self.devices.get(address).is_some_and(|device| device.driver.is_some()) {
             return Ok(());
         }
+        self.lock(address)?;
         for driver in self.drivers.clone() {
             if Self::matches(&driver, &self.devices[address]) {
                 match self.probe(address, &driver) {
@@ -395,7 +402,7 @@ impl Fake {
 
     /// `really_probe()`.
     fn probe(&mut self, address: &str, driver: &Driver) -> Result<(), Errno> {
-        let hangs = driver.vfio && self.has(&Fault::ProbeHangs { address: address.to_owned() });
+        let hangs = self.has(&Fault::ProbeHangs { address: address.to_owned() });
         for fault in &self.faults {
             if let Fault::DriverRefuses { driver: refusing, errno } = fault
                 && *refusing == driver.name
@@ -450,6 +457,9 @@ impl Fake {
     }
 
     fn store(&mut self, attribute: &str, value: &str) -> Result<(), Errno> {
+        if !self.tree.root().join("sys").join(attribute).exists() {
+            return Err(Errno::ENOENT);
+        }
         if self.has(&Fault::ReadOnly) {
             return Err(Errno::EROFS);
         }
@@ -460,22 +470,24 @@ impl Fake {
         if let Some(answer) = self.screen.store(&self.tree, attribute, value) {
             return answer;
         }
+        // As `sysfs_streq()` has it.
+        let address = value.strip_suffix('\n').unwrap_or(value);
         match attribute.split('/').collect::<Vec<_>>()[..] {
-            ["bus", "pci", "drivers_probe"] => self.device_attach(value),
-            ["bus", "pci", "drivers", driver, "bind"] => self.store_bind(driver, value),
-            ["bus", "pci", "drivers", driver, "unbind"] => self.store_unbind(driver, value),
+            ["bus", "pci", "drivers_probe"] => self.device_attach(address),
+            ["bus", "pci", "drivers", driver, "bind"] => self.store_bind(driver, address),
+            ["bus", "pci", "drivers", driver, "unbind"] => self.store_unbind(driver, address),
+            ["bus", "pci", "drivers", driver, "new_id"] => self.store_new_id(driver, value),
             _ => self.store_device(attribute, value),
         }
     }
 
     fn store_device(&mut self, attribute: &str, value: &str) -> Result<(), Errno> {
         let (address, name) = device_attribute(attribute).unwrap_or_default();
-        let device = self.devices.get(address).ok_or(Errno::ENOENT)?;
         match name {
             "driver_override" => self.store_override(address, value),
+            "enable" => self.store_enable(address),
             "driver/unbind" => {
-                let function = &device.function;
-                let link = format!("sys/devices/{}/driver", function.folder());
+                let link = format!("sys/bus/pci/devices/{address}/driver");
                 let driver = self.tree.link_name(&link).ok_or(Errno::ENOENT)?;
                 self.store_unbind(&driver, value)
             }
@@ -487,18 +499,53 @@ impl Fake {
         if value.len() >= LONGEST_OVERRIDE {
             return Err(Errno::EINVAL);
         }
-        let name = value.split('\n').next().filter(|name| !name.is_empty());
-        self.lock(address)?.driver_override = name.map(str::to_owned);
+        let name = value.split(['\n', '\0']).next().filter(|name| !name.is_empty());
+        // Since 7.1, and in 6.12 by its 118th release, it has a lock of its own.
+        if self.line < Line::V6_12 {
+            self.lock(address)?;
+        }
+        let device = self.devices.get_mut(address).ok_or(Errno::ENODEV)?;
+        device.driver_override = name.map(str::to_owned);
         self.tree.write_override(&self.devices[address].function, name);
         Ok(())
     }
 
-    fn store_bind(&mut self, driver: &str, address: &str) -> Result<(), Errno> {
-        let Some(driver) = self.drivers.iter().find(|there| there.name == driver).cloned() else {
-            return Err(Errno::ENOENT);
+    /// `enable_store()`, of a device that is not enabled.
+    fn store_enable(&mut self, address: &str) -> Result<(), Errno> {
+        let bound = self.lock(address)?.driver.is_some();
+        Err(if bound { Errno::EBUSY } else { Errno::EIO })
+    }
+
+    fn driver_named(&self, name: &str) -> Driver {
+        let driver = self.drivers.iter().find(|driver| driver.name == name);
+        driver.expect("its folder is there").clone()
+    }
+
+    /// `new_id_store()`, with vendor and device alone.
+    fn store_new_id(&mut self, name: &str, value: &str) -> Result<(), Errno> {
+        let mut numbers = value.split_whitespace().map(|word| u16::from_str_radix(word, 16));
+        let (Some(Ok(vendor)), Some(Ok(device))) = (numbers.next(), numbers.next()) else {
+            return Err(Errno::EINVAL);
         };
+        let drivers = self.drivers.iter_mut();
+        for driver in drivers.filter(|driver| driver.name == name) {
+            // 5.10 takes an id twice.
+            if driver.ids.contains(&(vendor, device)) && self.line > Line::V5_10 {
+                return Err(Errno::EEXIST);
+            }
+            driver.ids.push((vendor, device));
+        }
+        self.driver_attach(&self.driver_named(name))
+    }
+
+    fn store_bind(&mut self, driver: &str, address: &str) -> Result<(), Errno> {
+        let driver = self.driver_named(driver);
         let device = self.devices.get(address).ok_or(Errno::ENODEV)?;
         if !Self::matches(&driver, device) {
+            return Err(Errno::ENODEV);
+        }
+        // There the driver is looked at without the lock.
+        if device.driver.is_some() && self.line == Line::V5_10 {
             return Err(Errno::ENODEV);
         }
         let bound = self.lock(address)?.driver.is_some();
@@ -521,10 +568,11 @@ impl Fake {
             }
         }
         let hangs = self.has(&Fault::UnbindHangs { driver: driver.to_owned() });
-        let device = self.lock(address)?;
+        let device = self.devices.get(address).ok_or(Errno::ENODEV)?;
         if device.driver.as_deref() != Some(driver) {
             return Err(Errno::ENODEV);
         }
+        let device = self.lock(address)?;
         device.stuck = hangs;
         if !hangs {
             device.driver = None;

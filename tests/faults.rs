@@ -55,12 +55,15 @@ fn an_unbind_that_hangs_fails_its_device_and_no_other() {
 
 #[test]
 fn a_bind_after_an_unbind_that_hangs_ends_too() {
-    let mut fake = with_nouveau();
-    fake.fault(Fault::UnbindHangs { driver: "nouveau".into() });
-    fake.bind("vfio.devs=01:00.0,00:14.0");
-    let report = fake.bind("vfio.devs=01:00.0,00:14.0");
-    assert_eq!(outcomes(&report), ["0000:00:14.0 bound", "0000:01:00.0 failed"]);
-    assert_says(&words(&report, "0000:01:00.0"), &["ETIMEDOUT"]);
+    for line in Line::ALL {
+        let mut fake = desktop().line(line).boot();
+        fake.load("nouveau");
+        fake.fault(Fault::UnbindHangs { driver: "nouveau".into() });
+        fake.bind("vfio.devs=01:00.0,00:14.0");
+        let report = fake.bind("vfio.devs=01:00.0,00:14.0");
+        assert_eq!(outcomes(&report), ["0000:00:14.0 bound", "0000:01:00.0 failed"], "{line:?}");
+        assert_says(&words(&report, "0000:01:00.0"), &["ETIMEDOUT"]);
+    }
 }
 
 #[test]
@@ -202,6 +205,24 @@ fn a_probe_that_hangs_while_the_driver_is_loaded_fails_its_device_and_no_other()
         outcomes(&report),
         ["0000:00:14.0 failed", "0000:01:00.0 bound", "0000:01:00.1 bound"]
     );
+}
+
+#[test]
+fn a_probe_that_hung_in_an_earlier_run_is_not_taken_for_a_bound_device() {
+    for line in Line::ALL {
+        for loaded in [false, true] {
+            let mut fake = desktop().line(line).boot();
+            if loaded {
+                fake.load("vfio-pci");
+            }
+            fake.fault(Fault::ProbeHangs { address: "0000:00:14.0".into() });
+            for run in 1..=2 {
+                let report = fake.bind("vfio.devs=00:14.0,01:00.*");
+                let expected = ["0000:00:14.0 failed", "0000:01:00.0 bound", "0000:01:00.1 bound"];
+                assert_eq!(outcomes(&report), expected, "{line:?}, {loaded}, run {run}");
+            }
+        }
+    }
 }
 
 #[test]

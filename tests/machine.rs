@@ -241,6 +241,14 @@ impl Machine {
         self
     }
 
+    /// The driver of bridges to a conventional bus, built in.
+    pub fn bridges_have(mut self, driver: &str) -> Self {
+        for function in self.functions.iter_mut().filter(|it| it.bridge && it.host.is_none()) {
+            *function = function.clone().built_in(driver);
+        }
+        self
+    }
+
     /// As with an IOMMU that is off in the firmware (no table) or in the kernel.
     pub fn without_iommu(mut self, table: Option<&'static str>) -> Self {
         self.iommu = false;

@@ -22,6 +22,7 @@ mod order;
 mod outcome;
 mod program;
 mod report;
+mod rules;
 mod soak;
 mod table;
 mod usage;

@@ -44,6 +44,7 @@ mod qemu;
 pub mod qmp;
 mod races;
 mod real_root;
+pub mod rules;
 pub mod run;
 pub mod scenario;
 pub mod scenarios;

@@ -15,7 +15,7 @@ use crate::run::{BEFORE, Run};
 use crate::scenario::Sides;
 use crate::{
     answers, bench, binary, dracut, faults, flavours, host, initramfs_tools, nix, packages,
-    packaging, races, screens, soak, systemd,
+    packaging, races, rules, screens, soak, systemd,
 };
 
 /// Arguments of `cargo xtask test`.
@@ -154,6 +154,7 @@ fn boots() -> Vec<Boot> {
     last.extend(initramfs_tools::boots());
     boots.extend(scenarios(|cell| cell.usual));
     for kernel in kernels::NAMES {
+        boots.extend(rules::ask::boots(kernel));
         boots.extend(screens::boots(kernel));
         boots.extend(host::boots(kernel));
         let trials = faults::all().into_iter().chain(flavours::all()).chain(races::all());

@@ -22,6 +22,11 @@ pub struct Screen {
     framebuffers: BTreeMap<u8, String>,
     /// The framebuffer that the consoles are on; `None` is the dummy console: a dark screen.
     console: Option<u8>,
+    /// The framebuffer that the consoles are meant for: when one of that number comes, they are on
+    /// it.
+    mapped: u8,
+    /// The default VGA device has had a framebuffer.
+    has_had_primary: bool,
 }
 
 impl Screen {
@@ -29,7 +34,14 @@ impl Screen {
     pub fn new(machine: &Machine) -> Self {
         let owner = machine.firmware_on.as_ref();
         let owner = owner.map(|address| machine.function(address).clone());
-        Screen { line: machine.line, firmware: owner, framebuffers: BTreeMap::new(), console: None }
+        Screen {
+            line: machine.line,
+            firmware: owner,
+            framebuffers: BTreeMap::new(),
+            console: None,
+            mapped: 0,
+            has_had_primary: false,
+        }
     }
 
     /// When the devices are there.
@@ -51,24 +63,28 @@ impl Screen {
             ),
         );
         tree.folder("sys/bus/platform/devices");
-        tree.folder("sys/bus/platform/drivers/efi-framebuffer");
+        tree.write("sys/bus/platform/drivers/efi-framebuffer/unbind", "");
         tree.link(&format!("sys/bus/platform/devices/{FIRMWARE}"), &format!("../../../{folder}"));
         tree.link_up(&format!("{folder}/driver"), "bus/platform/drivers/efi-framebuffer");
         let address = owner.address.clone();
         self.add(tree, &folder, &address);
     }
 
-    fn add(&mut self, tree: &Tree, device: &str, address: &str) {
+    fn next_number(&self) -> u8 {
         let number = (0..32).find(|number| !self.framebuffers.contains_key(number));
-        let number = number.expect("few framebuffers");
+        number.expect("few framebuffers")
+    }
+
+    fn add(&mut self, tree: &Tree, device: &str, address: &str) {
+        let number = self.next_number();
         self.framebuffers.insert(number, address.to_owned());
         let folder = format!("{device}/graphics/fb{number}");
         tree.folder(&format!("sys/{folder}"));
         tree.folder("sys/class/graphics");
         tree.link(&format!("sys/class/graphics/fb{number}"), &format!("../../{folder}"));
         tree.link_up(&format!("{folder}/device"), device);
-        // The first one gets the console; further ones only when they are asked to.
-        if self.console.is_none() {
+        // The first one gets the console; further ones only where it is meant for them.
+        if self.console.is_none() || self.mapped == number {
             self.put_console(tree, Some(number));
         }
     }
@@ -96,6 +112,11 @@ impl Screen {
         // 6.1 evicts the firmware's for any graphics driver.
         if on_it || self.line == Line::V6_1 {
             self.evict(tree);
+        }
+        // `fbcon_select_primary()`.
+        if function.boot_vga && !self.has_had_primary {
+            self.has_had_primary = true;
+            self.mapped = self.next_number();
         }
         self.add(tree, &format!("devices/{}", function.folder()), &function.address);
     }
@@ -149,9 +170,6 @@ impl Screen {
         value: &str,
     ) -> Option<Result<(), Errno>> {
         if attribute == format!("bus/platform/devices/{FIRMWARE}/driver/unbind") {
-            if self.firmware.is_none() {
-                return Some(Err(Errno::ENOENT));
-            }
             self.evict(tree);
             return Some(Ok(()));
         }
@@ -170,8 +188,14 @@ impl Screen {
         if !self.framebuffers.contains_key(&number) {
             return Err(Errno::ENOENT);
         }
+        self.mapped = number;
         self.put_console(tree, Some(number));
         Ok(())
+    }
+
+    /// The framebuffer that the consoles are on; `None` where it is dark.
+    pub fn console_number(&self) -> Option<u8> {
+        self.console
     }
 
     /// The graphics device that the console is drawn on; `None` where it is dark.

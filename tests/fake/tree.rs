@@ -150,6 +150,7 @@ impl Tree {
         self.write(&format!("sys/{folder}/class"), &format!("0x{class:06x}\n"));
         self.write(&format!("sys/{folder}/modalias"), &modalias(function));
         self.write_override(function, None);
+        self.write(&format!("sys/{folder}/enable"), "0\n");
         self.write_uevent(function, None);
         if class >> 8 == 0x0300 {
             let boot_vga = u8::from(function.boot_vga);
@@ -241,7 +242,8 @@ impl Tree {
         let folder = format!("sys/module/{module}");
         self.write(&format!("{folder}/initstate"), "live\n");
         let parameters: &[(&str, &str)] = match module {
-            "vfio_pci" => &[("disable_idle_d3", "N"), ("disable_vga", "N"), ("ids", "")],
+            // There is `ids`, too, which nobody may read.
+            "vfio_pci" => &[("disable_idle_d3", "N"), ("disable_vga", "N")],
             "vfio_iommu_type1" => &[("allow_unsafe_interrupts", "N")],
             _ => &[],
         };

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::{
     bench, binary, boot, coverage, demo, fuzz, gallery, kernels, libkmod, model, nix, package,
-    packages, soak, step, suite,
+    packages, rules, soak, step, suite,
 };
 
 /// Sets up, builds, boots, shows and tests vfio-early.
@@ -39,6 +39,8 @@ enum Command {
     Nix(nix::Arguments),
     /// Make the Debian package; its path is the last line of the output
     Package,
+    /// Ask real kernels what the fake one claims of them; see docs/kernel-rules.md
+    Rules(rules::record::Arguments),
     /// Take the pictures in docs/ anew: a terminal's, the announcement, the console after a hand-over
     Screenshots(gallery::Arguments),
     /// Boot machines put together by chance, as often as you like
@@ -79,6 +81,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Fuzz(arguments) => return fuzz::run(&arguments),
         Command::Nix(arguments) => return nix::run(&arguments),
         Command::Package => println!("{}", package::build()?.display()),
+        Command::Rules(arguments) => return rules::record::run(&arguments),
         Command::Screenshots(arguments) => gallery::run(&arguments)?,
         Command::Soak(arguments) => return soak::run(&arguments),
         Command::Test(arguments) => return suite::run(&arguments),
