@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::{
-    bench, binary, boot, demo, gallery, kernels, libkmod, nix, package, packages, step, suite,
+    bench, binary, boot, demo, gallery, kernels, libkmod, nix, package, packages, reproduce, step,
+    suite,
 };
 
 /// Sets up, builds, boots, shows and tests vfio-early.
@@ -32,6 +33,8 @@ enum Command {
     Nix(nix::Arguments),
     /// Make the Debian package; its path is the last line of the output
     Package,
+    /// Build twice, in different places, and compare every byte; says the digests
+    Reproduce,
     /// Take the pictures in docs/ anew: a terminal's, the announcement, the console after a hand-over
     Screenshots(gallery::Arguments),
     /// Run every check: format, lints, unit tests, fake kernel, virtual machines
@@ -67,6 +70,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Bench(arguments) => return bench::run(&arguments),
         Command::Nix(arguments) => return nix::run(&arguments),
         Command::Package => println!("{}", package::build()?.display()),
+        Command::Reproduce => return reproduce::run(),
         Command::Screenshots(arguments) => gallery::run(&arguments)?,
         Command::Test(arguments) => return suite::run(&arguments),
     }
