@@ -72,6 +72,8 @@ man: $(addprefix $(built)/,$(pages))
 
 $(built)/vfio-early: Cargo.toml Cargo.lock build.rs $(wildcard .cargo/*) $(shell find src -name "*.rs")
 ifdef LIBKMOD_STATIC_DIR
+# To install, cargo takes a Cargo.lock that lacks a dependency, and adds to it what it likes.
+	$(CARGO) tree --quiet --locked --package=vfio-early --edges=normal,build >/dev/null
 	$(CARGO) install --quiet --locked --no-track --force $(remap) --path . --root $(built)/cargo
 	$(INSTALL) -D $(built)/cargo/bin/vfio-early $@
 else
