@@ -63,13 +63,18 @@ wants := $(systemdsystemunitdir)/multi-user.target.wants/vfio-early-finish.servi
 # The one folder that is ours alone.
 module := $(dracutmodulesdir)/90vfio-early
 
+# Without the folder of cargo's sources in its messages, it has the same bytes wherever it is built.
+remap = --config "target.'cfg(all())'.rustflags=[\"--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo\"]"
+
 all: $(built)/vfio-early man
 
 man: $(addprefix $(built)/,$(pages))
 
 $(built)/vfio-early: Cargo.toml Cargo.lock build.rs $(wildcard .cargo/*) $(shell find src -name "*.rs")
 ifdef LIBKMOD_STATIC_DIR
-	$(CARGO) install --quiet --locked --no-track --force --path . --root $(built)/cargo
+# To install, cargo takes a Cargo.lock that lacks a dependency, and adds to it what it likes.
+	$(CARGO) tree --quiet --locked --package=vfio-early --edges=normal,build >/dev/null
+	$(CARGO) install --quiet --locked --no-track --force $(remap) --path . --root $(built)/cargo
 	$(INSTALL) -D $(built)/cargo/bin/vfio-early $@
 else
 	binary=$$($(CARGO) xtask build) && $(INSTALL) -D "$$binary" $@

@@ -36,7 +36,10 @@ rustPlatform.buildRustPackage {
     );
   };
   cargoLock.lockFile = root + "/Cargo.lock";
-  cargoBuildFlags = [ "--package=vfio-early" ];
+  cargoBuildFlags = [
+    "--locked"
+    "--package=vfio-early"
+  ];
 
   nativeBuildInputs = [ rustPlatform.bindgenHook ];
   buildInputs = [ xz ];

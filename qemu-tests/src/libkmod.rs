@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 
 use crate::archive::{Archive, Kind};
-use crate::{cache, packages, step};
+use crate::{cache, digest, packages, step};
 
 /// The suite whose source package is taken.
 const SUITE: &str = "trixie";
@@ -23,10 +23,16 @@ pub const VERSION: &str = "34.2";
 pub const VARIABLE: &str = "LIBKMOD_STATIC_DIR";
 
 /// SHA-256 of kmod's source archive of [`VERSION`], on top of apt's check against the index.
-const SOURCE_SHA256: &str = "012d16e2099115486d8aa9f2c2a23d058d3d0cad83113a60512647d25d3869e8";
+pub const SOURCE_SHA256: &str = "012d16e2099115486d8aa9f2c2a23d058d3d0cad83113a60512647d25d3869e8";
+
+/// What is linked into the binary.
+pub const ARCHIVE: &str = "libkmod.a";
 
 /// How it is built; the recipes of other distributions' packages build it so, too.
 const SCRIPT: &str = include_str!("../../packaging/static-libkmod");
+
+/// The source's archive, beside `libkmod.a`: who links with it can pass it on, and build it again.
+const SOURCE: &str = "kmod.orig.tar.xz";
 
 /// The folder that holds `libkmod.a`, built when it is not in the cache.
 ///
@@ -34,7 +40,8 @@ const SCRIPT: &str = include_str!("../../packaging/static-libkmod");
 /// When the source cannot be fetched, is not the expected one, or does not build.
 pub fn set_up() -> Result<PathBuf> {
     let name = format!("libkmod/{VERSION}-{:08x}", key());
-    cache::entry(&name, |entry| entry.join("libkmod.a").exists(), make)
+    let is_whole = |entry: &Path| [ARCHIVE, SOURCE].iter().all(|file| entry.join(file).exists());
+    cache::entry(&name, is_whole, make)
 }
 
 /// Changes when anything that goes into the build changes.
@@ -57,9 +64,26 @@ fn make(entry: &Path) -> Result<()> {
     let download = work.join("download");
     fs::create_dir(&download)?;
     let files = archive.download_source("kmod", &download)?;
-    let source = checked_source(&files)?;
+    fs::copy(checked_source(&files)?, entry.join(SOURCE))?;
 
     step::say(format_args!("libkmod {VERSION}: building it"));
+    compile(&entry.join(SOURCE), work, entry)?;
+    step::say(format_args!("libkmod {VERSION}: done in {:.0?}", start.elapsed()));
+    Ok(())
+}
+
+/// Builds `libkmod.a` once more, from the source in the cache: what [`reproduce`](crate::reproduce)
+/// links with. `work` is an empty folder.
+///
+/// # Errors
+/// As [`set_up`].
+pub(crate) fn build_again(work: &Path, folder: &Path) -> Result<()> {
+    let source = set_up()?.join(SOURCE);
+    checked_source(std::slice::from_ref(&source))?;
+    compile(&source, work, folder)
+}
+
+fn compile(source: &Path, work: &Path, folder: &Path) -> Result<()> {
     let tree = work.join("tree");
     fs::create_dir(&tree)?;
     step::run(
@@ -67,8 +91,7 @@ fn make(entry: &Path) -> Result<()> {
     )?;
     let script = work.join("static-libkmod");
     fs::write(&script, SCRIPT)?;
-    step::run(Command::new("sh").args([&script, &tree]).arg(entry).env("LC_ALL", "C.UTF-8"))?;
-    step::say(format_args!("libkmod {VERSION}: done in {:.0?}", start.elapsed()));
+    step::run(Command::new("sh").args([&script, &tree]).arg(folder).env("LC_ALL", "C.UTF-8"))?;
     Ok(())
 }
 
@@ -78,13 +101,12 @@ fn checked_source(files: &[PathBuf]) -> Result<&Path> {
         .iter()
         .find(|file| file.to_string_lossy().contains(".orig.tar."))
         .with_context(|| format!("apt-get source left no .orig.tar among {files:?}"))?;
-    let sum = step::run(Command::new("sha256sum").arg(source))?;
-    let sum = String::from_utf8_lossy(&sum);
+    let sum = digest::sha256(source)?;
     ensure!(
-        sum.starts_with(SOURCE_SHA256),
-        "Debian {SUITE} has another kmod than {VERSION}: SHA-256 {}; if its signed index has it \
-         so, put the new VERSION and SOURCE_SHA256 into qemu-tests/src/libkmod.rs",
-        sum.trim_end()
+        sum == SOURCE_SHA256,
+        "Debian {SUITE} has another kmod than {VERSION}: {} has the SHA-256 {sum}; if its signed \
+         index has it so, put the new VERSION and SOURCE_SHA256 into qemu-tests/src/libkmod.rs",
+        source.display()
     );
     Ok(source)
 }

@@ -7,18 +7,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::binary::workspace;
-use crate::{binary, cache, libkmod, packages, step};
+use crate::cargo_tool::Tool;
+use crate::{binary, cache, libkmod, packages, sbom, step};
 
-/// The version of cargo-deb, which makes the package.
-const CARGO_DEB: &str = "3.8.0";
+/// Makes the package.
+pub const CARGO_DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0" };
 
 /// The file that tells the versions of what is linked into the program.
 const BUILT_USING: &str = "target/package/built-using";
+
+/// The file that tells the same, and more, to programs: see [`sbom`].
+pub(crate) const SBOM: &str = "target/package/vfio-early.cdx.json";
 
 /// Makes the package; its path. Once in this process.
 ///
@@ -34,31 +37,48 @@ pub fn build() -> Result<PathBuf> {
         return Ok(package.clone());
     }
     let binary = binary::build()?;
-    packages::ensure(packages::PACKAGE)?;
-    let cargo_deb = cargo_deb()?;
-    let _lock = cache::lock("package")?;
-    write_built_using()?;
-    step::run(Command::new("make").arg("man").current_dir(workspace()))?;
-    let folder = workspace().join("target/package");
-    let new = tempfile::Builder::new().prefix("new-").tempdir_in(&folder)?;
-    let said = step::run(
-        Command::new(cargo_deb)
-            .args(["deb", "--no-build", "--no-strip", "--locked", "--quiet", "--output"])
-            .args([new.path(), Path::new("--target"), triple(&binary)?])
-            .env("SOURCE_DATE_EPOCH", changelog_date()?)
-            .current_dir(workspace()),
-    )?;
-    let made = PathBuf::from(String::from_utf8(said)?.trim_end());
-    let package = folder.join(made.file_name().context("cargo-deb names no package")?);
-    fs::rename(&made, &package).with_context(|| format!("cannot make {}", package.display()))?;
+    let package = {
+        let _lock = cache::lock("package")?;
+        pack(workspace(), &binary)?
+    };
     *built = Some(package.clone());
     Ok(package)
 }
 
-/// The target that cargo built for: the folder that its profile's folder lies in.
-fn triple(binary: &Path) -> Result<&Path> {
-    let folder = binary.parent().and_then(Path::parent).and_then(Path::file_name);
-    folder.map(Path::new).with_context(|| format!("{} is of no target", binary.display()))
+/// Packs that binary, with all else from that copy of the workspace; the package's path.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn pack(workspace: &Path, binary: &Path) -> Result<PathBuf> {
+    packages::ensure(packages::PACKAGE)?;
+    let cargo_deb = CARGO_DEB.set_up()?;
+    write_built_using(workspace)?;
+    sbom::write(&workspace.join(SBOM), &changelog_date()?)?;
+    step::run(Command::new("make").arg("man").current_dir(workspace))?;
+    let folder = workspace.join("target/package");
+    let new = tempfile::Builder::new().prefix("new-").tempdir_in(&folder)?;
+    let (target, triple) = target(binary)?;
+    let said = step::run(
+        Command::new(cargo_deb)
+            .args(["deb", "--no-build", "--no-strip", "--locked", "--quiet", "--output"])
+            .args([new.path(), Path::new("--target"), triple])
+            .env("CARGO_TARGET_DIR", target)
+            .env("SOURCE_DATE_EPOCH", changelog_date()?)
+            .current_dir(workspace),
+    )?;
+    let made = PathBuf::from(String::from_utf8(said)?.trim_end());
+    let package = folder.join(made.file_name().context("cargo-deb names no package")?);
+    fs::rename(&made, &package).with_context(|| format!("cannot make {}", package.display()))?;
+    Ok(package)
+}
+
+/// Cargo's target folder, and the target that it built for: the folder in it that has the folder
+/// of the profile.
+fn target(binary: &Path) -> Result<(&Path, &Path)> {
+    let folder = binary.parent().and_then(Path::parent);
+    folder
+        .and_then(|folder| Some((folder.parent()?, Path::new(folder.file_name()?))))
+        .with_context(|| format!("{} is of no target", binary.display()))
 }
 
 /// The date of the newest entry in the package's changelog, in seconds since 1970: the age of all
@@ -72,45 +92,22 @@ fn changelog_date() -> Result<String> {
     Ok(String::from_utf8(date)?.trim_end().to_owned())
 }
 
-/// cargo-deb, installed when it is not in the cache.
-///
-/// # Errors
-/// When cargo cannot fetch or build it.
-pub fn cargo_deb() -> Result<PathBuf> {
-    let is_whole = |entry: &Path| entry.join("bin/cargo-deb").exists();
-    let entry = cache::entry(&format!("tools/cargo-deb-{CARGO_DEB}"), is_whole, |new| {
-        let start = Instant::now();
-        step::say(format_args!("cargo-deb {CARGO_DEB}: installing it into the cache"));
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let version = format!("={CARGO_DEB}");
-        step::run(
-            Command::new(cargo)
-                .args(["install", "cargo-deb", "--version", &version, "--locked", "--root"])
-                .arg(new)
-                // It packs three megabytes: what optimising it costs never comes back.
-                .args(["--debug", "--no-default-features"])
-                .env("CARGO_PROFILE_DEV_DEBUG", "0")
-                .current_dir(new),
-        )?;
-        step::say(format_args!("cargo-deb {CARGO_DEB}: done in {:.0?}", start.elapsed()));
-        Ok(())
-    })?;
-    Ok(entry.join("bin/cargo-deb"))
-}
-
 /// The versions of what is linked into the program: policy asks for them where a licence wants the
 /// source kept, and cargo-deb knows no field Built-Using.
-fn write_built_using() -> Result<()> {
+fn write_built_using(workspace: &Path) -> Result<()> {
     let mut text = format!("kmod (= {}), as its authors released it\n", libkmod::VERSION);
-    let sources = step::run(Command::new("dpkg-query").args([
-        "--show",
-        "--showformat=${source:Package} (= ${source:Version})\\n",
-        "libc6-dev",
-        "liblzma-dev",
-    ]))?;
+    let mut packages = Vec::new();
+    for archive in sbom::ARCHIVES {
+        packages.push(archive.package()?.0);
+    }
+    let sources = step::run(
+        Command::new("dpkg-query")
+            .args(["--show", "--showformat=${source:Package} (= ${source:Version})\\n"])
+            .args(packages),
+    )?;
     text += std::str::from_utf8(&sources)?;
     text.extend(crates()?.iter().map(|name| format!("crate {name}\n")));
-    let file = workspace().join(BUILT_USING);
+    let file = workspace.join(BUILT_USING);
     fs::create_dir_all(file.parent().context("a file lies in a folder")?)?;
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
 }
@@ -120,7 +117,7 @@ fn write_built_using() -> Result<()> {
 /// # Errors
 /// When cargo cannot tell.
 pub fn crates() -> Result<Vec<String>> {
-    let words = ["tree", "--locked", "--package=vfio-early", "--edges=normal,no-proc-macro"];
+    let words = ["tree", "--package=vfio-early", "--edges=normal,no-proc-macro"];
     let tree = step::run(binary::cargo(&words)?.args(["--prefix=none", "--format={p}"]))?;
     let mut names: Vec<String> = String::from_utf8(tree)?
         .lines()
@@ -139,7 +136,8 @@ mod tests {
     #[test]
     fn the_target_is_in_the_path_of_what_cargo_built() {
         let path = Path::new("/t/target/x86_64-unknown-linux-gnu/release/vfio-early");
-        assert_eq!(triple(path).unwrap(), Path::new("x86_64-unknown-linux-gnu"));
-        triple(Path::new("vfio-early")).unwrap_err();
+        let expected = (Path::new("/t/target"), Path::new("x86_64-unknown-linux-gnu"));
+        assert_eq!(target(path).unwrap(), expected);
+        target(Path::new("vfio-early")).unwrap_err();
     }
 }

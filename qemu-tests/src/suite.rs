@@ -15,7 +15,7 @@ use crate::run::{BEFORE, Run};
 use crate::scenario::Sides;
 use crate::{
     answers, bench, binary, dracut, faults, flavours, host, initramfs_tools, nix, packages,
-    packaging, races, rules, screens, soak, systemd,
+    packaging, races, rules, screens, soak, supply, systemd,
 };
 
 /// Arguments of `cargo xtask test`.
@@ -201,7 +201,10 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         nix::checks(&arguments.kernels).into_iter().filter(|check| wanted(&check.name)).collect();
     let packaging: Vec<&packaging::Check> =
         packaging::CHECKS.iter().filter(|check| wanted(check.name)).collect();
-    if cargo.is_empty() && boots.is_empty() && nix.is_empty() && packaging.is_empty() {
+    let supply: Vec<&supply::Check> =
+        supply::CHECKS.iter().filter(|check| wanted(check.name)).collect();
+    let without_boot = nix.len() + packaging.len() + supply.len();
+    if cargo.is_empty() && boots.is_empty() && without_boot == 0 {
         bail!("no check has {} in its name", arguments.filters.join(" or "));
     }
     if arguments.list {
@@ -212,6 +215,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             println!("{}", check.name);
         }
         for check in packaging {
+            println!("{}", check.name);
+        }
+        for check in supply {
             println!("{}", check.name);
         }
         for boot in boots {
@@ -242,6 +248,17 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     for check in packaging {
         let start = Instant::now();
         count.note(check.name, start, &check.run());
+    }
+    for check in supply {
+        let start = Instant::now();
+        match check.run() {
+            supply::Outcome::Passed => count.note(check.name, start, &Ok(())),
+            supply::Outcome::Failed(details) => count.note(check.name, start, &Err(details)),
+            supply::Outcome::NotRun(missing) => {
+                println!("not run: {}: {missing}", check.name);
+                count.not_run += 1;
+            }
+        }
     }
     if !boots.is_empty() {
         let count = Mutex::new(&mut count);

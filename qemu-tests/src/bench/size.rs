@@ -91,7 +91,7 @@ pub fn parts() -> Result<Vec<Part>> {
     let argument = format!("link-arg=-Wl,-Map={}", file.display());
     // In a folder of its own: the binary that is measured is not built anew by this.
     let mut command = binary::cargo(&["rustc", "--release", "--bin=vfio-early", "--quiet"])?;
-    command.arg("--target-dir").arg(&map).args(["--", "-C", &argument]);
+    command.args(binary::remap()?).arg("--target-dir").arg(&map).args(["--", "-C", &argument]);
     step::run_with_progress(&mut command)?;
     let text = fs::read_to_string(&file)
         .with_context(|| format!("the linker wrote no map {}: it must be lld", file.display()))?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::{
     bench, binary, boot, coverage, demo, fuzz, gallery, kernels, libkmod, model, nix, package,
-    packages, rules, soak, step, suite,
+    packages, reproduce, rules, soak, step, suite,
 };
 
 /// Sets up, builds, boots, shows and tests vfio-early.
@@ -41,6 +41,8 @@ enum Command {
     Package,
     /// Ask real kernels what the fake one claims of them; see docs/kernel-rules.md
     Rules(rules::record::Arguments),
+    /// Build twice, in different places, and compare every byte; says the digests
+    Reproduce,
     /// Take the pictures in docs/ anew: a terminal's, the announcement, the console after a hand-over
     Screenshots(gallery::Arguments),
     /// Boot machines put together by chance, as often as you like
@@ -82,6 +84,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Nix(arguments) => return nix::run(&arguments),
         Command::Package => println!("{}", package::build()?.display()),
         Command::Rules(arguments) => return rules::record::run(&arguments),
+        Command::Reproduce => return reproduce::run(),
         Command::Screenshots(arguments) => gallery::run(&arguments)?,
         Command::Soak(arguments) => return soak::run(&arguments),
         Command::Test(arguments) => return suite::run(&arguments),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{COMPLETIONS, DRACUT, File, INITRAMFS_TOOLS, MANUAL, PROGRAM, UNITS, differences};
 use crate::binary::{self, workspace};
+use crate::sbom::ARCHIVES;
 use crate::{package, step};
 
 const OVERRIDES: &str = "packaging/debian/lintian-overrides";
@@ -17,6 +18,7 @@ const OF_A_PACKAGE: &[File] = &[
     ("644", "usr/share/doc/vfio-early/changelog.Debian.gz"),
     ("644", "usr/share/doc/vfio-early/changelog.gz"),
     ("644", "usr/share/doc/vfio-early/copyright"),
+    ("644", "usr/share/doc/vfio-early/vfio-early.cdx.json"),
     ("644", "usr/share/lintian/overrides/vfio-early"),
 ];
 
@@ -76,7 +78,8 @@ pub(super) fn copyright() -> Result<Vec<String>> {
         .iter()
         .filter_map(|line| Some(format!("crates/{}/*", line.split_once(' ')?.0)))
         .collect();
-    linked.extend(["c/libkmod/*", "c/glibc/*", "c/liblzma/*", "crates/std/*"].map(str::to_owned));
+    linked.extend(ARCHIVES.map(|archive| format!("c/{}/*", archive.name)));
+    linked.extend(["c/libkmod/*", "crates/std/*"].map(str::to_owned));
     let lacks = linked.iter().filter(|name| !named.contains(&name.as_str()));
     let mut complaints: Vec<String> =
         lacks.map(|name| format!("it does not name {name}")).collect();
