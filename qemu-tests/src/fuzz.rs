@@ -38,8 +38,10 @@ const TARGETS: [&str; 5] = ["cmdline", "items", "names", "report", "tree"];
 /// Of cargo-fuzz.
 const VERSION: &str = "0.13.1";
 
-/// For a file of the corpus, and for all of a target.
-const ROOM: (usize, u64) = (4096, 48 * 1024);
+/// Bytes of a target's corpus.
+const ROOM: u64 = 16 * 1024;
+/// So many files are added to it at a time.
+const MOST_ADDED: usize = 40;
 
 /// What came of one target.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -192,27 +194,30 @@ fn outcome(log: &str, success: bool) -> Outcome {
     }
 }
 
-/// Adds inputs that reach what the corpus does not, small ones first, until it is full.
+/// Adds inputs that reach what the corpus does not, of all sizes, until it is full.
 fn keep(program: &Path, seeds: &Path, grown: &Path) -> Result<()> {
     let new = tempfile::tempdir()?;
     for file in files(seeds)? {
         fs::copy(&file, new.path().join(file.file_name().unwrap_or_default()))?;
     }
     let mut command = Command::new(program);
-    command.arg("-set_cover_merge=1").arg(format!("-max_len={}", ROOM.0));
+    command.arg("-set_cover_merge=1").arg("-max_len=4096");
     step::run(command.arg(new.path()).arg(grown))?;
-    let mut room = ROOM.1;
+    let mut room = ROOM;
     for file in files(seeds)? {
         room = room.saturating_sub(fs::metadata(file)?.len());
     }
     let mut added = Vec::new();
     for file in files(new.path())? {
-        added.push((fs::metadata(&file)?.len(), file));
+        let place = seeds.join(file.file_name().unwrap_or_default());
+        if !place.exists() {
+            added.push((fs::metadata(&file)?.len(), file, place));
+        }
     }
     added.sort();
-    for (length, file) in added {
-        let place = seeds.join(file.file_name().unwrap_or_default());
-        if length <= room && !place.exists() {
+    let every = added.len().div_ceil(MOST_ADDED).max(1);
+    for (length, file, place) in added.into_iter().step_by(every) {
+        if length <= room {
             fs::copy(&file, &place)?;
             room -= length;
         }

@@ -208,21 +208,11 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         bail!("no check has {} in its name", arguments.filters.join(" or "));
     }
     if arguments.list {
-        for check in cargo {
-            println!("{}", check.name);
-        }
-        for check in nix {
-            println!("{}", check.name);
-        }
-        for check in packaging {
-            println!("{}", check.name);
-        }
-        for check in supply {
-            println!("{}", check.name);
-        }
-        for boot in boots {
-            println!("{}", boot.name());
-        }
+        let names = cargo.iter().map(|check| check.name.to_owned());
+        let names = names.chain(nix.iter().map(|check| check.name.clone()));
+        let names = names.chain(packaging.iter().map(|check| check.name.to_owned()));
+        let names = names.chain(supply.iter().map(|check| check.name.to_owned()));
+        names.chain(boots.iter().map(Boot::name)).for_each(|name| println!("{name}"));
         return Ok(true);
     }
 
