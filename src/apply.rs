@@ -121,8 +121,15 @@ impl<K: Kernel> Run<'_, K> {
 
     /// Performs steps of one kind, leaving out devices that failed before.
     fn perform(&mut self, batch: &[Step]) {
+        if let Some(Step::Unbind(..)) = batch.first() {
+            for step in batch {
+                self.unbind(step);
+            }
+            return;
+        }
         if let Some(Step::Probe(_)) = batch.first() {
             self.read_bound();
+            self.take_from_late_drivers(batch);
         }
         let mut steps = Vec::new();
         let mut writes = Vec::new();
@@ -153,6 +160,53 @@ impl<K: Kernel> Run<'_, K> {
         }
     }
 
+    /// Takes a device from a host driver, one at a time: between the look at what uses it and the
+    /// write there is nothing.
+    fn unbind(&mut self, step: &Step) {
+        let Step::Unbind(address, driver) = step else { return };
+        let Some(write) = self.write(step) else { return };
+        if let Some(usage) = self.sysfs.usage(*address) {
+            let reason =
+                format!("{driver} has it, and the host has come to use it: {}", usage.words);
+            self.give_up(*address, Why::new(reason, plan::remedy_for(usage.by)));
+        } else if let [Err(errno)] = self.kernel.perform(&[write])[..] {
+            self.failed(step, errno);
+        }
+    }
+
+    /// Host drivers can have come between the look at the machine and the override: they have the
+    /// devices, though no step says so.
+    fn take_from_late_drivers(&mut self, probes: &[Step]) {
+        for probe in probes {
+            let Step::Probe(address) = probe else { continue };
+            if self.is_given_up(*address) || self.is_bound(*address) {
+                continue;
+            }
+            let Some(driver) = self.fates.get(address).and_then(|fate| fate.driver.clone()) else {
+                continue;
+            };
+            if self.may_have_the_console(*address) {
+                let reason = format!("{driver} has it: it came while this was at work");
+                let remedy = "run vfio-early bind again: it looks after the console anew";
+                self.give_up(*address, Why::new(reason, remedy));
+            } else {
+                self.unbind(&Step::Unbind(*address, driver));
+            }
+        }
+    }
+
+    /// Whether it is a display that got its driver only now, and with it perhaps the console, which
+    /// the plan did not look after.
+    fn may_have_the_console(&self, address: Address) -> bool {
+        let hands_it_over =
+            |step: &Step| matches!(step, Step::HandOver { from, .. } if from.contains(&address));
+        let device = &self.plan.targets[&address].device;
+        device.class.is_display()
+            && device.driver.is_none()
+            && self.plan.console == Console::Keep
+            && !self.plan.steps.iter().any(hands_it_over)
+    }
+
     fn overridden(&mut self, address: Address, driver: &str) {
         self.fates.entry(address).or_default().driver_override = Some(driver.to_owned());
     }
@@ -160,6 +214,28 @@ impl<K: Kernel> Run<'_, K> {
     /// Gives a device up, for the first reason that comes.
     fn give_up(&mut self, address: Address, why: Why) {
         self.fates.entry(address).or_default().failure.get_or_insert(why);
+    }
+
+    /// Why a device is given up that was pulled since the machine was read: it is not there, or
+    /// another one is in its place.
+    fn pulled(&self, address: Address) -> Option<Why> {
+        let device = &self.plan.targets[&address].device;
+        match self.sysfs.id_in(&device.folder) {
+            Some(id) if id == device.id => None,
+            Some(other) => {
+                let reason = format!("another device, {other}, has come in its place");
+                Some(Why::new(reason, "correct the item, or run vfio-early bind again"))
+            }
+            None => Some(went_away()),
+        }
+    }
+
+    /// Whether a step for it is still of use: it is neither given up nor pulled.
+    fn is_of_use(&mut self, address: Address) -> bool {
+        if let (false, Some(why)) = (self.is_given_up(address), self.pulled(address)) {
+            self.give_up(address, why);
+        }
+        !self.is_given_up(address)
     }
 
     fn is_given_up(&self, address: Address) -> bool {
@@ -170,8 +246,10 @@ impl<K: Kernel> Run<'_, K> {
     fn write(&mut self, step: &Step) -> Option<Write> {
         let (address, write) = match step {
             Step::Override(address, driver) => (address, self.override_of(*address, driver)),
-            Step::Unbind(address, _) => {
-                (address, store(self.attribute(*address, "driver/unbind"), address.to_string()))
+            // Its own `unbind`, and not that of the link `driver`: whatever else has the device by now
+            // keeps it.
+            Step::Unbind(address, driver) => {
+                (address, store(format!("bus/pci/drivers/{driver}/unbind"), address.to_string()))
             }
             // Loading the driver has bound the devices that no other driver had.
             Step::Probe(address) if self.fates.get(address).is_some_and(Fate::is_bound) => {
@@ -187,14 +265,23 @@ impl<K: Kernel> Run<'_, K> {
             }
             Step::HandOver { .. } | Step::Load(_) | Step::Rename(..) => return None,
         };
-        (!self.is_given_up(*address)).then_some(write)
+        // The first overrides come right after the look at the machine; before the others there is
+        // time to change cards.
+        let is_first = match step {
+            Step::Override(..) => {
+                self.fates.get(address).is_none_or(|f| f.driver_override.is_none())
+            }
+            _ => matches!(step, Step::Announce(_)),
+        };
+        let is_of_use =
+            if is_first { !self.is_given_up(*address) } else { self.is_of_use(*address) };
+        is_of_use.then_some(write)
     }
 
     fn failed(&mut self, step: &Step, errno: Errno) {
         let (address, why) = match step {
             Step::Override(address, _) if !self.sysfs.has_device(*address) => {
-                let remedy = "if it comes back later, add vfio.wait=10";
-                (address, Why::new("the device went away", remedy))
+                (address, went_away())
             }
             Step::Override(address, _) if errno == Errno::ETIMEDOUT => {
                 let reason =
@@ -331,6 +418,9 @@ impl<K: Kernel> Run<'_, K> {
         } else {
             log::info!("{address}: {driver}, a variant of {VFIO_PCI}, is chosen for it");
         }
+        if !self.is_of_use(address) {
+            return;
+        }
         match self.kernel.perform(&[self.override_of(address, &driver)])[..] {
             [Err(errno)] => self.failed(&Step::Override(address, driver), errno),
             _ => self.overridden(address, &driver),
@@ -352,9 +442,10 @@ impl<K: Kernel> Run<'_, K> {
             log::info!("the console goes on at {address} (fb{number})");
             return;
         }
+        let from: Vec<_> = from.iter().filter(|address| self.is_of_use(**address)).collect();
         let overrides: Vec<_> =
-            from.iter().map(|address| self.override_of(*address, RESERVED)).collect();
-        for (address, result) in from.iter().zip(self.kernel.perform(&overrides)) {
+            from.iter().map(|address| self.override_of(**address, RESERVED)).collect();
+        for (address, result) in from.into_iter().zip(self.kernel.perform(&overrides)) {
             if result.is_ok() {
                 self.overridden(*address, RESERVED);
             }
@@ -417,6 +508,7 @@ impl<K: Kernel> Run<'_, K> {
     }
 
     fn read_back(&mut self) {
+        let mut not_bound = Vec::new();
         for (address, device, driver) in self.plan.taken() {
             let fate = self.fates.entry(address).or_default();
             // Nothing was written for it since it read as bound.
@@ -426,6 +518,7 @@ impl<K: Kernel> Run<'_, K> {
                 && let Err(why) = self.verify(address, &wanted, driver)
             {
                 self.give_up(address, why);
+                not_bound.push(address);
             }
             let is_given_up = self.is_given_up(address);
             let fate = self.fates.entry(address).or_default();
@@ -444,6 +537,10 @@ impl<K: Kernel> Run<'_, K> {
         for (address, fate) in &mut self.fates {
             if !fate.is_bound() {
                 fate.driver = self.sysfs.driver(*address).ok().flatten();
+                // It may have come to it by itself in the end, as one that was just plugged in does.
+                if fate.is_bound() && not_bound.contains(address) {
+                    fate.failure = None;
+                }
             }
         }
     }
@@ -456,6 +553,9 @@ impl<K: Kernel> Run<'_, K> {
             (Err(why), Driver::Variant(_)) if wanted != VFIO_PCI => {
                 log::warn!("{address}: {}; trying {VFIO_PCI}", why.reason);
                 self.load(&[VFIO_PCI]);
+                if let Some(why) = self.pulled(address) {
+                    return Err(why);
+                }
                 let probe = store(PROBE, address.to_string());
                 self.kernel.perform(&[self.override_of(address, VFIO_PCI), probe]);
                 self.overridden(address, VFIO_PCI);
@@ -475,6 +575,9 @@ impl<K: Kernel> Run<'_, K> {
             let left = end.saturating_duration_since(Instant::now());
             if self.plan.late && !left.is_zero() && self.kernel.wait_for_uevent(left) {
                 continue;
+            }
+            if let Some(why) = self.pulled(address) {
+                return Err(why);
             }
             let bind = format!("bus/pci/drivers/{wanted}/bind");
             let bind = store(bind, address.to_string());
@@ -554,11 +657,15 @@ impl<K: Kernel> Run<'_, K> {
     }
 }
 
+fn went_away() -> Why {
+    Why::new("the device went away", "if it comes back later, add vfio.wait=10")
+}
+
 /// Sources: `vfio_pci_core_register_device()`, `vfio_pci_core_init_dev()` and the denylist in
 /// `drivers/vfio/pci/`.
 fn not_bound(wanted: &str, driver: Option<&str>, errno: Option<Errno>, gone: bool) -> Why {
     match (driver, errno) {
-        _ if gone => Why::new("the device went away", "if it comes back later, add vfio.wait=10"),
+        _ if gone => went_away(),
         (Some(driver), _) => Why::new(
             format!("{driver} has it"),
             format!("keep {driver} from loading before vfio-early"),

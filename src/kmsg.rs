@@ -128,6 +128,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn levels_are_those_of_printk() {
+        for (level, expected) in
+            [(Level::Error, 3), (Level::Warn, 4), (Level::Info, 6), (Level::Debug, 7)]
+        {
+            assert_eq!(printk_level(level), expected, "{level}");
+        }
+    }
+
+    #[test]
     fn long_lines_are_cut_between_characters_and_lose_nothing() {
         for (text, expected) in [
             ("", &[""][..]),

@@ -7,7 +7,7 @@ use std::fmt;
 use crate::cmdline::{Console, Request};
 use crate::escape;
 use crate::pci::{Address, Choice, Hop, Id, Item, Place};
-use crate::sysfs::{Device, Iommu, Machine, VFIO_PCI};
+use crate::sysfs::{Device, Iommu, Machine, User, VFIO_PCI};
 
 /// The driver that a device is to get.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -313,10 +313,8 @@ fn targets(request: &Request, machine: &Machine) -> (Targets, Vec<Absent>) {
                 Entry::Occupied(mut entry) if refused => {
                     entry.insert(target);
                 }
-                Entry::Occupied(mut entry) if item.guard.is_some() => {
-                    entry.get_mut().warnings = target.warnings;
-                }
-                Entry::Occupied(_) => {}
+                // This item has a guard, or it would not come so far: no hint is needed.
+                Entry::Occupied(mut entry) => entry.get_mut().warnings = target.warnings,
             }
         }
     }
@@ -383,8 +381,8 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
     }
     if let Some(usage) = &device.usage {
         return Decision::Refuse(Why::new(
-            format!("the host uses it: {usage}"),
-            "stop that first, or boot with the device listed, so that it never comes into use",
+            format!("the host uses it: {}", usage.words),
+            remedy_for(usage.by),
         ));
     }
     Decision::Take(match (&request.driver, &device.driver, &device.variant) {
@@ -401,6 +399,24 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
         (None, _, Some(module)) => Driver::Variant(module.clone()),
         (None, _, None) => Driver::Named(VFIO_PCI.to_owned()),
     })
+}
+
+/// How what uses a device comes to its end. A boot with a disk listed does without it, and stops
+/// where it is asked for.
+#[must_use]
+pub fn remedy_for(user: User) -> &'static str {
+    match user {
+        User::Host => "the host runs from this disk, so take it off the list",
+        User::Storage => {
+            "stop that first, and let no boot ask for it again (/etc/fstab, /etc/crypttab)"
+        }
+        User::Network => {
+            "take the link down first, or boot with the device listed: the host has no such link then"
+        }
+        User::VirtualFunctions => {
+            "stop that first, or boot with the device listed, so that it never comes into use"
+        }
+    }
 }
 
 /// The kernel takes `-` and `_` for the same in the names of modules.

@@ -279,11 +279,8 @@ impl DeviceReport {
     fn line(&self) -> (Level, String) {
         let name = self.name();
         let why = || {
-            let reason = self.reason.as_deref().unwrap_or("the reason is unknown");
-            match &self.remedy {
-                Some(remedy) => format!("{reason}; {remedy}"),
-                None => reason.to_owned(),
-            }
+            let texts = [&self.reason, &self.remedy];
+            texts.map(|text| text.as_deref().unwrap_or_default()).join("; ")
         };
         let driver = self.driver.as_deref().unwrap_or("no driver");
         match self.outcome {

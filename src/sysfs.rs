@@ -8,6 +8,7 @@ mod usage;
 pub use details::Input;
 pub use files::LONGEST;
 pub use screen::VGACON;
+pub use usage::{Usage, User};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -42,8 +43,8 @@ pub struct Device {
     pub folder: String,
     /// Of a graphics device.
     pub display: Option<Display>,
-    /// What the host uses it for, in words; asked only of a requested device on a host driver.
-    pub usage: Option<String>,
+    /// What the host uses it for; asked only of a requested device on a host driver.
+    pub usage: Option<Usage>,
     /// The module of its variant of vfio-pci; asked only of a requested device.
     pub variant: Option<String>,
     /// The host's modules for it that the initrd has; asked only of a graphics device that is
@@ -145,6 +146,7 @@ fn last_name(path: &str) -> Option<String> {
 
 /// The last part of a link's target.
 fn link_name(link: &Path) -> io::Result<Option<String>> {
+    files::reading("link", link);
     let target = at(link, optional(fs::read_link(link)))?;
     Ok(target.and_then(|target| Some(target.file_name()?.to_str()?.to_owned())))
 }
@@ -183,6 +185,7 @@ impl Sysfs {
     }
 
     fn link_in<'b>(&self, path: &str, buffer: &'b mut [u8; LINK]) -> Result<&'b str, Errno> {
+        files::reading("link", Path::new(path));
         let target = syscall::read_link(self.sys()?, path, buffer)?;
         str::from_utf8(target).map_err(|_| Errno::EILSEQ)
     }
@@ -256,6 +259,14 @@ impl Sysfs {
         Ok(self.link_name(&format!("{folder}/driver"))?)
     }
 
+    /// The id of what is now in a device's folder ([`Device::folder`]); `None` where nothing is.
+    #[must_use]
+    pub fn id_in(&self, folder: &str) -> Option<Id> {
+        let mut buffer = [0; ATTRIBUTE];
+        let modalias = self.attribute(&format!("{folder}/modalias"), &mut buffer).ok()?;
+        Some(id_and_class(modalias).0)
+    }
+
     /// Whether the kernel still has the device.
     #[must_use]
     pub fn has_device(&self, address: Address) -> bool {
@@ -325,6 +336,7 @@ impl Sysfs {
     /// When the PCI bus cannot be read; the error names the file.
     pub fn machine(&self, request: &Request) -> io::Result<Machine> {
         // Without this a sysfs that is not mounted looks like a machine without devices.
+        files::reading("open", &self.pci());
         at(&self.pci(), fs::metadata(self.pci()))?;
         let mut devices = BTreeMap::new();
         let mut named = true;

@@ -3,8 +3,10 @@
 use vfio_early::cmdline;
 use vfio_early::host::page::Look;
 
+use crate::console::{VGA, two_displays};
 use crate::fake::Fake;
 use crate::list::hosts;
+use crate::machine::desktop;
 
 fn words(fake: &mut Fake, text: &str) -> Vec<String> {
     let sysfs = fake.sysfs();
@@ -41,7 +43,7 @@ fn each_outcome_has_its_words() {
         "0000:00:01.0 8086:1901: would be refused: class 060400 is a PCI bridge",
         "0000:00:14.0 8086:a36d: would be bound to vfio-pci, taken from xhci_hcd, group 3",
         "    warning: its IOMMU group 3 also has 0000:00:14.2 8086:a36f: ",
-        "0000:00:17.0 8086:a352: would be refused: the host uses it: sda2 is mounted on /; ",
+        "0000:00:17.0 8086:a352: would be refused: the host uses it: sda2 is mounted on /; the host runs from this disk",
         "00:1e.0: is absent: no such device; ",
     ] {
         assert!(lines.iter().any(|line| line.starts_with(start)), "{start:?}: {lines:#?}");
@@ -52,4 +54,18 @@ fn each_outcome_has_its_words() {
     let mut fake = hosts::twins();
     let lines = words(&mut fake, "vfio.devs=10de:2204@02:00.0");
     assert_eq!(lines[0], "0000:02:00.0 10de:2204: is bound to vfio-pci already");
+}
+
+#[test]
+fn what_will_keep_a_device_from_being_bound_is_foreseen() {
+    let mut fake = desktop().boot();
+    let lines = words(&mut fake, "vfio.devs=00:14.0 module_blacklist=vfio_pci");
+    let start = "0000:00:14.0 8086:a12f: would fail: module_blacklist= has vfio_pci; ";
+    assert!(lines[0].starts_with(start), "{lines:#?}");
+
+    // The host's driver of the display that stays comes later.
+    let mut fake = two_displays(VGA, VGA).left_out("nouveau").boot();
+    let lines = words(&mut fake, "vfio.devs=00:02.0");
+    let start = "0000:00:02.0 8086:5912: would be reserved: ";
+    assert!(lines[0].starts_with(start), "{lines:#?}");
 }

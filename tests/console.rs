@@ -42,6 +42,19 @@ fn the_second_display_is_bound_and_the_console_goes_on() {
     }
 }
 
+#[test]
+fn with_release_the_end_of_the_screen_is_announced_before_anything_can_bind() {
+    for line in Line::ALL {
+        let mut fake = two_displays(VGA, VGA).line(line).boot();
+        let report = fake.bind("vfio.devs=00:02.0,01:00.0 vfio.console=release");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 bound", "0000:01:00.0 bound"], "{line:?}");
+        let lines = fake.take_lines();
+        let at = |text: &str| lines.iter().position(|line| line.contains(text));
+        let announced = at("announce 0000:00:02.0 is given away with the screen");
+        assert!(announced.is_some() && announced < at("load "), "{line:?}: {lines:#?}");
+    }
+}
+
 /// On a root bus 6.1 takes the framebuffer for any VGA device with a shadowed ROM.
 fn second_endangers(line: Line) -> Machine {
     let second = Function::new("0000:00:05.0", "1234:1111", VGA).rom_shadow().host("bochs-drm");

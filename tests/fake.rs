@@ -43,6 +43,16 @@ struct Device {
     stuck: bool,
 }
 
+/// A device as it is now; see [`Fake::devices`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Seen<'f> {
+    pub address: &'f str,
+    pub id: (u16, u16),
+    pub driver: Option<&'f str>,
+    pub driver_override: Option<&'f str>,
+    pub attachable: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Driver {
     name: String,
@@ -257,6 +267,42 @@ impl Fake {
         self.devices[address].driver_override.clone()
     }
 
+    /// Every device that is there: its address, its id, its driver, its override, and whether
+    /// drivers can bind to it.
+    pub fn devices(&self) -> impl Iterator<Item = Seen<'_>> {
+        self.devices.iter().map(|(address, device)| Seen {
+            address,
+            id: device.function.id,
+            driver: device.driver.as_deref(),
+            driver_override: device.driver_override.as_deref(),
+            attachable: device.attachable,
+        })
+    }
+
+    /// Registered, in their order.
+    pub fn drivers(&self) -> impl Iterator<Item = &str> {
+        self.drivers.iter().map(|driver| driver.name.as_str())
+    }
+
+    /// Whether that driver could have the device, by its override or its id.
+    pub fn would_match(&self, driver: &str, address: &str) -> bool {
+        let mut drivers = self.drivers.iter().filter(|there| there.name == driver);
+        drivers.any(|driver| Self::matches(driver, &self.devices[address]))
+    }
+
+    pub fn is_loaded(&self, module: &str) -> bool {
+        self.modules.is_loaded(module)
+    }
+
+    pub fn loaded(&self) -> impl Iterator<Item = &str> {
+        self.modules.loaded()
+    }
+
+    /// What is to be plugged in later is not: somebody else does it.
+    pub fn nothing_comes_by_itself(&mut self) {
+        self.uevents.clear();
+    }
+
     /// The override goes without a write, as if it had never been there.
     pub fn forget_override(&mut self, address: &str) {
         let device = self.devices.get_mut(address).expect("the device is there");
@@ -264,15 +310,18 @@ impl Fake {
         self.tree.write_override(&device.function, None);
     }
 
-    pub fn remove_device(&mut self, address: &str) {
+    pub fn remove_device(&mut self, address: &str) -> Function {
         let device = self.devices.remove(address).expect("the device is there");
         if let Some(driver) = &device.driver {
+            self.screen.driver_went(&self.tree, &device.function);
             self.tree.unlink_driver(&device.function, driver);
         }
         self.tree.remove_device(&device.function);
+        device.function
     }
 
-    fn add_device(&mut self, function: Function) {
+    /// Between its uevent and [`Fake::settle`] no driver can bind to it.
+    pub fn add_device(&mut self, function: Function) {
         self.tree.add_device(&function);
         let address = function.address.clone();
         let (driver, driver_override) = (None, None);
@@ -280,7 +329,7 @@ impl Fake {
         self.devices.insert(address, device);
     }
 
-    fn settle(&mut self, address: &str) {
+    pub fn settle(&mut self, address: &str) {
         // It may have been pulled again.
         if let Some(device) = self.devices.get_mut(address) {
             device.attachable = true;
@@ -490,7 +539,7 @@ impl Fake {
         Ok(())
     }
 
-    fn answer(&mut self, write: &Write) -> Result<(), Errno> {
+    pub fn answer(&mut self, write: &Write) -> Result<(), Errno> {
         match write {
             Write::Store { attribute, value } => self.store(attribute, value),
             Write::Insert { module, .. } => self.insert(module),
@@ -503,7 +552,11 @@ impl Fake {
 }
 
 /// The error of a module that the write needs, where it was to be inserted before and was not.
-fn failed_before(writes: &[Write], results: &[Result<(), Errno>], write: &Write) -> Option<Errno> {
+pub fn failed_before(
+    writes: &[Write],
+    results: &[Result<(), Errno>],
+    write: &Write,
+) -> Option<Errno> {
     let Write::Insert { needs, .. } = write else { return None };
     let is_needed =
         |write: &Write| matches!(write, Write::Insert { module, .. } if needs.contains(module));
@@ -512,7 +565,7 @@ fn failed_before(writes: &[Write], results: &[Result<(), Errno>], write: &Write)
 }
 
 /// The device and the name, where the attribute is in a device's folder.
-fn device_attribute(attribute: &str) -> Option<(&str, &str)> {
+pub fn device_attribute(attribute: &str) -> Option<(&str, &str)> {
     let is_address = |part: &str| part.parse::<Address>().is_ok();
     attribute.rmatch_indices('/').find_map(|(at, _)| {
         let part = attribute[..at].rsplit('/').next()?;

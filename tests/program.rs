@@ -81,12 +81,29 @@ fn wrong_arguments_end_with_status_2_and_say_which() {
         (&["--dry-run", "--cmdline"], "--cmdline"),
         (&["--dry-run", "--root"], "--root"),
         (&["--dry-run", "-x"], "-x"),
+        (&["--dry-run", "--json"], "--json is for list, check and status"),
+        (&["--dry-run", "--format", "qemu"], "--format is for list"),
     ] {
         let (status, stdout, stderr) = run(arguments);
         assert_eq!((status, stdout.as_str()), (Some(2), ""), "{arguments:?}: {stderr}");
         assert!(stderr.starts_with("vfio-early: ") && stderr.contains(text), "{stderr}");
         assert!(stderr.contains("vfio-early --help"), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn standard_files_that_are_closed_are_no_obstacle() {
+    let version = format!("vfio-early {}\n", env!("CARGO_PKG_VERSION"));
+    for (closed, expected) in
+        [("<&-", version.as_str()), (">&-", ""), ("2>&-", &version), ("<&- >&- 2>&-", "")]
+    {
+        let line = format!("exec \"$0\" --version {closed}");
+        let mut command = Command::new("sh");
+        command.args(["-c", &line, env!("CARGO_BIN_EXE_vfio-early")]);
+        let output = command.output().expect("sh starts");
+        assert_eq!(output.status.code(), Some(0), "{closed}: {output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{closed}");
     }
 }
 

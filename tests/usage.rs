@@ -41,19 +41,24 @@ fn what_is_not_in_use_is_taken() {
 #[test]
 fn a_disk_in_use_is_refused_with_what_uses_it() {
     let holders = "sys/class/block/nvme0n1p1/holders/dm-0/x";
+    let (host, storage) = ("take it off the list", "let no boot ask for it again");
     for (file, text, said) in [
         (
             "proc/self/mountinfo",
             "22 1 259:1 / /home rw,relatime shared:1 - ext4 /dev/nvme0n1p1 rw\n",
-            &["nvme0n1p1", "/home"][..],
+            &["nvme0n1p1", "/home", storage][..],
         ),
         (
             "proc/self/mountinfo",
             "22 1 0:31 /@ / rw shared:1 master:2 - btrfs /dev/nvme0n1 rw\n",
-            &["nvme0n1", "mounted on /"],
+            &["nvme0n1", "mounted on /;", host],
         ),
-        ("proc/swaps", "Filename\n/dev/nvme0n1p1 partition 1 0 -2\n", &["nvme0n1p1", "swap"]),
-        (holders, "", &["nvme0n1p1", "dm-0"]),
+        (
+            "proc/swaps",
+            "Filename\n/dev/nvme0n1p1 partition 1 0 -2\n",
+            &["nvme0n1p1", "swap", storage],
+        ),
+        (holders, "", &["nvme0n1p1 is part of dm-0;", storage]),
     ] {
         let mut fake = running_host();
         fake.tree.write(file, text);
@@ -68,6 +73,50 @@ fn a_disk_in_use_is_refused_with_what_uses_it() {
 }
 
 #[test]
+fn a_disk_that_the_host_runs_from_is_to_be_taken_off_the_list() {
+    let partition = "22 1 259:1 / /boot/efi rw - vfat /dev/nvme0n1p1 rw\n";
+    let beside = "23 1 259:0 / /srv rw - ext4 /dev/nvme0n1 rw\n";
+    // LVM on LUKS.
+    let volume = "24 1 253:1 / / rw - ext4 /dev/mapper/host-root rw\n";
+    for (mounts, said) in [
+        (format!("{beside}{partition}"), "nvme0n1p1 is mounted on /boot/efi;"),
+        (
+            volume.to_owned(),
+            "nvme0n1p1 is part of dm-0, and dm-0 is part of dm-1, and dm-1 is mounted",
+        ),
+    ] {
+        let mut fake = running_host();
+        for (name, number, holder) in [("dm-0", "253:0", "dm-1"), ("dm-1", "253:1", "")] {
+            let folder = format!("devices/virtual/block/{name}");
+            fake.tree.write(&format!("sys/{folder}/dev"), &format!("{number}\n"));
+            fake.tree.folder(&format!("sys/{folder}/holders/{holder}"));
+            fake.tree.link_up(&format!("class/block/{name}"), &folder);
+        }
+        if mounts == volume {
+            fake.tree.folder("sys/class/block/nvme0n1p1/holders/dm-0");
+        }
+        fake.tree.write("proc/self/mountinfo", &mounts);
+        let report = fake.bind("vfio.devs=144d:a808@02:00.0");
+        assert_eq!(outcomes(&report), ["0000:02:00.0 refused"], "{mounts:?}");
+        assert_says(&words(&report, DISK), &[said, "take it off the list"]);
+    }
+}
+
+#[test]
+fn disks_that_hold_one_another_are_asked_once() {
+    let mut fake = running_host();
+    for (name, holder) in [("dm-0", "dm-1"), ("dm-1", "dm-0")] {
+        let folder = format!("devices/virtual/block/{name}");
+        fake.tree.folder(&format!("sys/{folder}/holders/{holder}"));
+        fake.tree.link_up(&format!("class/block/{name}"), &folder);
+    }
+    fake.tree.folder("sys/class/block/nvme0n1p1/holders/dm-0");
+    let report = fake.bind("vfio.devs=144d:a808@02:00.0");
+    let said = "nvme0n1p1 is part of dm-0, and dm-0 is part of dm-1, and dm-1 is part of dm-0;";
+    assert_says(&words(&report, DISK), &[said]);
+}
+
+#[test]
 fn a_network_card_with_an_address_is_refused() {
     let six = "fe800000000000000000000000000001 02 40 20 80     eno1\n";
     for (file, text) in [
@@ -78,7 +127,7 @@ fn a_network_card_with_an_address_is_refused() {
         fake.tree.write(file, text);
         let report = fake.bind(BOTH);
         assert_eq!(outcomes(&report), ["0000:00:19.0 refused", "0000:02:00.0 bound"], "{text:?}");
-        assert_says(&words(&report, CARD), &["eno1", "address"]);
+        assert_says(&words(&report, CARD), &["eno1", "address", "take the link down"]);
     }
     let mut fake = running_host();
     fake.tree.folder("sys/class/net/br0");

@@ -66,6 +66,17 @@ fn a_variant_that_is_asked_away_is_not_taken() {
 }
 
 #[test]
+fn a_driver_that_is_asked_for_again_by_its_modules_name_stays() {
+    let mut fake = machine().boot();
+    let text = "vfio.devs=00:03.0 vfio.driver=qat_vfio_pci";
+    assert_eq!(outcomes(&fake.bind(text)), ["0000:00:03.0 bound"]);
+    let before = fake.tree.everything();
+    assert_eq!(outcomes(&fake.bind(text)), ["0000:00:03.0 bound"]);
+    assert_eq!(fake.tree.everything(), before);
+    assert_eq!(fake.driver(CARD).as_deref(), Some("qat-vfio-pci"));
+}
+
+#[test]
 fn where_the_variant_does_not_load_vfio_pci_takes_the_device_and_it_is_said() {
     for errno in [Errno::EPERM, Errno::ENOEXEC] {
         let mut fake = machine().boot();

@@ -102,6 +102,13 @@ pub const BENCH: &[Package] = &[
     package("strace", "counts the system calls of what is measured"),
 ];
 
+/// What `cargo xtask fuzz` needs besides what a build needs.
+pub const FUZZ: &[Package] = &[package("g++", "compiles libFuzzer")];
+
+/// What `cargo xtask coverage` needs besides what the tests need.
+pub const COVERAGE: &[Package] =
+    &[package("llvm-19", "llvm-profdata and llvm-cov, which tell what was run")];
+
 /// What the build of a kernel needs.
 pub const KERNEL: &[Package] = &[
     package("bc", "a kernel's build calculates with it"),
@@ -219,12 +226,13 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
 }
 
 fn names_of_everything() -> String {
-    let mut names: Vec<_> = [BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, PACKAGING, BENCH, KERNEL]
-        .iter()
-        .copied()
-        .flatten()
-        .map(|package| package.name)
-        .collect();
+    let mut names: Vec<_> =
+        [BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, PACKAGING, BENCH, FUZZ, COVERAGE, KERNEL]
+            .iter()
+            .copied()
+            .flatten()
+            .map(|package| package.name)
+            .collect();
     names.sort_unstable();
     names.dedup();
     names.join(" ")

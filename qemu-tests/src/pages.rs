@@ -46,7 +46,7 @@ fn anchor(heading: &str) -> String {
 
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
-    for folder in [workspace().to_owned(), workspace().join("docs")] {
+    for folder in ["", "docs", "docs/measurements"].map(|folder| workspace().join(folder)) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             pages.extend(path.extension().is_some_and(|end| end == "md").then_some(path));

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::coverage;
 use crate::moment::Moment;
 use crate::prediction::Prediction;
 use crate::scenario::Observed;
@@ -88,6 +89,7 @@ impl Run {
             match (kind, rest) {
                 ("end", "") => ended = true,
                 ("problem", "") => bail!("the guest could not do a step: {}", body.trim()),
+                ("profiles", "") => coverage::keep_guest_profiles(body)?,
                 ("parameters", "") => self.parameters = parameters(body),
                 ("command", "line") => body.trim_end().clone_into(&mut self.command_line),
                 ("kernel", "log") => self.log = body.lines().map(record).collect(),

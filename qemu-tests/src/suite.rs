@@ -15,7 +15,7 @@ use crate::run::{BEFORE, Run};
 use crate::scenario::Sides;
 use crate::{
     answers, bench, binary, dracut, faults, flavours, host, initramfs_tools, nix, packages,
-    packaging, screens, soak, systemd,
+    packaging, races, screens, soak, systemd,
 };
 
 /// Arguments of `cargo xtask test`.
@@ -71,7 +71,8 @@ const CARGO: &[Cargo] = &[
     Cargo {
         name: "unit tests and fake kernel",
         arguments: &["test", "--workspace", "--no-fail-fast"],
-        variable: None,
+        // Each fuzz target of tests/fuzz.
+        variable: Some(("VFIO_EARLY_FUZZ_SECONDS", "20")),
         packages: packages::TEST,
     },
 ];
@@ -155,9 +156,8 @@ fn boots() -> Vec<Boot> {
     for kernel in kernels::NAMES {
         boots.extend(screens::boots(kernel));
         boots.extend(host::boots(kernel));
-        boots.extend(
-            faults::all().into_iter().chain(flavours::all()).filter_map(|trial| trial.boot(kernel)),
-        );
+        let trials = faults::all().into_iter().chain(flavours::all()).chain(races::all());
+        boots.extend(trials.filter_map(|trial| trial.boot(kernel)));
     }
     boots.extend(soak::boots());
     boots.push(bench::guard::boot());

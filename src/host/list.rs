@@ -218,7 +218,7 @@ fn look_closer(entry: &mut Entry, machine: &Machine, sysfs: &Sysfs, inputs: &[In
         }
     }
     if !entry.is_given() {
-        entry.in_use = sysfs.usage(address);
+        entry.in_use = sysfs.usage(address).map(|usage| usage.words);
     }
     entry.reset_methods = sysfs.reset_methods(address);
     if entry.reset_methods.as_ref().is_some_and(Vec::is_empty) {
@@ -244,7 +244,12 @@ fn behind_same_bridge(address: Address, machine: &Machine) -> Vec<Address> {
 /// Guarded by its id; below a bridge as a path, which survives other bus numbers, unless that
 /// names another device, too.
 fn item(address: Address, machine: &Machine) -> String {
-    let id = machine.devices[&address].id;
+    let Id { vendor, device, .. } = machine.devices[&address].id;
+    // Where the id could not be read there is nothing to guard by: zeros alone are no id.
+    let guard = match (vendor, device) {
+        (0, 0) => String::new(),
+        _ => format!("{vendor:04x}:{device:04x}@"),
+    };
     let mut hops = Vec::new();
     let mut top = address;
     while let Some(parent) = machine.devices.get(&top).and_then(Device::parent) {
@@ -252,10 +257,10 @@ fn item(address: Address, machine: &Machine) -> String {
         top = parent;
         // No path has more bridges than there are devices, unless it leads in a circle.
         if hops.len() > machine.devices.len() {
-            return format!("{id}@{}", short(address));
+            return guard + &short(address);
         }
     }
-    let mut text = format!("{id}@{}", short(top));
+    let mut text = format!("{guard}{}", short(top));
     for hop in hops.iter().rev() {
         let hop = hop.to_string();
         text.extend(["/", hop.rsplit(':').next().unwrap_or_default()]);
@@ -264,7 +269,7 @@ fn item(address: Address, machine: &Machine) -> String {
         let request = Request { items: vec![item], ..Request::default() };
         plan::requested(&request, machine) == [address]
     };
-    if text.parse().is_ok_and(is_right) { text } else { format!("{id}@{}", short(address)) }
+    if text.parse().is_ok_and(is_right) { text } else { guard + &short(address) }
 }
 
 /// Without domain 0.

@@ -77,7 +77,7 @@ pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
         driver: None,
         bound: false,
         lost: false,
-        reason: text_of(rejected, "reason"),
+        reason: Some(text_of(rejected, "reason").unwrap_or_else(|| "it is no item".to_owned())),
     }));
     let unmet = devices.iter().any(|device| !device.bound);
     Ok(Status { version: 1, devices, exit_status: exit_status(unmet, false) })
@@ -130,11 +130,9 @@ impl fmt::Display for Status {
                 (Some(address), Some(id)) => format!("{address} {id}"),
                 _ => format!("{:?}", escape::short(&device.item)),
             };
-            let what = match (&device.reason, &device.driver) {
-                (Some(reason), _) => reason.clone(),
-                (None, Some(driver)) => format!("bound to {driver}"),
-                (None, None) => "bound".to_owned(),
-            };
+            let driver = device.driver.as_deref().unwrap_or("no driver");
+            let bound = || format!("bound to {driver}");
+            let what = device.reason.clone().unwrap_or_else(bound);
             writeln!(f, "{}", escape::line(&format!("{name}: {what}")))?;
         }
         Ok(())
@@ -203,6 +201,13 @@ mod tests {
             assert_eq!(lines[3], "\"x\": no form");
             assert_eq!(exit_status, 1, "{first:?} {second:?}");
         }
+    }
+
+    #[test]
+    fn an_item_that_was_rejected_without_a_reason_is_not_bound() {
+        let report = r#"{"version":1,"request":{"rejected":[{"text":"x"}]},"devices":[]}"#;
+        let (lines, exit_status) = lines(&root(report, None, ""));
+        assert_eq!((lines[0].as_str(), exit_status), ("\"x\": it is no item", 1));
     }
 
     #[test]

@@ -14,6 +14,12 @@ use super::Sysfs;
 /// More than any file has that this reads.
 pub const LONGEST: u64 = 64 << 20;
 
+/// Tells of a read that is about to be done. `tests/model` lets others act right before it; a release
+/// has no such level (`release_max_level_debug` in Cargo.toml).
+pub(super) fn reading(how: &str, path: &Path) {
+    log::trace!("{how} {}", path.display());
+}
+
 impl Sysfs {
     /// Opens what is below the root. In another tree than that of the running kernel, which can come
     /// from anywhere, links lead to no place outside (`openat2(2)`, Linux 5.6).
@@ -27,6 +33,7 @@ impl Sysfs {
                 OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC
             };
         let path = self.root.join(path);
+        reading("open", &path);
         let Some(root) = &self.confined else {
             return Ok(open(&path, flags, Mode::empty())?);
         };

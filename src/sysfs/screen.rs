@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::files::reading;
 use super::{Sysfs, link_name};
 use crate::console::{Display, Firmware, Framebuffer, Screen, Version};
 use crate::pci::Address;
@@ -132,6 +133,7 @@ fn is_firmware(name: &str) -> bool {
 
 /// The innermost PCI device in the real path of a device.
 fn pci_device_of(device: &Path) -> Option<Address> {
+    reading("resolve", device);
     let path = fs::canonicalize(device).ok()?;
     path.iter().rev().find_map(|part| part.to_str()?.parse().ok())
 }

@@ -122,6 +122,14 @@ impl Modules {
         Some(modules.into_iter().map(needed).collect())
     }
 
+    pub fn is_loaded(&self, module: &str) -> bool {
+        self.loaded.contains(module)
+    }
+
+    pub fn loaded(&self) -> impl Iterator<Item = &str> {
+        self.loaded.iter().map(String::as_str)
+    }
+
     /// The text of `modules.alias`, as far as it is about vfio.
     pub fn aliases(&self) -> String {
         self.there.values().filter_map(|module| module.alias.as_deref()).collect()

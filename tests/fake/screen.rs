@@ -179,6 +179,11 @@ impl Screen {
         Some(self.framebuffers.get(&self.console?)?.as_str())
     }
 
+    /// All framebuffers by number, the one of the consoles, and whether the firmware's is there.
+    pub fn state(&self) -> (&BTreeMap<u8, String>, Option<u8>, bool) {
+        (&self.framebuffers, self.console, self.firmware.is_some())
+    }
+
     /// Whether the firmware's framebuffer keeps memory of that device, so that a VM cannot have it.
     pub fn keeps_memory_of(&self, address: &str) -> bool {
         self.firmware.as_ref().is_some_and(|owner| owner.address == address)

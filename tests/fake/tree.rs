@@ -88,10 +88,15 @@ impl Tree {
 
     /// Makes the folders above it, too.
     pub fn write(&self, path: &str, content: &str) {
-        if let Some((folder, _)) = path.rsplit_once('/') {
+        let write = || fs::write(self.path(path), content);
+        let mut result = write();
+        if result.as_ref().is_err_and(|why| why.kind() == ErrorKind::NotFound)
+            && let Some((folder, _)) = path.rsplit_once('/')
+        {
             self.folder(folder);
+            result = write();
         }
-        fs::write(self.path(path), content).unwrap_or_else(|why| panic!("{path}: {why}"));
+        result.unwrap_or_else(|why| panic!("{path}: {why}"));
     }
 
     pub fn read(&self, path: &str) -> String {

@@ -131,6 +131,18 @@ fn devices_in_a_circle_have_an_item_all_the_same() {
 }
 
 #[test]
+fn a_device_whose_id_cannot_be_read_has_an_item_all_the_same() {
+    let fake = desktop().boot();
+    fake.tree.write("sys/bus/pci/devices/0000:01:00.0/modalias", "");
+    let list = list::list(&fake.sysfs(), &[]).expect("the bus can be read");
+    let entry = list.devices.iter().find(|entry| entry.address.to_string() == "0000:01:00.0");
+    let item = entry.expect("it is there").item.as_deref().expect("it is no bridge");
+    assert_eq!(item, "00:01.0/00.0");
+    let request = cmdline::parse(format!("vfio.devs={item}").as_bytes());
+    assert!(request.rejected.is_empty(), "{:?}", request.rejected);
+}
+
+#[test]
 fn a_driver_that_is_no_name_is_none() {
     for target in ["..", ".", "/", "../../..", "a/.."] {
         let fake = desktop().boot();

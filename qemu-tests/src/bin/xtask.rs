@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::{
-    bench, binary, boot, demo, gallery, kernels, libkmod, nix, package, packages, soak, step, suite,
+    bench, binary, boot, coverage, demo, fuzz, gallery, kernels, libkmod, model, nix, package,
+    packages, soak, step, suite,
 };
 
 /// Sets up, builds, boots, shows and tests vfio-early.
@@ -28,6 +29,12 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure what a run costs, beside the fewest system calls that do the work and other ways
     Bench(bench::Arguments),
+    /// Explore all orders of a run's reads and writes with what others do, over the fake kernel
+    Model(model::Arguments),
+    /// Try inputs of any kind on all that reads them, for as long as one likes
+    Fuzz(fuzz::Arguments),
+    /// Tell which lines and branches of the program the tests reach
+    Coverage(coverage::Arguments),
     /// Evaluate and check the NixOS module, and boot its scripted branch
     Nix(nix::Arguments),
     /// Make the Debian package; its path is the last line of the output
@@ -67,6 +74,9 @@ fn run(command: Command) -> Result<bool> {
         Command::Boot(arguments) => boot::run(arguments)?,
         Command::Demo(arguments) => demo::run(&arguments)?,
         Command::Bench(arguments) => return bench::run(&arguments),
+        Command::Model(arguments) => return model::run(&arguments),
+        Command::Coverage(arguments) => return coverage::run(&arguments),
+        Command::Fuzz(arguments) => return fuzz::run(&arguments),
         Command::Nix(arguments) => return nix::run(&arguments),
         Command::Package => println!("{}", package::build()?.display()),
         Command::Screenshots(arguments) => gallery::run(&arguments)?,
