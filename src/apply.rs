@@ -398,9 +398,10 @@ impl<K: Kernel> Run<'_, K> {
         }
     }
 
-    /// What to say of it, where a VM needs it.
+    /// What to say of it, where a VM needs it. Without vfio no device is bound, and whether it has
+    /// groups here is not known.
     fn type1_missing(&self, why: &str) -> Option<String> {
-        if self.sysfs.has_no_groups() {
+        if !self.sysfs.has_groups() {
             return None;
         }
         let who = plan::without_type1(self.sysfs.has_iommufd());

@@ -284,7 +284,13 @@ impl Sysfs {
     /// by iommufd. Source: vfio's classes (`vfio_group_init()` and `vfio_init()` in `drivers/vfio`).
     #[must_use]
     pub fn has_no_groups(&self) -> bool {
-        self.is_there("sys/class/vfio-dev") && !self.is_there("sys/class/vfio")
+        self.is_there("sys/class/vfio-dev") && !self.has_groups()
+    }
+
+    /// Whether vfio is there and has a file for each group.
+    #[must_use]
+    pub fn has_groups(&self) -> bool {
+        self.is_there("sys/class/vfio")
     }
 
     /// Whether iommufd is there. Source: its class device (`drivers/iommu/iommufd/main.c`).

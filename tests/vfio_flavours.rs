@@ -41,6 +41,14 @@ fn without_groups_iommufd_is_loaded_and_nobody_is_told_to_add_what_the_kernel_do
 }
 
 #[test]
+fn without_vfio_it_is_not_known_whether_there_are_groups() {
+    let machine = desktop().line(Line::V6_12).vfio(Vfio::WithoutGroups).left_out("vfio-pci");
+    let report = machine.boot().bind(CARD);
+    assert_eq!(outcomes(&report), ["0000:00:19.0 failed"]);
+    assert!(report.warnings.is_empty(), "{report:#?}");
+}
+
+#[test]
 fn without_type1_and_with_iommufd_some_vms_can_use_the_devices() {
     let text = "only a VM that goes by iommufd";
     let mut fake = desktop().line(Line::V6_12).vfio(Vfio::WithoutGroups).boot();

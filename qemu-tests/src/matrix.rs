@@ -197,6 +197,9 @@ fn why_not(scenario: &Scenario, flavour: &Flavour, iommu: Iommu) -> Option<Strin
     if let Some((_, why)) = scenario.only_with.filter(|_| scenario_iommu(scenario) != iommu) {
         return Some(why.to_owned());
     }
+    if kernel == CLOUD && iommu == Iommu::Amd {
+        return Some("this kernel has no driver for that IOMMU".to_owned());
+    }
     if kernel == BUILT_IN && scenario.is_about_modules_of_vfio() {
         return Some("vfio is built into this kernel".to_owned());
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -406,10 +406,14 @@ fn boot_all(
     Ok(())
 }
 
+/// How long a scenario may take on a machine that is busy with others: `PREEMPT_RT` is slow there.
+const LIMIT: Duration = Duration::from_mins(5);
+
 /// Boots one scenario; the error has all that helps.
 fn boot(cell: &Cell, kernel: &Kernel, program: &Path, answers: &Path) -> Result<(), String> {
     let scenario = &cell.scenario;
-    let run = scenario.machine(kernel, program).boot().map_err(|error| format!("{error:#}"))?;
+    let machine = scenario.machine(kernel, program).limit(LIMIT);
+    let run = machine.boot().map_err(|error| format!("{error:#}"))?;
     let seen = run.observed();
     let mut complaints = scenario.topology_complaints(run.at(BEFORE));
     complaints.extend(scenario.complaints(&seen));
