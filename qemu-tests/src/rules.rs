@@ -4,7 +4,7 @@
 //! has an answer. Real kernels are asked in a guest ([`ask`]); their answers are kept in
 //! `docs/kernel-rules.json` ([`record`]), of which `docs/kernel-rules.md` is the readable form. The
 //! fake kernel is asked the same in `tests/rules.rs`, and answers as the record has it, or a step
-//! says why not ([`Rule::but`]).
+//! says why not (`.but(…)`).
 //!
 //! `cargo xtask rules --write` asks anew and keeps the answers; `cargo xtask test` asks anew and
 //! complains of any that is not as it was kept.

@@ -72,7 +72,7 @@ const CARGO: &[Cargo] = &[
         name: "unit tests and fake kernel",
         arguments: &["test", "--workspace", "--no-fail-fast"],
         // Each fuzz target of tests/fuzz.
-        variable: Some(("VFIO_EARLY_FUZZ_SECONDS", "20")),
+        variable: Some(("VFIO_EARLY_FUZZ_MANY", "1")),
         packages: packages::TEST,
     },
 ];

@@ -75,8 +75,9 @@ fn check_in(root: &Path, text: &[u8]) {
     }
 
     // What was found, written anew, is found again. An empty name, of spaces that are not ASCII, has
-    // no way to be written.
-    if names.iter().flatten().flatten().any(String::is_empty) {
+    // no way to be written; one that is no text is longer then, and a line can be too long.
+    let is_lossy = |name: &String| name.is_empty() || name.contains(char::REPLACEMENT_CHARACTER);
+    if names.iter().flatten().flatten().any(is_lossy) {
         return;
     }
     let mut anew = Vec::new();
