@@ -189,7 +189,9 @@ impl<K: Kernel> Run<'_, K> {
     fn take_from_late_drivers(&mut self, probes: &[Step]) {
         for probe in probes {
             let Step::Probe(address) = probe else { continue };
-            if self.is_given_up(*address) || self.is_bound(*address) {
+            // Where the folder of the vfio driver has it, it need not be asked itself.
+            let reads_as_bound = self.fates.get(address).is_some_and(Fate::is_bound);
+            if reads_as_bound || self.is_given_up(*address) || self.is_bound(*address) {
                 continue;
             }
             let Some(driver) = self.fates.get(address).and_then(|fate| fate.driver.clone()) else {
