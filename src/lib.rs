@@ -79,6 +79,10 @@ pub fn check(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::R
     })
 }
 
+/// How long a device that has just been plugged in may take until it has its group: the kernel shows
+/// it in sysfs before that, and announces it after (`device_add()` in `drivers/base/core.c`).
+const GROUP: Duration = Duration::from_secs(1);
+
 /// Reads the machine, again and again while devices are missing and the wait is not over; and
 /// whether any came meanwhile.
 fn machine(
@@ -97,20 +101,22 @@ fn machine(
     let end = Instant::now() + wait;
     let mut machine = sysfs.machine(request)?;
     let mut late = false;
-    while plan::misses_a_device(request, &machine) {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        if !late {
-            log::info!("waiting for devices that are not there yet, at most {} s", left.as_secs());
-        }
-        if !kernel.wait_for_uevent(left) {
-            break;
-        }
-        late = true;
-        machine = sysfs.machine(request)?;
+    if !wait.is_zero() && plan::misses_a_device(request, &machine) {
+        log::info!("waiting for devices that are not there yet, at most {} s", wait.as_secs());
     }
+    let mut wait_while = |misses: fn(&Request, &Machine) -> bool, end: Instant| {
+        while misses(request, &machine) {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || !kernel.wait_for_uevent(left) {
+                break;
+            }
+            late = true;
+            machine = sysfs.machine(request)?;
+        }
+        io::Result::Ok(())
+    };
+    wait_while(plan::misses_a_device, end)?;
+    wait_while(plan::misses_a_group, end.min(Instant::now() + GROUP))?;
     complete(&mut machine, request, sysfs, kernel);
     Ok((machine, late))
 }

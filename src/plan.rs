@@ -230,6 +230,13 @@ pub fn misses_a_device(request: &Request, machine: &Machine) -> bool {
     request.items.iter().any(|item| resolve(item, machine).is_empty())
 }
 
+/// Whether some item asks for a device that has no IOMMU group (yet), though an IOMMU works.
+#[must_use]
+pub fn misses_a_group(request: &Request, machine: &Machine) -> bool {
+    let has_none = |address: &Address| machine.devices[address].group.is_none();
+    machine.iommu == Iommu::Works && requested(request, machine).iter().any(has_none)
+}
+
 /// The addresses that an item means on this machine.
 fn resolve(item: &Item, machine: &Machine) -> Vec<Address> {
     match &item.choice {

@@ -1,5 +1,7 @@
 //! The host's console: a host that had one keeps one, whatever is given away.
 
+use vfio_early::kernel::Write;
+
 use crate::fake::{Fake, Fault};
 use crate::journal;
 use crate::machine::{Function, Line, Machine};
@@ -201,6 +203,22 @@ fn a_display_that_the_hosts_driver_has_is_taken_when_another_can_have_the_consol
         let report = fake.bind("vfio.devs=01:00.0");
         assert_eq!(outcomes(&report), ["0000:01:00.0 bound"], "{line:?}");
         assert_eq!(fake.screen.console(), Some(BOOT), "{line:?}");
+    }
+}
+
+#[test]
+fn a_display_that_the_hosts_driver_took_and_gave_up_has_no_console_to_keep() {
+    for line in Line::ALL {
+        let boot = Function::new(BOOT, "8086:5912", VGA).boot_vga().host("i915");
+        let mut fake = Machine::new([boot]).firmware_on(BOOT).line(line).boot();
+        fake.load("i915");
+        let unbind = Write::Store {
+            attribute: "bus/pci/drivers/i915/unbind".to_owned(),
+            value: BOOT.to_owned(),
+        };
+        fake.answer(&unbind).expect("it has it");
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 bound"], "{line:?}");
     }
 }
 

@@ -63,7 +63,9 @@ struct Driver {
 /// What a netlink socket hears, and what has happened then.
 #[derive(Debug)]
 enum Uevent {
-    /// A device is there, but no driver can bind to it yet.
+    /// One of another device, after which a device is there that has no group yet.
+    Other(Box<Function>),
+    /// A device is there and has its group, but no driver can bind to it yet.
     Added(Box<Function>),
     /// Now they can.
     Settled(String),
@@ -173,11 +175,14 @@ impl Fake {
         fake
     }
 
-    /// The device appears during the next waits: the first hears of it, the second that drivers
-    /// can bind to it.
+    /// The device appears during the next waits: the first hears of another and can see it already,
+    /// the second hears of it, the third that drivers can bind to it.
     pub fn plug_in_later(&mut self, function: Function) {
         let address = function.address.clone();
-        self.uevents.extend([Uevent::Added(Box::new(function)), Uevent::Settled(address)]);
+        let whole = Box::new(function);
+        let without_group = Box::new(Function { group: None, ..*whole.clone() });
+        let added = [Uevent::Other(without_group), Uevent::Added(whole)];
+        self.uevents.extend(added.into_iter().chain([Uevent::Settled(address)]));
     }
 
     /// The next waits hear something that is none of ours.
@@ -706,7 +711,14 @@ impl Kernel for Fake {
         }
         match self.uevents.pop_front() {
             None => return false,
-            Some(Uevent::Added(function)) => self.add_device(*function),
+            Some(Uevent::Other(function)) => self.add_device(*function),
+            Some(Uevent::Added(function)) => {
+                self.tree.add_to_group(&function);
+                // It may have been pulled again.
+                if let Some(device) = self.devices.get_mut(&function.address) {
+                    device.function = *function;
+                }
+            }
             Some(Uevent::Settled(address)) => self.settle(&address),
             Some(Uevent::Framebuffer(address)) => {
                 let function = &self.devices[&address].function;

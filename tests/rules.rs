@@ -119,7 +119,9 @@ impl Asked {
             Op::Replug { .. } => {
                 self.fake.plug_in_later(self.unplugged.take().expect("it was unplugged"));
                 self.fake.listen().expect("there is netlink");
-                assert!(self.fake.wait_for_uevent(Duration::ZERO));
+                for _ in ["it is there", "it has its group"] {
+                    assert!(self.fake.wait_for_uevent(Duration::ZERO));
+                }
                 "announced".to_owned()
             }
             Op::Hold(_) => {

@@ -59,6 +59,18 @@ fn the_wait_ends_in_time_however_many_uevents_come() {
 }
 
 #[test]
+fn a_device_that_gets_no_group_keeps_nobody_waiting_long() {
+    let mut machine = desktop();
+    machine.functions.push(Function { group: None, ..late() });
+    let mut fake = machine.boot();
+    fake.unrelated_uevents(usize::MAX);
+    let start = Instant::now();
+    let report = fake.bind("vfio.devs=05:00.0,00:14.0 vfio.wait=60");
+    assert_eq!(outcomes(&report), ["0000:00:14.0 bound", &format!("{LATE} refused")]);
+    assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
 fn nothing_is_waited_for_when_all_devices_are_there() {
     let mut fake = desktop().boot();
     fake.unrelated_uevents(1);

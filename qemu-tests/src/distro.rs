@@ -237,6 +237,8 @@ fn as_root(script: &str, folder: &Path) -> Result<Command> {
          root",
     )?;
     command.args(["--mount", "--propagation=private", "sh"]).arg(file);
+    // The tools in the other root have their own.
+    command.env_remove("TMPDIR");
     Ok(command)
 }
 

@@ -320,10 +320,16 @@ fn stopped(seen: &Seen, wrong: &mut Wrong) {
         let state = seen.state(unit);
         wrong.unless(state == "active", format!("{unit} is {state}"));
     }
-    // Nothing is left to do: the boot does not go on under the shell. The mount of the real root may
-    // have begun before.
-    let mut jobs = seen.jobs.lines().filter(|job| !job.contains(" sysroot.mount "));
-    wrong.unless(jobs.next().is_none(), format!("there are jobs still: {}", seen.jobs));
+    // The boot does not go on under the shell. Up to the mount of the real root it may, where udev
+    // has not come to the disk yet: what leaves the initrd comes after initrd-root-fs.target, and that
+    // has failed.
+    let leaves = |unit: &str| {
+        unit.starts_with("initrd-") && unit != "initrd-root-device.target" || unit == "initrd.target"
+    };
+    let mut jobs = seen.jobs.lines().filter_map(|job| job.split_whitespace().nth(1));
+    wrong.unless(!jobs.any(leaves), format!("there are jobs still: {}", seen.jobs));
+    let root = seen.state("initrd-root-fs.target");
+    wrong.unless(root == "inactive", format!("initrd-root-fs.target is {root}"));
     let is_root = |line: &str| line.split(' ').nth(1) == Some("/") && !line.starts_with("rootfs ");
     wrong.unless(!seen.mounts.lines().any(is_root), "the initrd was left");
     for text in ["Entering emergency mode", "Require All of vfio.devs=."] {

@@ -57,14 +57,17 @@ impl Sysfs {
         framebuffers.collect()
     }
 
-    /// A generic driver's platform device. Its owner's sources: the folder that it lies in (since
-    /// Linux 6.9), or what its memory is nested in in `/proc/iomem`.
+    /// A generic driver's platform device, known by its framebuffer: on 5.10 it stays, with its driver,
+    /// when a host driver has taken that (`do_remove_conflicting_framebuffers()`). Its owner's sources: the folder that it lies in
+    /// (since Linux 6.9), or what its memory is nested in in `/proc/iomem`.
     fn firmware(&self) -> Option<Firmware> {
         let folder = self.root.join("sys/bus/platform/devices");
-        let device = self
-            .names(&folder)
-            .into_iter()
-            .find(|name| is_firmware(name) && self.is_there(folder.join(name).join("driver")))?;
+        let draws = |name: &String| {
+            let has = |class| !self.names(&folder.join(name).join(class)).is_empty();
+            has("graphics") || has("drm")
+        };
+        let names = self.names(&folder).into_iter();
+        let device = names.filter(|name| is_firmware(name)).find(draws)?;
         let owner = pci_device_of(&folder.join(&device)).or_else(|| self.firmware_memory());
         Some(Firmware { device: Some(device), owner })
     }

@@ -111,7 +111,7 @@ impl Screen {
         let on_it = self.firmware.as_ref().is_some_and(|owner| owner.address == function.address);
         // 6.1 evicts the firmware's for any graphics driver.
         if on_it || self.line == Line::V6_1 {
-            self.evict(tree);
+            self.evict(tree, self.line != Line::V5_10);
         }
         // `fbcon_select_primary()`.
         if function.boot_vga && !self.has_had_primary {
@@ -144,7 +144,7 @@ impl Screen {
             Line::V6_12 | Line::V7_2 => is_owner,
         };
         if function.class >> 8 == 0x0300 && evicts {
-            self.evict(tree);
+            self.evict(tree, true);
         }
     }
 
@@ -153,11 +153,14 @@ impl Screen {
         self.firmware.is_some().then_some(0)
     }
 
-    fn evict(&mut self, tree: &Tree) {
+    /// Its platform device goes, too, but for what a driver of the host does on 5.10.
+    fn evict(&mut self, tree: &Tree, with_device: bool) {
         if let Some(number) = self.firmware_number() {
             self.remove(tree, number);
             self.firmware = None;
-            tree.remove_linked(&format!("sys/bus/platform/devices/{FIRMWARE}"));
+            if with_device {
+                tree.remove_linked(&format!("sys/bus/platform/devices/{FIRMWARE}"));
+            }
             tree.write("proc/iomem", "00001000-0009ffff : System RAM\n");
         }
     }
@@ -170,7 +173,7 @@ impl Screen {
         value: &str,
     ) -> Option<Result<(), Errno>> {
         if attribute == format!("bus/platform/devices/{FIRMWARE}/driver/unbind") {
-            self.evict(tree);
+            self.evict(tree, true);
             return Some(Ok(()));
         }
         if attribute == format!("{FBCON}/bind") {

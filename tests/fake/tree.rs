@@ -136,7 +136,7 @@ impl Tree {
     }
 
     pub fn add_device(&self, function: &Function) {
-        let Function { address, id, subsystem, class, group, .. } = function;
+        let Function { address, id, subsystem, class, .. } = function;
         let folder = format!("devices/{}", function.folder());
         self.folder(&format!("sys/{folder}"));
         for (name, value) in [
@@ -165,6 +165,13 @@ impl Tree {
         };
         self.write(&format!("sys/{folder}/resource"), &(none.repeat(6) + rom));
         self.link(&format!("sys/bus/pci/devices/{address}"), &format!("../../../{folder}"));
+        self.add_to_group(function);
+    }
+
+    /// `iommu_group_add_device()`.
+    pub fn add_to_group(&self, function: &Function) {
+        let Function { address, group, .. } = function;
+        let folder = format!("devices/{}", function.folder());
         if let Some(group) = group {
             let groups = format!("kernel/iommu_groups/{group}");
             self.folder(&format!("sys/{groups}/devices"));

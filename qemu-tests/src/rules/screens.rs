@@ -103,7 +103,6 @@ fn drivers_of_the_host() -> Rule {
         .probe(FIRST_CARD)
         .driver(FIRST_CARD)
         .exists(format!("sys/bus/platform/devices/{FIRMWARE}"))
-        .but("the platform device always goes with its framebuffer; on 5.10 it stays")
         .framebuffer(0)
         .framebuffer(1)
         .console()
