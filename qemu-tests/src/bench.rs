@@ -13,7 +13,7 @@ mod results;
 mod size;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
@@ -21,7 +21,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use crate::run::Run;
-use crate::{binary, kernels, packages, step};
+use crate::{binary, digest, kernels, packages, step};
 use contender::{CONTENDERS, Contender, FLOOR, PROGRAM};
 use machine::{Bench, Look, Outcome};
 use results::{Calls, Entry, Measurements, Phases, Wall};
@@ -159,7 +159,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         .map(|line| Ok((*line, Bench::new(line, &contenders, &counts, &program, true)?)))
         .collect::<Result<Vec<_>>>()?;
 
-    let mut found = Measurements { versions: versions(&benches)?, ..Measurements::default() };
+    let mut found =
+        Measurements { versions: versions(&benches, &program)?, ..Measurements::default() };
     let mut jobs = Vec::new();
     let mut paced = Vec::new();
     for (kernel, bench) in &benches {
@@ -341,7 +342,7 @@ fn calls(run: &Run) -> Result<Calls> {
     Ok(Calls { calls })
 }
 
-fn versions(benches: &[(&str, Bench)]) -> Result<BTreeMap<String, String>> {
+fn versions(benches: &[(&str, Bench)], program: &Path) -> Result<BTreeMap<String, String>> {
     let mut versions = BTreeMap::new();
     for (line, bench) in benches {
         let kernel = bench.kernel();
@@ -358,6 +359,7 @@ fn versions(benches: &[(&str, Bench)]) -> Result<BTreeMap<String, String>> {
         let text = step::run(Command::new("dpkg-query").args(query))?;
         versions.insert(package.to_owned(), String::from_utf8_lossy(&text).into_owned());
     }
-    versions.insert("vfio-early".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    let text = format!("{}, SHA-256 {}", env!("CARGO_PKG_VERSION"), digest::sha256(program)?);
+    versions.insert("vfio-early".to_owned(), text);
     Ok(versions)
 }

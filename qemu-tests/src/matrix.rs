@@ -219,8 +219,7 @@ fn cell(scenario: Scenario, flavour: &'static Flavour, iommu: Iommu) -> Cell {
         scenario.kernels.contains(&kernel)
     } else {
         let place = (kernel, flavour.variant, iommu);
-        is_main
-            && matches!(place, ("6.1" | "6.12", "", Iommu::Amd) | ("6.1", "lockdown", Iommu::Intel))
+        is_main && matches!(place, ("6.12", "", Iommu::Amd) | ("6.1", "lockdown", Iommu::Intel))
     };
     let mut scenario = scenario;
     // In front: one scenario ends with a double dash and more.

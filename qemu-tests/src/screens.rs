@@ -16,6 +16,7 @@ use crate::guest_program;
 use crate::kernels::{Kernel, NIXOS};
 use crate::prediction;
 use crate::run::Run;
+use crate::scenario::USUAL;
 use crate::screenshot::{Font, Screenshot};
 use crate::suite::{self, Boot};
 use crate::topology::{Device, Topology};
@@ -168,6 +169,20 @@ fn two_cards() -> [Device; 2] {
 }
 
 /// Every case, on a kernel of that name.
+/// Each time all of them are run on the kernels that most hosts have, and on others these.
+const EVERYWHERE: [&str; 4] = [
+    "the second card is given away, the host's driver in the initrd",
+    "the boot card is given away, the other card's driver in the initrd",
+    "the only card stays with the host",
+    "in text mode the boot card is given away, the other's driver in the initrd",
+];
+
+/// Whether this check is run each time, and not only where its kernel is named.
+pub(crate) fn is_usual(boot: &Boot) -> bool {
+    let case = boot.name.strip_prefix("screens: ");
+    USUAL.contains(&boot.kernel) || case.is_none_or(|case| EVERYWHERE.contains(&case))
+}
+
 pub(crate) fn boots(kernel: &'static str) -> impl Iterator<Item = Boot> {
     all(kernel).into_iter().map(move |case| Boot {
         name: format!("screens: {}", case.name),

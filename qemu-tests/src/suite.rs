@@ -220,43 +220,23 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     }
 
     let (not_run, boots): (Vec<Boot>, Vec<Boot>) =
-        boots.into_iter().partition(|boot| is_missing(boot.kernel, arguments));
+        boots.into_iter().partition(|boot| is_left_out(boot, arguments));
 
     let answers = tempfile::Builder::new().prefix("vfio-early-answers-").tempdir()?;
     let mut count = Count::default();
     for check in cargo {
         run_cargo(check, answers.path(), &mut count)?;
     }
-    for check in nix {
-        let start = Instant::now();
-        match check.run(arguments.binary.as_deref()) {
-            nix::Outcome::Passed => count.note(&check.name, start, &Ok(())),
-            nix::Outcome::Failed(details) => count.note(&check.name, start, &Err(details)),
-            nix::Outcome::NotRun(missing) => {
-                println!("not run: {missing}");
-                count.not_run += 1;
-            }
-        }
-    }
-    for check in packaging {
-        let start = Instant::now();
-        count.note(check.name, start, &check.run());
-    }
-    for check in supply {
-        let start = Instant::now();
-        match check.run() {
-            supply::Outcome::Passed => count.note(check.name, start, &Ok(())),
-            supply::Outcome::Failed(details) => count.note(check.name, start, &Err(details)),
-            supply::Outcome::NotRun(missing) => {
-                println!("not run: {}: {missing}", check.name);
-                count.not_run += 1;
-            }
-        }
-    }
-    if !boots.is_empty() {
-        let count = Mutex::new(&mut count);
-        boot_all(boots, arguments, answers.path(), &count)?;
-    }
+    // Most of the others keep one processor busy.
+    let shared = Mutex::new(&mut count);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            run_nix(&nix, arguments, &shared);
+            run_packaging(&packaging, &shared);
+            run_supply(&supply, &shared);
+        });
+        if boots.is_empty() { Ok(()) } else { boot_all(boots, arguments, answers.path(), &shared) }
+    })?;
     println!("\nthat took {:.0} s", start.elapsed().as_secs_f64());
     for name in &count.failed {
         println!("failed: {name}");
@@ -281,14 +261,58 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     Ok(count.failed.is_empty())
 }
 
+fn run_nix(checks: &[nix::Check], arguments: &Arguments, count: &Mutex<&mut Count>) {
+    for check in checks {
+        let start = Instant::now();
+        let outcome = check.run(arguments.binary.as_deref());
+        let mut count = count.lock().expect("no check panics");
+        match outcome {
+            nix::Outcome::Passed => count.note(&check.name, start, &Ok(())),
+            nix::Outcome::Failed(details) => count.note(&check.name, start, &Err(details)),
+            nix::Outcome::NotRun(missing) => {
+                println!("not run: {missing}");
+                count.not_run += 1;
+            }
+        }
+    }
+}
+
+fn run_packaging(checks: &[&packaging::Check], count: &Mutex<&mut Count>) {
+    for check in checks {
+        let start = Instant::now();
+        let result = check.run();
+        count.lock().expect("no check panics").note(check.name, start, &result);
+    }
+}
+
+fn run_supply(checks: &[&supply::Check], count: &Mutex<&mut Count>) {
+    for check in checks {
+        let start = Instant::now();
+        let outcome = check.run();
+        let mut count = count.lock().expect("no check panics");
+        match outcome {
+            supply::Outcome::Passed => count.note(check.name, start, &Ok(())),
+            supply::Outcome::Failed(details) => count.note(check.name, start, &Err(details)),
+            supply::Outcome::NotRun(missing) => {
+                println!("not run: {}: {missing}", check.name);
+                count.not_run += 1;
+            }
+        }
+    }
+}
+
 /// Kernels that are built or seldom used are for those who set them up and name them, or want all of
-/// the matrix; the one as NixOS has it is booted wherever it is.
-fn is_missing(kernel: &str, arguments: &Arguments) -> bool {
-    if kernels::LINES.contains(&kernel) || !arguments.kernels.is_empty() {
+/// the matrix; the one as NixOS has it is booted wherever it is. What else is not run each time is for
+/// those who name it or its kernel.
+fn is_left_out(boot: &Boot, arguments: &Arguments) -> bool {
+    if !arguments.kernels.is_empty() {
         return false;
     }
-    let is_wanted = arguments.matrix || kernel == kernels::NIXOS;
-    !is_wanted || kernels::get(kernel).is_err()
+    let is_named = arguments.matrix || !arguments.filters.is_empty();
+    let is_usual = is_named || screens::is_usual(boot);
+    let is_line = kernels::LINES.contains(&boot.kernel);
+    let is_wanted = is_line || arguments.matrix || boot.kernel == kernels::NIXOS;
+    !is_usual || !is_wanted || !is_line && kernels::get(boot.kernel).is_err()
 }
 
 /// What of the matrix was run, and what not.

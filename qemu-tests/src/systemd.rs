@@ -324,7 +324,8 @@ fn stopped(seen: &Seen, wrong: &mut Wrong) {
     // has not come to the disk yet: what leaves the initrd comes after initrd-root-fs.target, and that
     // has failed.
     let leaves = |unit: &str| {
-        unit.starts_with("initrd-") && unit != "initrd-root-device.target" || unit == "initrd.target"
+        unit.starts_with("initrd-") && unit != "initrd-root-device.target"
+            || unit == "initrd.target"
     };
     let mut jobs = seen.jobs.lines().filter_map(|job| job.split_whitespace().nth(1));
     wrong.unless(!jobs.any(leaves), format!("there are jobs still: {}", seen.jobs));

@@ -374,7 +374,8 @@ fn page(measurements: &Measurements) -> String {
         puts things elsewhere in memory, which makes up to 0.1 %. The devices are `edu`, each \
         behind a root port of its own up to 64 devices, then 2, 4 and 8 of them behind one; \
         the IOMMU is `amd-iommu`. The floor and the scripts get the addresses as arguments, which \
-        costs them nothing.\n"
+        costs them nothing. All rows are of the build of vfio-early and of the kernels that the \
+        last table names; those of others are dropped when newer ones are kept.\n"
             .to_owned(),
     ];
     text.push("\n| contender | |\n| --- | --- |\n".to_owned());

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::contender::CONTENDERS;
+use super::contender::{self, CONTENDERS, Contender};
 use super::machine::Outcome;
 use super::size::{Part, Sizes};
 use crate::binary;
@@ -127,8 +127,32 @@ impl Measurements {
         serde_json::from_slice(&text).with_context(|| format!("{} is no such file", file.display()))
     }
 
-    /// Takes newer ones in place of those of the same case.
+    /// Takes newer ones in place of those of the same case. Those of another build of the program, or
+    /// of another build of a kernel, are dropped: what stands side by side can be compared.
     pub fn take(&mut self, new: Self) {
+        let is_other = |name: &str| {
+            let (old, new) = (self.versions.get(name), new.versions.get(name));
+            old.is_some() && new.is_some() && old != new
+        };
+        let is_other_program = is_other("vfio-early");
+        let other_kernels: Vec<String> = self
+            .versions
+            .keys()
+            .filter(|name| is_other(name))
+            .filter_map(|name| Some(name.strip_prefix("kernel ")?.to_owned()))
+            .collect();
+        let stays = |kernel: &String, contender: &String| {
+            let is_program = contender::find(contender).is_some_and(Contender::is_program);
+            !(is_other_program && is_program || other_kernels.contains(kernel))
+        };
+        self.costs.retain(|entry| stays(&entry.kernel, &entry.contender));
+        self.phases.retain(|entry| stays(&entry.kernel, &entry.contender));
+        self.calls.retain(|entry| stays(&entry.kernel, &entry.contender));
+        self.wall.retain(|entry| stays(&entry.kernel, &entry.contender));
+        if is_other_program {
+            self.sizes = None;
+            self.parts = Vec::new();
+        }
         self.versions.extend(new.versions);
         merge(&mut self.costs, new.costs);
         merge(&mut self.phases, new.phases);
@@ -205,6 +229,33 @@ mod tests {
         let mut kept = with(vec![entry(64, 1.0), entry(3, 2.0)]);
         kept.take(with(vec![entry(64, 3.0), entry(16, 4.0)]));
         assert_eq!(kept.wall, [entry(3, 2.0), entry(16, 4.0), entry(64, 3.0)]);
+    }
+
+    #[test]
+    fn measurements_of_another_build_are_dropped() {
+        let entry = |kernel: &str, contender: &str| Entry {
+            kernel: kernel.to_owned(),
+            devices: 3,
+            contender: contender.to_owned(),
+            value: Wall { milliseconds: vec![1.0], again: vec![] },
+        };
+        let with = |program: &str, kernel: &str, wall: &[(&str, &str)]| Measurements {
+            versions: [("vfio-early", program), ("kernel 6.1", kernel)]
+                .map(|(name, version)| (name.to_owned(), version.to_owned()))
+                .into(),
+            wall: wall.iter().map(|(kernel, contender)| entry(kernel, contender)).collect(),
+            ..Measurements::default()
+        };
+        let all = [("6.1", "program"), ("6.1", "floor"), ("6.12", "program"), ("6.12", "floor")];
+        for (program, kernel, left) in
+            [("1", "6.1.1", &[0, 1, 2, 3][..]), ("2", "6.1.1", &[1, 3]), ("1", "6.1.2", &[2, 3])]
+        {
+            let mut kept = with("1", "6.1.1", &all);
+            kept.take(with(program, kernel, &[]));
+            let expected: Vec<_> =
+                left.iter().map(|place| entry(all[*place].0, all[*place].1)).collect();
+            assert_eq!(kept.wall, expected, "{program}, {kernel}");
+        }
     }
 
     #[test]
