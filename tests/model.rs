@@ -12,7 +12,12 @@ mod properties;
 mod rival;
 mod world;
 
+use std::collections::BTreeMap;
 use std::env;
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use case::Case;
@@ -24,33 +29,61 @@ const DEPTH: &str = "VFIO_EARLY_MODEL_DEPTH";
 /// Part of the names of the cases to be explored.
 const CASE: &str = "VFIO_EARLY_MODEL_CASE";
 
+/// What came of a case.
+struct Found {
+    line: String,
+    orders: usize,
+    runs: usize,
+    complaints: Vec<String>,
+}
+
+fn explore(case: Case, depth: Option<usize>) -> Found {
+    let start = Instant::now();
+    let title = case.title();
+    let depth = depth.unwrap_or(case.depth);
+    let explored = Explorer::explore(case, depth);
+    let line = format!(
+        "{title}: at most {depth} acts of others: {} orders, of which {} were run and {} more were \
+         begun and found known, in {:.1} s",
+        explored.orders,
+        explored.finished,
+        explored.runs - explored.finished,
+        start.elapsed().as_secs_f64()
+    );
+    let with_title = |(what, order)| format!("{title}: {what}\n  {order}");
+    let complaints = explored.complaints.into_iter().map(with_title).collect();
+    Found { line, orders: explored.orders, runs: explored.runs, complaints }
+}
+
 #[test]
 fn whatever_others_do_and_whenever_the_report_is_true_and_the_rest_is_left_alone() {
     let depth = env::var(DEPTH).ok().map(|text| text.parse().expect("a depth is a number"));
     let wanted = env::var(CASE).unwrap_or_default();
-    let (mut cases, mut orders, mut runs, mut complaints) = (0, 0, 0, Vec::new());
-    for case in case::all().into_iter().filter(|case| case.title().contains(&wanted)) {
-        let start = Instant::now();
-        let title = case.title();
-        let depth = depth.unwrap_or(case.depth);
-        let explored = Explorer::explore(case, depth);
-        println!(
-            "{title}: at most {depth} acts of others: {} orders, of which {} were run and {} more \
-             were begun and found known, in {:.1} s",
-            explored.orders,
-            explored.finished,
-            explored.runs - explored.finished,
-            start.elapsed().as_secs_f64()
-        );
-        cases += 1;
-        orders += explored.orders;
-        runs += explored.runs;
-        let with_title = |(what, order)| format!("{title}: {what}\n  {order}");
-        complaints.extend(explored.complaints.into_iter().map(with_title));
+    let cases = || case::all().into_iter().filter(|case| case.title().contains(&wanted));
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    // A case cannot go from one thread to another.
+                    let Some(case) = cases().nth(number) else { return };
+                    let one = explore(case, depth);
+                    found.lock().expect("no thread panics").insert(number, one);
+                }
+            });
+        }
+    });
+    let found: Vec<Found> = found.into_inner().expect("no thread panics").into_values().collect();
+    for found in &found {
+        println!("{}", found.line);
     }
-    println!("{orders} orders in {cases} cases, by {runs} runs");
+    let sum = |count: fn(&Found) -> usize| found.iter().map(count).sum::<usize>();
+    let (orders, runs) = (sum(|found| found.orders), sum(|found| found.runs));
+    println!("{orders} orders in {} cases, by {runs} runs", found.len());
+    let complaints: Vec<_> = found.iter().flat_map(|found| &found.complaints).cloned().collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
-    assert!(cases > 0, "there is no case {wanted:?}");
+    assert!(!found.is_empty(), "there is no case {wanted:?}");
 }
 
 /// The first case with that text in its title, for a program that goes wrong.
