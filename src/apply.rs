@@ -373,6 +373,8 @@ impl<K: Kernel> Run<'_, K> {
             .map(|address| store(self.attribute(*address, "enable"), "0"))
             .collect();
         for (address, result) in addresses.iter().zip(self.kernel.perform(&writes)) {
+            // That took its time: what was read before is not taken for the kernel's answer.
+            self.fates.entry(*address).or_default().driver = None;
             if result == Err(Errno::ETIMEDOUT) {
                 self.give_up(*address, lock_is_held());
             }

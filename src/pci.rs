@@ -177,7 +177,7 @@ impl FromStr for Hop {
     fn from_str(text: &str) -> Result<Self, String> {
         let Some((device, function)) = text.split_once('.') else {
             let text = escape::short(text);
-            return Err(format!("{text:?} has no function, as in {text}.0 or {text}.*"));
+            return Err(format!("{text:?} has no function: add .0, or .* for all"));
         };
         Ok(Hop {
             device: hex8(device, 0x1f, "device")?,
@@ -439,7 +439,7 @@ mod tests {
         for (text, reason) in [
             ("01", "not a PCI address"),
             ("0:0:0:0.0", "not a PCI address"),
-            ("01:00", "has no function, as in 00.0 or 00.*"),
+            ("01:00", "has no function: add .0, or .* for all"),
             (":00.0", "the bus is missing"),
             ("01:.0", "the device is missing"),
             ("01:00.", "the function is missing"),

@@ -484,10 +484,12 @@ impl Sysfs {
     }
 
     /// [`Device::folder`]. In a copy of `/sys` the link may be a folder; one that leads elsewhere is
-    /// none of the kernel's.
+    /// none of the kernel's, and one that leads to a device of another name is no device.
     fn folder(&self, address: Address) -> Result<String, Errno> {
         let link = format!("bus/pci/devices/{address}");
+        let (_, name) = link.split_at("bus/pci/devices".len());
         match self.link(&link) {
+            Ok(target) if !target.ends_with(name) => Err(Errno::ENOENT),
             Ok(target) => match target.strip_prefix("../../../") {
                 Some(folder) if folder.starts_with("devices/") && !folder.contains("..") => {
                     Ok(folder.to_owned())
