@@ -57,9 +57,10 @@ impl Sysfs {
         framebuffers.collect()
     }
 
-    /// A generic driver's platform device, known by its framebuffer: on 5.10 it stays, with its driver,
-    /// when a host driver has taken that (`do_remove_conflicting_framebuffers()`). Its owner's sources: the folder that it lies in
-    /// (since Linux 6.9), or what its memory is nested in in `/proc/iomem`.
+    /// A generic driver's platform device, known by its framebuffer: on 5.10 it stays, with its
+    /// driver, when a host driver has taken that (`do_remove_conflicting_framebuffers()`). Its
+    /// owner's sources: the folder that it lies in (since Linux 6.9), or what its memory is nested in
+    /// in `/proc/iomem`.
     fn firmware(&self) -> Option<Firmware> {
         let folder = self.root.join("sys/bus/platform/devices");
         let draws = |name: &String| {
