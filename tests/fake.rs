@@ -118,6 +118,8 @@ pub struct Fake {
     /// So many of other buses come first.
     unrelated: usize,
     listening: bool,
+    /// How long each wait may take.
+    pub waits: Vec<Duration>,
     faults: Vec<Fault>,
     writes: Vec<(Write, Result<(), Errno>)>,
     writes_left: Option<usize>,
@@ -144,6 +146,7 @@ impl Fake {
             uevents: VecDeque::new(),
             unrelated: 0,
             listening: false,
+            waits: Vec::new(),
             faults: Vec::new(),
             writes: Vec::new(),
             writes_left: None,
@@ -178,11 +181,9 @@ impl Fake {
     /// The device appears during the next waits: the first hears of another and can see it already,
     /// the second hears of it, the third that drivers can bind to it.
     pub fn plug_in_later(&mut self, function: Function) {
-        let address = function.address.clone();
-        let whole = Box::new(function);
-        let without_group = Box::new(Function { group: None, ..*whole.clone() });
-        let added = [Uevent::Other(without_group), Uevent::Added(whole)];
-        self.uevents.extend(added.into_iter().chain([Uevent::Settled(address)]));
+        let settled = Uevent::Settled(function.address.clone());
+        let other = Uevent::Other(Box::new(Function { group: None, ..function.clone() }));
+        self.uevents.extend([other, Uevent::Added(Box::new(function)), settled]);
     }
 
     /// The next waits hear something that is none of ours.
@@ -699,7 +700,8 @@ impl Kernel for Fake {
         Ok(())
     }
 
-    fn wait_for_uevent(&mut self, _at_most: Duration) -> bool {
+    fn wait_for_uevent(&mut self, at_most: Duration) -> bool {
+        self.waits.push(at_most);
         if !self.listening {
             return false;
         }

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use self::evaluation::Nix;
 use crate::binary::{self, workspace};
 use crate::packages::{self, Package};
+use crate::suite::{Count, Outcome};
 use crate::{kernels, step};
 
 /// Names the folder of nixpkgs' lib, or one that has it as `lib`.
@@ -40,17 +41,6 @@ pub struct Arguments {
     /// Only write the systemd units, as the module has them, into this folder
     #[arg(long, value_name = "FOLDER")]
     units: Option<PathBuf>,
-}
-
-/// How a check ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// All of it holds.
-    Passed,
-    /// What does not hold.
-    Failed(String),
-    /// This is not here.
-    NotRun(&'static str),
 }
 
 /// One check.
@@ -102,10 +92,10 @@ impl Check {
             Kind::Module => module(program),
             Kind::Scripted(line) => program().and_then(|program| {
                 packages::ensure(packages::BOOT)?;
-                Ok(of(&scripted::problems(&kernels::set_up(line)?, &program)?))
+                Ok(Outcome::of(&scripted::problems(&kernels::set_up(line)?, &program)?))
             }),
         };
-        outcome.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")))
+        outcome.into()
     }
 }
 
@@ -124,26 +114,14 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.write {
         write()?;
     }
-    let (mut passed, mut failed, mut not_run) = (0, 0, 0);
+    let mut count = Count::default();
     for check in checks(&[]) {
         let start = Instant::now();
-        match check.run(None) {
-            Outcome::Passed => {
-                println!("ok {} ({:.1} s)", check.name, start.elapsed().as_secs_f64());
-                passed += 1;
-            }
-            Outcome::Failed(details) => {
-                println!("FAILED {}\n{details}", check.name);
-                failed += 1;
-            }
-            Outcome::NotRun(missing) => {
-                println!("not run: {missing}");
-                not_run += 1;
-            }
-        }
+        count.note(&check.name, start, check.run(None));
     }
-    println!("{passed} passed, {failed} failed, {not_run} not run");
-    Ok(failed == 0)
+    let Count { passed, failed, not_run, .. } = count;
+    println!("{passed} passed, {} failed, {not_run} not run", failed.len());
+    Ok(failed.is_empty())
 }
 
 /// The systemd units as the module has them for a program in `/usr/bin`: name to text.
@@ -177,10 +155,6 @@ pub(crate) fn devices(text: &str) -> Result<Value> {
 const NIX: &[Package] =
     &[Package { name: "nix-bin", purpose: "parses and evaluates the NixOS module" }];
 
-fn of(problems: &[String]) -> Outcome {
-    if problems.is_empty() { Outcome::Passed } else { Outcome::Failed(problems.join("\n")) }
-}
-
 /// Every Nix file of the repository.
 fn files() -> Result<Vec<PathBuf>> {
     let mut files = vec![workspace().join("flake.nix"), workspace().join("default.nix")];
@@ -200,14 +174,14 @@ fn parse() -> Result<Outcome> {
     let nix = Nix::without_library()?;
     let errors = files()?.into_iter().filter_map(|file| nix.parse(&file).err());
     let problems: Vec<String> = errors.map(|error| format!("{error:#}")).collect();
-    Ok(of(&problems))
+    Ok(Outcome::of(&problems))
 }
 
 /// A tool over all files, where it is installed.
-fn tool(name: &str, missing: &'static str, arguments: &[&str]) -> Result<Outcome> {
+fn tool(name: &str, missing: &str, arguments: &[&str]) -> Result<Outcome> {
     let mut version = Command::new(name);
     if version.arg("--version").stdin(Stdio::null()).output().is_err() {
-        return Ok(Outcome::NotRun(missing));
+        return Ok(Outcome::NotRun(missing.to_owned()));
     }
     let ran = step::run(Command::new(name).args(arguments).args(files()?));
     Ok(ran.map_or_else(|error| Outcome::Failed(format!("{error:#}")), |_| Outcome::Passed))
@@ -253,7 +227,7 @@ fn write() -> Result<()> {
 const STORE: &str = "/nix/store";
 
 fn module(program: impl FnOnce() -> Result<PathBuf>) -> Result<Outcome> {
-    let Some(library) = library()? else { return Ok(Outcome::NotRun("no nixpkgs lib")) };
+    let Some(library) = library()? else { return Ok(Outcome::NotRun("no nixpkgs lib".to_owned())) };
     packages::ensure(NIX)?;
     let nix = Nix::new(&library, STORE)?;
     let read = |file: &str| {
@@ -295,7 +269,7 @@ fn module(program: impl FnOnce() -> Result<PathBuf>) -> Result<Outcome> {
         other => problems.push(format!("10de:1c03 is no item, but the module says {other:?}")),
     }
     problems.extend(items::problems(&nix, &program()?)?);
-    Ok(of(&problems))
+    Ok(Outcome::of(&problems))
 }
 
 /// Each configuration that comes out otherwise than expected.

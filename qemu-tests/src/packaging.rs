@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 
 use crate::binary::workspace;
 use crate::packages;
+use crate::suite::Outcome;
 
 /// One check.
 pub struct Check {
@@ -52,18 +53,13 @@ pub const CHECKS: &[Check] = &[
 ];
 
 impl Check {
-    /// Runs it; the error has all that is wrong.
-    ///
-    /// # Errors
-    /// Whatever it found.
-    pub fn run(&self) -> Result<(), String> {
+    /// Runs it. What could not be run at all has failed.
+    #[must_use]
+    pub fn run(&self) -> Outcome {
         // All at once: each run of apt takes its time.
         let packages = [packages::PACKAGE, packages::PACKAGING].concat();
-        match packages::ensure(&packages).and_then(|()| (self.check)()) {
-            Ok(complaints) if complaints.is_empty() => Ok(()),
-            Ok(complaints) => Err(complaints.join("\n")),
-            Err(error) => Err(format!("{error:#}")),
-        }
+        let complaints = packages::ensure(&packages).and_then(|()| (self.check)());
+        complaints.map(|complaints| Outcome::of(&complaints)).into()
     }
 }
 

@@ -167,7 +167,6 @@ fn two_cards() -> [Device; 2] {
     [card("VGA", "01.0", BOOT), card("VGA", "05.0", OTHER)]
 }
 
-/// Every case, on a kernel of that name.
 /// Each time all of them are run on the kernel that takes the console most readily, and on others
 /// these.
 const EVERYWHERE: [&str; 4] = [
@@ -183,6 +182,7 @@ pub(crate) fn is_usual(boot: &Boot) -> bool {
     boot.kernel == "6.1" || case.is_none_or(|case| EVERYWHERE.contains(&case))
 }
 
+/// Every case, on a kernel of that name.
 pub(crate) fn boots(kernel: &'static str) -> impl Iterator<Item = Boot> {
     all(kernel).into_iter().map(move |case| Boot {
         name: format!("screens: {}", case.name),
@@ -522,4 +522,19 @@ fn print(machine: Vm, text: &str) -> Vm {
 
 fn outcome(device: &Value) -> Option<(&str, &str)> {
     Some((device["address"].as_str()?, device["outcome"].as_str()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::LINES;
+
+    #[test]
+    fn what_is_run_on_every_kernel_is_a_case_of_each() {
+        for line in LINES.into_iter().chain([NIXOS]) {
+            let usual = boots(line).filter(is_usual).count();
+            let expected = if line == "6.1" { all(line).len() } else { EVERYWHERE.len() };
+            assert_eq!(usual, expected, "{line}");
+        }
+    }
 }

@@ -85,31 +85,70 @@ const MATRIX: &[Cargo] = &[Cargo {
     packages: &[],
 }];
 
+/// How a check ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it holds.
+    Passed,
+    /// What does not hold.
+    Failed(String),
+    /// What is not here.
+    NotRun(String),
+}
+
+impl Outcome {
+    /// Of a check that has these complaints.
+    #[must_use]
+    pub fn of(complaints: &[String]) -> Self {
+        if complaints.is_empty() { Self::Passed } else { Self::Failed(complaints.join("\n")) }
+    }
+}
+
+impl From<Result<(), String>> for Outcome {
+    fn from(result: Result<(), String>) -> Self {
+        result.map_or_else(Self::Failed, |()| Self::Passed)
+    }
+}
+
+/// What could not be run at all has failed.
+impl From<Result<Outcome>> for Outcome {
+    fn from(result: Result<Outcome>) -> Self {
+        result.unwrap_or_else(|error| Self::Failed(format!("{error:#}")))
+    }
+}
+
 /// What was counted.
 #[derive(Default)]
-struct Count {
-    passed: usize,
-    failed: Vec<String>,
-    not_run: usize,
+pub(crate) struct Count {
+    pub passed: usize,
+    pub failed: Vec<String>,
+    pub not_run: usize,
     /// Name of each check to whether it passed, and its seconds.
     results: BTreeMap<String, (bool, f64)>,
 }
 
 impl Count {
     /// Says how a check went, and counts it.
-    fn note(&mut self, name: &str, start: Instant, result: &Result<(), String>) {
+    pub(crate) fn note(&mut self, name: &str, start: Instant, outcome: impl Into<Outcome>) {
         let seconds = start.elapsed().as_secs_f64();
-        self.results.insert(name.to_owned(), (result.is_ok(), seconds));
-        match result {
-            Ok(()) => {
+        let outcome = outcome.into();
+        let has_passed = outcome == Outcome::Passed;
+        match outcome {
+            Outcome::Passed => {
                 println!("ok {name} ({seconds:.1} s)");
                 self.passed += 1;
             }
-            Err(details) => {
+            Outcome::Failed(details) => {
                 println!("FAILED {name} ({seconds:.1} s)\n{details}");
                 self.failed.push(name.to_owned());
             }
+            Outcome::NotRun(why) => {
+                println!("not run: {name}: {why}");
+                self.not_run += 1;
+                return;
+            }
         }
+        self.results.insert(name.to_owned(), (has_passed, seconds));
     }
 }
 
@@ -230,11 +269,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     // Most of the others keep one processor busy.
     let shared = Mutex::new(&mut count);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            run_nix(&nix, arguments, &shared);
-            run_packaging(&packaging, &shared);
-            run_supply(&supply, &shared);
-        });
+        scope.spawn(|| run_others(&nix, &packaging, &supply, arguments, &shared));
         if boots.is_empty() { Ok(()) } else { boot_all(boots, arguments, answers.path(), &shared) }
     })?;
     println!("\nthat took {:.0} s", start.elapsed().as_secs_f64());
@@ -261,43 +296,27 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     Ok(count.failed.is_empty())
 }
 
-fn run_nix(checks: &[nix::Check], arguments: &Arguments, count: &Mutex<&mut Count>) {
-    for check in checks {
+/// The checks that are neither cargo's nor a boot, in their order.
+fn run_others(
+    nix: &[nix::Check],
+    packaging: &[&packaging::Check],
+    supply: &[&supply::Check],
+    arguments: &Arguments,
+    count: &Mutex<&mut Count>,
+) {
+    let run = |name: &str, check: &dyn Fn() -> Outcome| {
         let start = Instant::now();
-        let outcome = check.run(arguments.binary.as_deref());
-        let mut count = count.lock().expect("no check panics");
-        match outcome {
-            nix::Outcome::Passed => count.note(&check.name, start, &Ok(())),
-            nix::Outcome::Failed(details) => count.note(&check.name, start, &Err(details)),
-            nix::Outcome::NotRun(missing) => {
-                println!("not run: {missing}");
-                count.not_run += 1;
-            }
-        }
+        let outcome = check();
+        count.lock().expect("no check panics").note(name, start, outcome);
+    };
+    for check in nix {
+        run(&check.name, &|| check.run(arguments.binary.as_deref()));
     }
-}
-
-fn run_packaging(checks: &[&packaging::Check], count: &Mutex<&mut Count>) {
-    for check in checks {
-        let start = Instant::now();
-        let result = check.run();
-        count.lock().expect("no check panics").note(check.name, start, &result);
+    for check in packaging {
+        run(check.name, &|| check.run());
     }
-}
-
-fn run_supply(checks: &[&supply::Check], count: &Mutex<&mut Count>) {
-    for check in checks {
-        let start = Instant::now();
-        let outcome = check.run();
-        let mut count = count.lock().expect("no check panics");
-        match outcome {
-            supply::Outcome::Passed => count.note(check.name, start, &Ok(())),
-            supply::Outcome::Failed(details) => count.note(check.name, start, &Err(details)),
-            supply::Outcome::NotRun(missing) => {
-                println!("not run: {}: {missing}", check.name);
-                count.not_run += 1;
-            }
-        }
+    for check in supply {
+        run(check.name, &|| check.run());
     }
 }
 
@@ -362,7 +381,7 @@ fn run_cargo(check: &Cargo, answers: &Path, count: &mut Count) -> Result<()> {
                 }
             }
         }
-        None => count.note(check.name, start, &result),
+        None => count.note(check.name, start, result),
     }
     Ok(())
 }
@@ -397,8 +416,8 @@ fn boot_all(
         None => match binary::build() {
             Ok(program) => program,
             Err(error) => {
-                let failed = Err(format!("{error:#}"));
-                count.lock().expect("no check panics").note("build", Instant::now(), &failed);
+                let failed = Outcome::Failed(format!("{error:#}"));
+                count.lock().expect("no check panics").note("build", Instant::now(), failed);
                 return Ok(());
             }
         },
@@ -429,7 +448,7 @@ fn boot_all(
                         None => Err(format!("kernel {} was not set up", boot.kernel)),
                     };
                     let mut count = count.lock().expect("no check panics");
-                    count.note(&boot.name(), start, &result);
+                    count.note(&boot.name(), start, result);
                 }
             });
         }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::binary::{self, workspace};
 use crate::packages;
 use crate::sbom::{self, ARCHIVES};
+use crate::suite::Outcome;
 use crate::wheel::Wheel;
 use crate::{digest, package, reproduce, step};
 
@@ -37,17 +38,6 @@ const LIBLZMA: (&str, &str) =
 
 const VALIDATE: &str = include_str!("supply/validate.py");
 
-/// How a check ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// All of it holds.
-    Passed,
-    /// What does not hold.
-    Failed(String),
-    /// Why it was not run.
-    NotRun(String),
-}
-
 /// One check.
 #[derive(Debug)]
 pub struct Check {
@@ -70,13 +60,8 @@ impl Check {
     /// Runs it. What could not be run at all has failed.
     #[must_use]
     pub fn run(&self) -> Outcome {
-        let outcome = packages::ensure(packages::SUPPLY).and_then(|()| (self.check)());
-        outcome.unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")))
+        packages::ensure(packages::SUPPLY).and_then(|()| (self.check)()).into()
     }
-}
-
-fn of(complaints: &[String]) -> Outcome {
-    if complaints.is_empty() { Outcome::Passed } else { Outcome::Failed(complaints.join("\n")) }
 }
 
 /// cargo-deny with `deny.toml` and those words; whether it is content, and what it said.
@@ -113,7 +98,7 @@ fn policy() -> Result<Outcome> {
             complaints.push(said);
         }
     }
-    Ok(of(&complaints))
+    Ok(Outcome::of(&complaints))
 }
 
 /// The database is a git repository, which not every machine can reach: it is fetched by who wants it.
@@ -155,7 +140,7 @@ fn archives() -> Result<Outcome> {
             ));
         }
     }
-    Ok(of(&complaints))
+    Ok(Outcome::of(&complaints))
 }
 
 /// The list in the package: its format is right, and it names what is linked.
@@ -180,7 +165,7 @@ fn bill() -> Result<Outcome> {
     if invalid(&wrong)?.is_empty() {
         bail!("the schema accepts a hash of a kind that there is not");
     }
-    Ok(of(&complaints))
+    Ok(Outcome::of(&complaints))
 }
 
 /// What is wrong with the text by the schema of its format.
@@ -197,7 +182,7 @@ fn invalid(text: &str) -> Result<Vec<String>> {
 }
 
 fn twice() -> Result<Outcome> {
-    Ok(of(&reproduce::compare()?.complaints))
+    Ok(Outcome::of(&reproduce::compare()?.complaints))
 }
 
 #[cfg(test)]

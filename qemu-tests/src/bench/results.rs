@@ -106,7 +106,10 @@ fn file() -> PathBuf {
     folder().join("measurements.json")
 }
 
-fn merge<T>(old: &mut Vec<Entry<T>>, new: Vec<Entry<T>>) {
+/// Puts new ones in place of old ones of the same case, and keeps of the others what stays: that is
+/// told by its kernel and its contender.
+fn merge<T>(old: &mut Vec<Entry<T>>, new: Vec<Entry<T>>, stays: impl Fn(&str, &str) -> bool) {
+    old.retain(|entry| stays(&entry.kernel, &entry.contender));
     for entry in new {
         old.retain(|other| other.place() != entry.place());
         old.push(entry);
@@ -141,23 +144,19 @@ impl Measurements {
             .filter(|name| is_other(name))
             .filter_map(|name| Some(name.strip_prefix("kernel ")?.to_owned()))
             .collect();
-        let stays = |kernel: &String, contender: &String| {
+        let stays = |kernel: &str, contender: &str| {
             let is_program = contender::find(contender).is_some_and(Contender::is_program);
-            !(is_other_program && is_program || other_kernels.contains(kernel))
+            !(is_other_program && is_program || other_kernels.iter().any(|other| other == kernel))
         };
-        self.costs.retain(|entry| stays(&entry.kernel, &entry.contender));
-        self.phases.retain(|entry| stays(&entry.kernel, &entry.contender));
-        self.calls.retain(|entry| stays(&entry.kernel, &entry.contender));
-        self.wall.retain(|entry| stays(&entry.kernel, &entry.contender));
         if is_other_program {
             self.sizes = None;
             self.parts = Vec::new();
         }
+        merge(&mut self.costs, new.costs, stays);
+        merge(&mut self.phases, new.phases, stays);
+        merge(&mut self.calls, new.calls, stays);
+        merge(&mut self.wall, new.wall, stays);
         self.versions.extend(new.versions);
-        merge(&mut self.costs, new.costs);
-        merge(&mut self.phases, new.phases);
-        merge(&mut self.calls, new.calls);
-        merge(&mut self.wall, new.wall);
         self.sizes = new.sizes.or(self.sizes.take());
         if !new.parts.is_empty() {
             self.parts = new.parts;

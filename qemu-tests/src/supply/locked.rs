@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Outcome, of};
 use crate::binary;
 use crate::libkmod;
+use crate::suite::Outcome;
 
 /// Where commands are written down.
 const RECIPES: [&str; 6] = [
@@ -58,7 +58,7 @@ pub(super) fn everywhere() -> Result<Outcome> {
         }
     }
     ensure!(fs::read_to_string(&lock)? == stale, "a locked build wrote Cargo.lock");
-    Ok(of(&complaints))
+    Ok(Outcome::of(&complaints))
 }
 
 /// Lines that call cargo to build, run or test, and are not locked; `cargo xtask` is.
