@@ -375,8 +375,7 @@ fn page(measurements: &Measurements) -> String {
         behind a root port of its own up to 64 devices, then 2, 4 and 8 of them behind one; \
         the IOMMU is `amd-iommu`. The floor and the scripts get the addresses as arguments, which \
         costs them nothing. All rows are of the build of vfio-early and of the kernels that the \
-        last table names; those of others are dropped when newer ones are kept. While that table \
-        names no SHA-256 of vfio-early, rows are of several earlier builds.\n"
+        last table names; those of others are dropped when newer ones are kept.\n"
             .to_owned(),
     ];
     text.push("\n| contender | |\n| --- | --- |\n".to_owned());
