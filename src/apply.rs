@@ -101,20 +101,21 @@ fn store(attribute: impl Into<String>, value: impl Into<String>) -> Write {
     Write::Store { attribute: attribute.into(), value: value.into() }
 }
 
-/// Sorts modules, whose dependencies are in front of them, by how many others they need one behind the
-/// other: so that of those who insert them side by side none waits while another module could go in.
-fn by_level(inserts: &mut [Write]) {
-    let mut levels: BTreeMap<String, usize> = BTreeMap::new();
-    for insert in inserts.iter() {
-        let Write::Insert { module, needs } = insert else { continue };
-        let below = needs.iter().filter_map(|need| levels.get(need)).max();
-        let level = below.map_or(0, |below| below + 1);
-        levels.insert(module.clone(), level);
+/// Modules, once each, by how many others they need one behind the other: so that of those who insert
+/// them side by side none waits while another module could go in. A module's dependencies are in front
+/// of it in `modules`.
+fn by_level<'a>(modules: impl Iterator<Item = &'a Needed>) -> Vec<&'a Needed> {
+    let mut sorted: Vec<(usize, &Needed)> = Vec::new();
+    for module in modules {
+        if sorted.iter().any(|(_, there)| *there == module) {
+            continue;
+        }
+        let needs = |(_, there): &&(usize, &Needed)| module.needs.contains(&there.name);
+        let level = sorted.iter().filter(needs).map(|(below, _)| below + 1).max().unwrap_or(0);
+        let at = sorted.partition_point(|(other, _)| *other <= level);
+        sorted.insert(at, (level, module));
     }
-    inserts.sort_by_key(|insert| match insert {
-        Write::Insert { module, .. } => levels.get(module).copied(),
-        _ => None,
-    });
+    sorted.into_iter().map(|(_, module)| module).collect()
 }
 
 impl<K: Kernel> Run<'_, K> {
@@ -328,26 +329,21 @@ impl<K: Kernel> Run<'_, K> {
     fn load<'m>(&mut self, modules: &[&'m str]) -> Vec<(&'m str, Option<String>)> {
         let needs: Vec<_> =
             modules.iter().map(|module| (*module, self.kernel.modules_for(module))).collect();
-        let mut inserts: Vec<Write> = Vec::new();
-        for Needed { name, needs } in
-            needs.iter().filter_map(|(_, needed)| needed.as_ref()).flatten()
-        {
-            let insert = Write::Insert { module: name.clone(), needs: needs.clone() };
-            if !inserts.contains(&insert) {
-                inserts.push(insert);
-            }
-        }
-        by_level(&mut inserts);
-        let results = self.kernel.perform(&inserts);
+        let inserts = by_level(needs.iter().filter_map(|(_, needed)| needed.as_ref()).flatten());
+        let write = |Needed { name, needs }: &Needed| Write::Insert {
+            module: name.clone(),
+            needs: needs.clone(),
+        };
+        let writes: Vec<_> = inserts.iter().map(|module| write(module)).collect();
+        let results = self.kernel.perform(&writes);
         if results.contains(&Err(Errno::ETIMEDOUT)) {
             let fates = self.fates.iter().filter(|(_, fate)| fate.failure.is_none());
             let addresses: Vec<_> = fates.map(|(address, _)| *address).collect();
             self.find_hung(&addresses);
         }
         let errno_of = |needed: &Needed| {
-            let is_it = |write: &Write| matches!(write, Write::Insert { module, .. } if *module == needed.name);
-            let (_, result) = inserts.iter().zip(&results).find(|(write, _)| is_it(write))?;
-            result.err()
+            let at = inserts.iter().position(|module| module.name == needed.name)?;
+            results[at].err()
         };
         let why = |(module, needed): &(&str, Option<Vec<Needed>>)| match needed {
             None => Some(format!("{module} is not in this initrd")),

@@ -1,7 +1,5 @@
 //! What happened, once: log lines, JSON and exit status all come from the [`Report`].
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use log::Level;
 use serde::Serialize;
 
@@ -123,14 +121,15 @@ fn more(count: usize, what: &str) -> Option<(Level, String)> {
 /// Makes the report; `elapsed_us`, `command_line` and `kernel` are the caller's.
 #[must_use]
 pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applied) -> Report {
-    let numbers: BTreeSet<u32> = plan.targets.values().filter_map(|t| t.device.group).collect();
-    let groups: Vec<_> =
-        numbers.into_iter().map(|number| group(number, machine, applied)).collect();
-    let strangers: BTreeMap<u32, String> =
-        groups.iter().filter_map(|group| Some((group.number, strangers(group)?))).collect();
+    let is_target = |address: &Address| plan.targets.contains_key(address);
+    let with_targets = machine.groups.iter().filter(|(_, members)| members.iter().any(is_target));
+    let groups: Vec<_> = with_targets.map(|(number, _)| group(*number, machine, applied)).collect();
+    let strangers: Vec<_> = groups.iter().map(strangers).collect();
     let mut devices = Vec::new();
     for (address, target) in &plan.targets {
-        let strangers = target.device.group.and_then(|number| strangers.get(&number));
+        let group = target.device.group;
+        let at = group.and_then(|number| groups.binary_search_by_key(&number, |g| g.number).ok());
+        let strangers = at.and_then(|at| strangers[at].as_ref());
         devices.push(device(*address, target, strangers, applied.fates.get(address)));
     }
     devices.extend(plan.absent.iter().map(absent));

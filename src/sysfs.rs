@@ -322,11 +322,13 @@ impl Sysfs {
     /// link for each of many devices.
     fn drivers(&self) -> BTreeMap<Address, String> {
         let folders = self.entries(self.pci().join("drivers")).into_iter().flatten().flatten();
-        let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
-        let devices = |name: String| {
-            self.devices_of(&name).into_iter().map(move |address| (address, name.clone()))
-        };
-        names.flat_map(devices).collect()
+        let mut drivers = BTreeMap::new();
+        for name in folders.filter_map(|folder| folder.file_name().into_string().ok()) {
+            for address in self.devices_of(&name) {
+                drivers.insert(address, name.clone());
+            }
+        }
+        drivers
     }
 
     /// What the request needs to know of the machine. Devices that are named by their address
@@ -351,12 +353,6 @@ impl Sysfs {
         } else {
             self.read_all(&mut devices)?;
         }
-        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (address, device) in &devices {
-            if let Some(number) = device.group {
-                groups.entry(number).or_default().push(*address);
-            }
-        }
         let no_group = devices.values().any(|device| device.group.is_none());
         let mut drivers: Vec<String> = Vec::new();
         let wanted = Some(request.driver.as_deref().unwrap_or(VFIO_PCI));
@@ -372,7 +368,7 @@ impl Sysfs {
             drivers,
             iommu_type1: self.is_there("sys/module/vfio_iommu_type1") || self.has_no_groups(),
             screen: if devices.values().any(is_display) { self.screen() } else { None },
-            groups,
+            groups: groups_of(&devices),
             devices,
         })
     }
@@ -416,9 +412,8 @@ impl Sysfs {
 
     /// Adds the other members of the devices' groups. Source: `/sys/kernel/iommu_groups/N/devices/`.
     fn read_groups(&self, devices: &mut BTreeMap<Address, Device>) {
-        let numbers: BTreeSet<u32> = devices.values().filter_map(|device| device.group).collect();
         let groups = self.root.join("sys/kernel/iommu_groups");
-        for number in numbers {
+        for number in groups_of(devices).into_keys() {
             let members = groups.join(number.to_string()).join("devices");
             for address in self.addresses(&members).unwrap_or_default() {
                 if !devices.contains_key(&address)
@@ -538,6 +533,17 @@ impl Sysfs {
         let mut lines = BufReader::new(file).split(b'\n').map_while(Result::ok);
         Some(lines.any(|line| line.windows(4).any(|part| part == b" IR-")))
     }
+}
+
+/// The devices by the number of their IOMMU group.
+fn groups_of(devices: &BTreeMap<Address, Device>) -> BTreeMap<u32, Vec<Address>> {
+    let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (address, device) in devices {
+        if let Some(number) = device.group {
+            groups.entry(number).or_default().push(*address);
+        }
+    }
+    groups
 }
 
 /// A device that could be read; one that could not counts as absent.

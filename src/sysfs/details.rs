@@ -58,7 +58,7 @@ impl Sysfs {
     #[must_use]
     pub fn inputs(&self) -> Vec<Input> {
         let folder = self.root.join("sys/class/input");
-        let mut inputs = Vec::new();
+        let mut inputs: Vec<Input> = Vec::new();
         for entry in self.entries(&folder).into_iter().flatten().flatten() {
             // The others there, as event0, are below one of these.
             let path = folder.join(entry.file_name());
@@ -69,10 +69,10 @@ impl Sysfs {
             let name = self.text(path.join("name")).unwrap_or_default();
             if let Some(address) = input_device(&link) {
                 let input = Input { address, name: name.trim().to_owned() };
-                inputs.push(input);
+                let at = inputs.partition_point(|there| there.name <= input.name);
+                inputs.insert(at, input);
             }
         }
-        inputs.sort_by(|one: &Input, other| one.name.cmp(&other.name));
         inputs
     }
 }
