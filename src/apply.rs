@@ -411,9 +411,11 @@ impl<K: Kernel> Run<'_, K> {
     fn driver_missing(&mut self, module: &str, why: Option<String>) {
         let reason = why.unwrap_or_else(|| format!("{module} is loaded, but has no PCI driver"));
         let remedy = format!("add {module}, and {IOMMU_TYPE1} where the kernel has it");
+        // Asked once, for however many devices.
+        let is_registered = self.sysfs.has_driver(module);
         for (address, _, driver) in self.plan.taken().filter(|(_, _, d)| d.module() == module) {
             let is_missing = match driver {
-                Driver::Named(name) => !self.sysfs.has_driver(name),
+                Driver::Named(_) => !is_registered,
                 Driver::Asked(module) => self.sysfs.pci_driver_of(module).is_none(),
                 Driver::Variant(_) => false,
             };

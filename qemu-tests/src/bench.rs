@@ -169,7 +169,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
                 devices.iter().flat_map(|count| contenders.iter().map(move |each| (count, *each)))
             {
                 // Of nothing to do, only vfio-early makes something.
-                let is_idle = *devices == 0 && !contender.is_program() && contender.name != FLOOR;
+                let is_idle = *devices == 0 && contender.is_script();
                 let is_of_look = match look {
                     Look::Cost | Look::Calls => true,
                     Look::Phases => contender.name == PROGRAM && *devices > 0,

@@ -23,7 +23,8 @@ pub enum Shape {
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
     Program,
-    Floor,
+    /// With these arguments in front of the modules.
+    Floor(&'static [&'static str]),
     Script(Script),
 }
 
@@ -91,7 +92,16 @@ pub static CONTENDERS: &[Contender] = &[
                 overrides, modules in an order that it is told, a look at each driver. It reads \
                 nothing else, decides nothing and says nothing",
         shape: Shape::Arguments,
-        way: Way::Floor,
+        way: Way::Floor(&[]),
+    },
+    Contender {
+        name: "floor-reading",
+        title: "floor that reads",
+        about: "the same, which reads each device's `modalias` and the link to its IOMMU group \
+                first: the least that a program has to know that decides anything. It still \
+                decides nothing, looks at no other device and says nothing",
+        shape: Shape::Arguments,
+        way: Way::Floor(&["--read"]),
     },
     Contender {
         name: "loop-busybox",
@@ -160,6 +170,11 @@ impl Contender {
         self.way == Way::Program
     }
 
+    /// Whether it is one of scripts, which may fail in a way that is known.
+    pub fn is_script(&self) -> bool {
+        matches!(self.way, Way::Script(_))
+    }
+
     /// Its programs in the initrd.
     ///
     /// # Errors
@@ -168,7 +183,7 @@ impl Contender {
         let mut tools = BTreeMap::new();
         match &self.way {
             Way::Program => {}
-            Way::Floor => {
+            Way::Floor(_) => {
                 tools.insert("/bin/floor".to_owned(), guest_program::compile("floor")?);
             }
             Way::Script(script) => {
@@ -195,8 +210,9 @@ impl Contender {
     pub fn words(&self, kernel: &Kernel) -> Result<Vec<String>> {
         let words = match &self.way {
             Way::Program => vec!["/bin/vfio-early".to_owned()],
-            Way::Floor => {
+            Way::Floor(arguments) => {
                 let mut words = vec!["/bin/floor".to_owned()];
+                words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
                 words.extend(initrd::load_order(kernel, &["vfio_pci", "vfio_iommu_type1"])?);
                 words.extend(["--", "ADDRESSES"].map(str::to_owned));
                 words

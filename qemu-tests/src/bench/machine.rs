@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::contender::{self, Contender, FLOOR, Shape};
+use super::contender::{self, Contender, Shape};
 use crate::initrd::{self, Contents};
 use crate::kernels::Kernel;
 use crate::run::Run;
@@ -218,7 +218,7 @@ impl Bench {
             iommu_type1: field("type1")? == "1",
             stopped: Some(field("stopped")?).filter(|step| *step != "-").map(str::to_owned),
         };
-        let must = contender.is_program() || contender.name == FLOOR;
+        let must = !contender.is_script();
         ensure!(
             !must || outcome.is_complete(count),
             "kernel {}, {count} devices, {} did not do its work: {outcome:?}\n{}\n{}\n{}",

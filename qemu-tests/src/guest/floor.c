@@ -1,7 +1,8 @@
 /*
- * floor MODULE... -- ADDRESS...: the fewest system calls that leave a virtual machine able to
- * start. An override each, the modules in order, a look at each driver. It closes nothing, plans
- * nothing and says nothing.
+ * floor [--read] MODULE... -- ADDRESS...: the fewest system calls that leave a virtual machine able
+ * to start. An override each, the modules in order, a look at each driver. It closes nothing, plans
+ * nothing and says nothing. With --read it asks for each device's ids and IOMMU group first, without
+ * which nothing can be decided or refused.
  */
 #include <fcntl.h>
 #include <string.h>
@@ -14,23 +15,39 @@
 
 int main(int argc, char **argv)
 {
-	int first = 1;
+	int module = 1;
+	int first;
 	int missing = 0;
 	char path[64];
 	char link[128];
 
+	if (argc > 1 && strcmp(argv[1], "--read") == 0)
+		module++;
+	first = module;
 	while (first < argc && strcmp(argv[first], "--") != 0)
 		first++;
 	if (first + 1 >= argc)
 		return 0;
 	if (chdir("/sys/bus/pci/devices") < 0)
 		return 2;
+	for (int i = first + 1; module > 1 && i < argc; i++) {
+		strcpy(stpcpy(path, argv[i]), "/modalias");
+		int file = open(path, O_RDONLY);
+
+		if (read(file, link, sizeof(link)) < 0)
+			return 5;
+		/* There may be no more than 1024 of them. */
+		close(file);
+		strcpy(stpcpy(path, argv[i]), "/iommu_group");
+		if (readlink(path, link, sizeof(link)) < 0)
+			return 6;
+	}
 	for (int i = first + 1; i < argc; i++) {
 		strcpy(stpcpy(path, argv[i]), "/driver_override");
 		if (write(open(path, O_WRONLY), DRIVER, strlen(DRIVER)) < 0)
 			return 3;
 	}
-	for (int i = 1; i < first; i++) {
+	for (int i = module; i < first; i++) {
 		const char *end = strrchr(argv[i], '.');
 		int flags = strcmp(end, ".ko") == 0 ? 0 : COMPRESSED;
 
