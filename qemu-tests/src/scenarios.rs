@@ -34,11 +34,12 @@ pub fn all() -> Vec<Scenario> {
     [binding(), items, guards, groups(), modules(), variants(), trouble(), program].concat()
 }
 
-/// What is decided before a kernel is asked is run on one each time, where nothing else is said; the
-/// matrix has it on all.
+/// What is decided before a kernel is asked is run on one of Debian's each time, where nothing else is
+/// said; the matrix has it on all.
 fn on_one(scenarios: Vec<Scenario>) -> Vec<Scenario> {
     let one = |scenario: Scenario| match scenario.kernels {
         USUAL => scenario.kernels(&["6.1"]),
+        USUAL_AND_NIXOS => scenario.kernels(&["6.1", NIXOS]),
         _ => scenario,
     };
     scenarios.into_iter().map(one).collect()

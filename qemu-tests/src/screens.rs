@@ -169,11 +169,9 @@ fn two_cards() -> [Device; 2] {
 
 /// Each time all of them are run on the kernel that takes the console most readily, and on others
 /// these.
-const EVERYWHERE: [&str; 4] = [
-    "the second card is given away, the host's driver in the initrd",
+const EVERYWHERE: [&str; 2] = [
     "the boot card is given away, the other card's driver in the initrd",
     "the only card stays with the host",
-    "in text mode the boot card is given away, the other's driver in the initrd",
 ];
 
 /// Whether this check is run each time, and not only where its kernel is named.
