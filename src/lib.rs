@@ -21,7 +21,7 @@ mod syscall;
 pub mod sysfs;
 pub mod variant;
 
-pub use syscall::standard_files;
+pub use syscall::{arguments, standard_files};
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! Arguments, logger, exit status.
 #![no_main]
 
+use std::ffi::{OsString, c_char};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -78,11 +79,11 @@ fn print_json(value: &impl Serialize) {
 }
 
 /// `Ok(None)` where the answer has been printed already.
-fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
+fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
     let mut command = None;
     let (mut cmdline, mut root, mut dry_run, mut json) = (None, PathBuf::from("/"), false, false);
     let (mut format, mut filters) = (None, Vec::new());
-    let mut parser = lexopt::Parser::from_env();
+    let mut parser = lexopt::Parser::from_iter(words);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("cmdline") => cmdline = Some(OsStringExt::into_vec(parser.value()?)),
@@ -143,15 +144,17 @@ fn format_of(name: &str) -> Result<Format, String> {
 // SAFETY: the C library calls it once, and nothing else in the program has this name.
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
-extern "C" fn main() -> c_int {
+extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
     vfio_early::standard_files();
+    // SAFETY: this is what the C library gives to `main`.
+    let words = unsafe { vfio_early::arguments(count, words) };
     // Also flushes what was printed.
-    exit(run().into())
+    exit(run(words).into())
 }
 
 /// The exit status.
-fn run() -> u8 {
-    let arguments = match arguments() {
+fn run(words: Vec<OsString>) -> u8 {
+    let arguments = match arguments(words) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return exit_status(false, false),
         Err(why) => {

@@ -1,10 +1,12 @@
 //! The system calls that need `unsafe` or more than a line, and nothing else.
 #![allow(unsafe_code)]
 
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::ptr::NonNull;
 use std::slice;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -46,6 +48,20 @@ pub fn standard_files() {
     }
     // SAFETY: no handler is set that could do anything unsafe.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+}
+
+/// The program's name and arguments, from what the C library gives to `main`: `std::env::args` has none
+/// where that is not GNU's and Rust's own start-up did not run.
+///
+/// # Safety
+/// `words` has to have `count` pointers to C strings.
+pub unsafe fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsString> {
+    let at = |index| {
+        // SAFETY: the caller's promise; `index` is below `count`.
+        let word = unsafe { CStr::from_ptr(*words.add(index)) };
+        OsStr::from_bytes(word.to_bytes()).to_owned()
+    };
+    (0..usize::try_from(count).unwrap_or(0)).map(at).collect()
 }
 
 /// One write of the whole value into an attribute, whose path is below `folder`.
