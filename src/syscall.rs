@@ -50,11 +50,11 @@ pub fn standard_files() {
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
 }
 
-/// The program's name and arguments, from what the C library gives to `main`: `std::env::args` has none
-/// where that is not GNU's and Rust's own start-up did not run.
+/// The words that `main` gets: with musl, `std::env::args` has them from Rust's own start-up alone.
 ///
 /// # Safety
 /// `words` has to have `count` pointers to C strings.
+#[must_use]
 pub unsafe fn arguments(count: c_int, words: *const *const c_char) -> Vec<OsString> {
     let at = |index| {
         // SAFETY: the caller's promise; `index` is below `count`.

@@ -21,7 +21,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use crate::run::Run;
-use crate::{binary, digest, kernels, packages, step};
+use crate::{binary, digest, kernels, musl, packages, step};
 use contender::{CONTENDERS, Contender, FLOOR, PROGRAM};
 use machine::{Bench, Look, Outcome};
 use results::{Calls, Entry, Measurements, Phases, Wall};
@@ -198,6 +198,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     if all || arguments.size {
         let (_, bench) = benches.first().context("a kernel is measured on")?;
         found.sizes = Some(size::weigh(&program, bench.kernel())?);
+        if let Some(program) = musl::build()? {
+            found.musl = Some(size::weigh(&program, bench.kernel())?);
+        }
         found.parts = size::parts()?;
     }
     print!("{}", page::for_terminal(&found));

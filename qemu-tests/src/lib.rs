@@ -35,6 +35,7 @@ pub mod matrix;
 pub mod model;
 pub mod models;
 pub mod moment;
+pub mod musl;
 pub mod nix;
 pub mod package;
 pub mod packages;

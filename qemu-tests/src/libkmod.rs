@@ -67,23 +67,24 @@ fn make(entry: &Path) -> Result<()> {
     fs::copy(checked_source(&files)?, entry.join(SOURCE))?;
 
     step::say(format_args!("libkmod {VERSION}: building it"));
-    compile(&entry.join(SOURCE), work, entry)?;
+    compile(&entry.join(SOURCE), None, work, entry)?;
     step::say(format_args!("libkmod {VERSION}: done in {:.0?}", start.elapsed()));
     Ok(())
 }
 
-/// Builds `libkmod.a` once more, from the source in the cache: what [`reproduce`](crate::reproduce)
-/// links with. `work` is an empty folder.
+/// Builds `libkmod.a` once more, from the source in the cache, with that compiler if one is given: what
+/// [`reproduce`](crate::reproduce) and [`musl`](crate::musl) link with. `work` is a folder for what is
+/// not kept.
 ///
 /// # Errors
 /// As [`set_up`].
-pub(crate) fn build_again(work: &Path, folder: &Path) -> Result<()> {
+pub(crate) fn build_again(compiler: Option<&str>, work: &Path, folder: &Path) -> Result<()> {
     let source = set_up()?.join(SOURCE);
     checked_source(std::slice::from_ref(&source))?;
-    compile(&source, work, folder)
+    compile(&source, compiler, work, folder)
 }
 
-fn compile(source: &Path, work: &Path, folder: &Path) -> Result<()> {
+fn compile(source: &Path, compiler: Option<&str>, work: &Path, folder: &Path) -> Result<()> {
     let tree = work.join("tree");
     fs::create_dir(&tree)?;
     step::run(
@@ -91,7 +92,10 @@ fn compile(source: &Path, work: &Path, folder: &Path) -> Result<()> {
     )?;
     let script = work.join("static-libkmod");
     fs::write(&script, SCRIPT)?;
-    step::run(Command::new("sh").args([&script, &tree]).arg(folder).env("LC_ALL", "C.UTF-8"))?;
+    let mut build = Command::new("sh");
+    build.args([&script, &tree]).arg(folder).env("LC_ALL", "C.UTF-8");
+    build.envs(compiler.map(|compiler| ("CC", compiler)));
+    step::run(&mut build)?;
     Ok(())
 }
 

@@ -21,13 +21,15 @@ use self::evaluation::Nix;
 use crate::binary::{self, workspace};
 use crate::packages::{self, Package};
 use crate::suite::{Count, Outcome};
-use crate::{kernels, step};
+use crate::{kernels, musl, step};
 
 /// Names the folder of nixpkgs' lib, or one that has it as `lib`.
 pub const LIBRARY: &str = "NIXPKGS_LIB";
 
-/// The kernel lines that the scripted branch is booted on.
-const KERNELS: [&str; 2] = ["6.1", "6.12"];
+/// The kernel lines that the scripted branch is booted on: with the program of this tree, and with one
+/// that is built with musl, as nixpkgs does it.
+const KERNEL: &str = "6.1";
+const KERNEL_MUSL: &str = "6.12";
 
 const EXPECTED: &str = "initrd/nixos/tests/expected.json";
 const OPTIONS_PAGE: &str = "docs/nixos-options.md";
@@ -57,7 +59,8 @@ enum Kind {
     Format,
     DeadCode,
     Module,
-    Scripted(&'static str),
+    Scripted,
+    Musl,
 }
 
 /// All checks, those in virtual machines only for these kernel lines; for all where none is named.
@@ -70,10 +73,12 @@ pub fn checks(kernels: &[String]) -> Vec<Check> {
         check("nix: dead code", Kind::DeadCode),
         check("nix: module", Kind::Module),
     ];
-    for line in KERNELS {
+    for (line, name, kind) in [
+        (KERNEL, "the scripted branch in its place of stage 1", Kind::Scripted),
+        (KERNEL_MUSL, "the same, built with musl as for NixOS; it takes its arguments", Kind::Musl),
+    ] {
         if kernels.is_empty() || kernels.iter().any(|wanted| wanted == line) {
-            let name = format!("{line} nix: the scripted branch in its place of stage 1");
-            checks.push(Check { name, kind: Kind::Scripted(line) });
+            checks.push(check(&format!("{line} nix: {name}"), kind));
         }
     }
     checks
@@ -90,10 +95,11 @@ impl Check {
             Kind::Format => tool("nixfmt", "no nixfmt", &["--check"]),
             Kind::DeadCode => tool("deadnix", "no deadnix", &["--fail"]),
             Kind::Module => module(program),
-            Kind::Scripted(line) => program().and_then(|program| {
+            Kind::Scripted => program().and_then(|program| {
                 packages::ensure(packages::BOOT)?;
-                Ok(Outcome::of(&scripted::problems(&kernels::set_up(line)?, &program)?))
+                Ok(Outcome::of(&scripted::problems(&kernels::set_up(KERNEL)?, &program)?))
             }),
+            Kind::Musl => with_musl(),
         };
         outcome.into()
     }
@@ -174,6 +180,24 @@ fn parse() -> Result<Outcome> {
     let nix = Nix::without_library()?;
     let errors = files()?.into_iter().filter_map(|file| nix.parse(&file).err());
     let problems: Vec<String> = errors.map(|error| format!("{error:#}")).collect();
+    Ok(Outcome::of(&problems))
+}
+
+fn with_musl() -> Result<Outcome> {
+    let Some(program) = musl::build()? else {
+        return Ok(Outcome::NotRun("no Rust for musl".to_owned()));
+    };
+    packages::ensure(packages::BOOT)?;
+    let mut problems = scripted::problems(&kernels::set_up(KERNEL_MUSL)?, &program)?;
+    for (words, expected) in [
+        (&["--version"][..], concat!("vfio-early ", env!("CARGO_PKG_VERSION"), "\n")),
+        (&["bind", "--dry-run", "--cmdline", "vfio.off"], "vfio.off: nothing is done\n"),
+    ] {
+        let printed = String::from_utf8(step::run(Command::new(&program).args(words))?)?;
+        if printed != expected {
+            problems.push(format!("{words:?} prints {printed:?}, not {expected:?}"));
+        }
+    }
     Ok(Outcome::of(&problems))
 }
 

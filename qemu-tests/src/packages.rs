@@ -111,6 +111,13 @@ pub const BENCH: &[Package] = &[
     package("strace", "counts the system calls of what is measured"),
 ];
 
+/// What a build with musl needs besides.
+pub const MUSL: &[Package] = &[
+    package("linux-libc-dev", "the kernel's headers"),
+    package("make", "builds liblzma"),
+    package("musl-tools", "musl, and a compiler for it"),
+];
+
 /// What `cargo xtask fuzz` needs besides what a build needs.
 pub const FUZZ: &[Package] = &[package("g++", "compiles libFuzzer")];
 

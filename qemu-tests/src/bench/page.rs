@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::contender::{self, CONTENDERS, FLOOR, PROGRAM};
 use super::results::{Entry, Measurements, Wall, find, median};
-use super::size::Part;
+use super::size::{Part, Sizes};
 use super::{plot, results};
 use crate::binary;
 use crate::table::table;
@@ -264,23 +264,31 @@ fn wall(measurements: &Measurements) -> Option<Section> {
 
 fn sizes(measurements: &Measurements) -> Vec<Section> {
     let mut sections = Vec::new();
+    let number = |bytes: usize| thousands(bytes as u64);
+    let of = |name: &str, sizes: &Sizes| {
+        let Sizes { plain, zstd, xz, in_zstd_initrd, in_xz_initrd } = *sizes;
+        [
+            row([&format!("{name}alone"), &number(plain), &number(zstd), &number(xz)]),
+            row([
+                &format!("{name}in an initrd"),
+                "",
+                &number(in_zstd_initrd),
+                &number(in_xz_initrd),
+            ]),
+        ]
+    };
     if let Some(sizes) = &measurements.sizes {
-        let number = |bytes: usize| thousands(bytes as u64);
+        let mut rows = vec![row(["", "plain", "zstd -19", "xz"])];
+        rows.extend(of("", sizes));
+        rows.extend(measurements.musl.iter().flat_map(|sizes| of("with musl, ", sizes)));
         sections.push(Section {
             heading: "Size".to_owned(),
             words: "In bytes: the binary, compressed by itself, and by how much it enlarges an \
-                    initrd that has busybox and the vfio modules."
+                    initrd that has busybox and the vfio modules. With musl it is what nixpkgs' \
+                    `pkgsStatic` makes for NixOS; the linker is GNU's there, which leaves unwind \
+                    tables in."
                 .to_owned(),
-            rows: vec![
-                row(["", "plain", "zstd -19", "xz"]),
-                row(["alone", &number(sizes.plain), &number(sizes.zstd), &number(sizes.xz)]),
-                row([
-                    "in an initrd",
-                    "",
-                    &number(sizes.in_zstd_initrd),
-                    &number(sizes.in_xz_initrd),
-                ]),
-            ],
+            rows,
         });
     }
     if !measurements.parts.is_empty() {

@@ -93,6 +93,8 @@ pub struct Measurements {
     pub wall: Vec<Entry<Wall>>,
     /// The binary's size.
     pub sizes: Option<Sizes>,
+    /// That of a build with musl.
+    pub musl: Option<Sizes>,
     /// What the binary consists of.
     pub parts: Vec<Part>,
 }
@@ -149,7 +151,7 @@ impl Measurements {
             !(is_other_program && is_program || other_kernels.iter().any(|other| other == kernel))
         };
         if is_other_program {
-            self.sizes = None;
+            (self.sizes, self.musl) = (None, None);
             self.parts = Vec::new();
         }
         merge(&mut self.costs, new.costs, stays);
@@ -158,6 +160,7 @@ impl Measurements {
         merge(&mut self.wall, new.wall, stays);
         self.versions.extend(new.versions);
         self.sizes = new.sizes.or(self.sizes.take());
+        self.musl = new.musl.or(self.musl.take());
         if !new.parts.is_empty() {
             self.parts = new.parts;
         }
