@@ -75,7 +75,7 @@ pub fn checks(kernels: &[String]) -> Vec<Check> {
     ];
     for (line, name, kind) in [
         (KERNEL, "the scripted branch in its place of stage 1", Kind::Scripted),
-        (KERNEL_MUSL, "the same, built with musl as for NixOS; it takes its arguments", Kind::Musl),
+        (KERNEL_MUSL, "the same, built with musl as for NixOS, and its arguments", Kind::Musl),
     ] {
         if kernels.is_empty() || kernels.iter().any(|wanted| wanted == line) {
             checks.push(check(&format!("{line} nix: {name}"), kind));
