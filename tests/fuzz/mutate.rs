@@ -1,37 +1,18 @@
 //! Inputs made of others at random.
 
-/// `SplitMix64`: the same numbers from the same seed, with any version of anything.
-struct Random(u64);
+use std::ops::Range;
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
+use qemu_tests::soak::random::Random;
 
-    /// From 0 to below that; 0 where that is 0.
-    fn below(&mut self, end: usize) -> usize {
-        let end = u64::try_from(end.max(1)).unwrap_or(u64::MAX);
-        usize::try_from(self.next() % end).unwrap_or(0)
-    }
+fn byte(random: &mut Random) -> u8 {
+    u8::try_from(random.below(256)).expect("it is below 256")
+}
 
-    fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[0]
-    }
-
-    fn one_of<'a, T>(&mut self, all: &'a [T]) -> &'a T {
-        &all[self.below(all.len())]
-    }
-
-    /// A part of something of that length, more often a short one.
-    fn part(&mut self, length: usize) -> std::ops::Range<usize> {
-        let longest = *self.one_of(&[4, 32, length + 1]);
-        let start = self.below(length + 1);
-        start..(start + self.below(longest)).min(length)
-    }
+/// A part of something of that length, more often a short one.
+fn part(random: &mut Random, length: usize) -> Range<usize> {
+    let longest = *random.of(&[4, 32, length + 1]);
+    let start = random.below(length + 1);
+    start..(start + random.below(longest)).min(length)
 }
 
 /// An input grows no longer by a change.
@@ -55,7 +36,7 @@ fn word(text: &str) -> Vec<u8> {
 }
 
 /// Some whole line, or all from one heading (`== `) to the next, whichever comes out.
-fn lines(random: &mut Random, input: &[u8]) -> std::ops::Range<usize> {
+fn lines(random: &mut Random, input: &[u8]) -> Range<usize> {
     let end: &[u8] = if random.below(2) == 0 { b"\n" } else { b"\n== " };
     let at = random.below(input.len() + 1);
     let find = |text: &[u8]| text.windows(end.len()).position(|part| part == end);
@@ -66,11 +47,11 @@ fn lines(random: &mut Random, input: &[u8]) -> std::ops::Range<usize> {
 
 /// The input of that number.
 pub fn input(number: u64, seeds: &[Vec<u8>], words: &[Vec<u8>]) -> Vec<u8> {
-    let random = &mut Random(number);
+    let random = &mut Random::new(number);
     if random.below(32) == 0 {
-        return (0..random.below(300)).map(|_| random.byte()).collect();
+        return (0..random.below(300)).map(|_| byte(random)).collect();
     }
-    let mut input = random.one_of(seeds).clone();
+    let mut input = random.of(seeds).clone();
     for _ in 0..=random.below(8) {
         change(random, &mut input, seeds, words);
     }
@@ -82,7 +63,7 @@ fn change(random: &mut Random, input: &mut Vec<u8>, seeds: &[Vec<u8>], words: &[
     let at = random.below(input.len() + 1);
     match random.below(10) {
         0 => {
-            let byte = random.byte();
+            let byte = byte(random);
             input.splice(at..(at + 1).min(input.len()), [byte]);
         }
         1 => {
@@ -90,18 +71,18 @@ fn change(random: &mut Random, input: &mut Vec<u8>, seeds: &[Vec<u8>], words: &[
                 *byte ^= 1 << random.below(8);
             }
         }
-        2 => drop(input.drain(random.part(input.len()))),
+        2 => drop(input.drain(part(random, input.len()))),
         3 => {
-            let copy = input[random.part(input.len())].to_vec();
+            let copy = input[part(random, input.len())].to_vec();
             input.splice(at..at, copy);
         }
         4 => {
-            let copy = input[random.part(input.len())].to_vec();
+            let copy = input[part(random, input.len())].to_vec();
             let times = random.below(20);
             input.splice(at..at, copy.repeat(times));
         }
-        5 => drop(input.splice(at..at, random.one_of(words).clone())),
-        6 => drop(input.splice(random.part(input.len()), random.one_of(words).clone())),
+        5 => drop(input.splice(at..at, random.of(words).clone())),
+        6 => drop(input.splice(part(random, input.len()), random.of(words).clone())),
         7 => drop(input.drain(lines(random, input))),
         8 => {
             let copy = input[lines(random, input)].to_vec();
@@ -109,9 +90,9 @@ fn change(random: &mut Random, input: &mut Vec<u8>, seeds: &[Vec<u8>], words: &[
             input.splice(to..to, copy);
         }
         _ => {
-            let other = random.one_of(seeds);
+            let other = random.of(seeds);
             let part =
-                if random.below(2) == 0 { lines(random, other) } else { random.part(other.len()) };
+                if random.below(2) == 0 { lines(random, other) } else { part(random, other.len()) };
             let to = lines(random, input).start;
             input.splice(to..to, other[part].to_vec());
         }
