@@ -1,6 +1,6 @@
 //! [`Plan`] to [`Fate`]s: performs the steps, then believes only what reads back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::time::{Duration, Instant};
 
@@ -517,14 +517,14 @@ impl<K: Kernel> Run<'_, K> {
     /// Reads which devices the vfio drivers have: a folder for each driver instead of a link for
     /// each device.
     fn read_bound(&mut self) {
-        let mut drivers: Vec<(String, Vec<Address>)> = Vec::new();
+        let mut drivers: Vec<(String, BTreeSet<Address>)> = Vec::new();
         for (address, fate) in &mut self.fates {
             let Some(wanted) = &fate.driver_override else { continue };
             let index = drivers.iter().position(|(name, _)| name == wanted).unwrap_or_else(|| {
                 drivers.push((wanted.clone(), self.sysfs.devices_of(wanted)));
                 drivers.len() - 1
             });
-            if drivers[index].1.binary_search(address).is_ok() {
+            if drivers[index].1.contains(address) {
                 fate.driver = Some(wanted.clone());
             }
         }

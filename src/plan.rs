@@ -1,7 +1,7 @@
 //! [`Request`] and [`Machine`] to [`Plan`]: which device is to end where, and the steps.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::cmdline::{Console, Request};
@@ -220,11 +220,11 @@ fn taken(targets: &Targets) -> impl Iterator<Item = (Address, &Device, &Driver)>
 /// The devices that the request means, whatever becomes of them, in address order.
 #[must_use]
 pub fn requested(request: &Request, machine: &Machine) -> Vec<Address> {
-    let items = request.items.iter();
-    let mut found: Vec<_> = items.flat_map(|item| resolve(item, machine)).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
+    let mut found = BTreeSet::new();
+    for item in &request.items {
+        found.extend(resolve(item, machine));
+    }
+    found.into_iter().collect()
 }
 
 /// Whether some item asks for a device that is not there (yet).

@@ -308,14 +308,11 @@ impl Sysfs {
         names.find_map(|name| Some(name.to_str()?.strip_prefix("pci:")?.to_owned()))
     }
 
-    /// The devices that a driver has, in address order. Source: the links in its folder, which the
+    /// The devices that a driver has. Source: the links in its folder, which the
     /// kernel makes and removes together with a device's link `driver` (`driver_sysfs_add()`).
     #[must_use]
-    pub fn devices_of(&self, driver: &str) -> Vec<Address> {
-        let mut devices =
-            self.addresses(&self.pci().join("drivers").join(driver)).unwrap_or_default();
-        devices.sort_unstable();
-        devices
+    pub fn devices_of(&self, driver: &str) -> BTreeSet<Address> {
+        self.addresses(&self.pci().join("drivers").join(driver)).unwrap_or_default()
     }
 
     /// Every device that a driver has, with the driver: a folder for each driver costs less than a
@@ -427,9 +424,7 @@ impl Sysfs {
 
     fn read_all(&self, devices: &mut BTreeMap<Address, Device>) -> io::Result<()> {
         let drivers = self.drivers();
-        let mut found = self.addresses(&self.pci().join("devices"))?;
-        found.sort_unstable();
-        for address in found {
+        for address in self.addresses(&self.pci().join("devices"))? {
             let read = |folder| self.device_in(folder, || drivers.get(&address).cloned());
             // The folders of one bus are side by side, which saves the link to each.
             let beside = devices.last_key_value().and_then(|(other, device)| {
@@ -497,8 +492,8 @@ impl Sysfs {
     }
 
     /// The names in a folder that are PCI addresses.
-    fn addresses(&self, folder: &Path) -> io::Result<Vec<Address>> {
-        let mut addresses = Vec::new();
+    fn addresses(&self, folder: &Path) -> io::Result<BTreeSet<Address>> {
+        let mut addresses = BTreeSet::new();
         for entry in at(folder, self.entries(folder))? {
             let name = at(folder, entry)?.file_name();
             addresses.extend(name.to_str().and_then(Address::from_name));

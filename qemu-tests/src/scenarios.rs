@@ -35,14 +35,18 @@ pub fn all() -> Vec<Scenario> {
 }
 
 /// What is decided before a kernel is asked is run on one of Debian's each time, where nothing else is
-/// said; the matrix has it on all.
+/// said; the matrix has it on all, with one IOMMU.
 fn on_one(scenarios: Vec<Scenario>) -> Vec<Scenario> {
     let one = |scenario: Scenario| match scenario.kernels {
         USUAL => scenario.kernels(&["6.1"]),
         USUAL_AND_NIXOS => scenario.kernels(&["6.1", NIXOS]),
         _ => scenario,
     };
-    scenarios.into_iter().map(one).collect()
+    let with_one = |scenario: Scenario| match scenario.only_with {
+        None => scenario.only_with(Iommu::Intel, "it is about items, guards or parameters"),
+        Some(_) => scenario,
+    };
+    scenarios.into_iter().map(one).map(with_one).collect()
 }
 
 /// The main job.
