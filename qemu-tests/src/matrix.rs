@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::kernels::{BUILT, BUILT_IN, CDEV, CLOUD, LINES, NIXOS, RT, line_of};
-use crate::scenario::Scenario;
+use crate::scenario::{EVERY, Scenario};
 use crate::scenarios;
 use crate::table::table;
 use crate::topology::Iommu;
@@ -214,12 +214,15 @@ fn cell(scenario: Scenario, flavour: &'static Flavour, iommu: Iommu) -> Cell {
     let kernel = flavour.kernel;
     let as_written = flavour.variant.is_empty() && scenario_iommu(&scenario) == iommu;
     // Those of the main job, so to say, are on more kernels than others.
-    let is_main = scenario.kernels.len() > 2;
+    let kernels = scenario.kernels.len();
     let usual = if as_written {
         scenario.kernels.contains(&kernel)
     } else {
-        let place = (kernel, flavour.variant, iommu);
-        is_main && matches!(place, ("6.12", "", Iommu::Amd) | ("6.1", "lockdown", Iommu::Intel))
+        match (kernel, flavour.variant, iommu) {
+            ("6.12", "", Iommu::Amd) => kernels > 2,
+            ("6.1", "lockdown", Iommu::Intel) => kernels == EVERY.len(),
+            _ => false,
+        }
     };
     let mut scenario = scenario;
     // In front: one scenario ends with a double dash and more.
