@@ -197,8 +197,10 @@ fn why_not(scenario: &Scenario, flavour: &Flavour, iommu: Iommu) -> Option<Strin
     if let Some((_, why)) = scenario.only_with.filter(|_| scenario_iommu(scenario) != iommu) {
         return Some(why.to_owned());
     }
-    if scenario.decided_early && scenario.only_with.is_none() && iommu == Iommu::Amd {
-        return Some("it is about items, guards or parameters".to_owned());
+    if let Some(why) =
+        scenario.one_iommu.filter(|_| scenario.only_with.is_none() && iommu == Iommu::Amd)
+    {
+        return Some(why.to_owned());
     }
     if kernel == CLOUD && iommu == Iommu::Amd {
         return Some("this kernel has no driver for that IOMMU".to_owned());

@@ -78,8 +78,8 @@ pub struct Scenario {
     pub only_on: Option<(&'static [&'static str], &'static str)>,
     /// The only IOMMU with which it makes sense, and why.
     pub only_with: Option<(Iommu, &'static str)>,
-    /// All of it is decided before a kernel is asked: virtual machines have one IOMMU for it.
-    pub decided_early: bool,
+    /// Why virtual machines have one IOMMU for it, though it makes sense with each.
+    pub one_iommu: Option<&'static str>,
     /// Modules that are not in the initrd.
     pub left_out: Vec<&'static str>,
     /// Modules that are in the initrd besides vfio's usual ones and the host's.
@@ -156,7 +156,7 @@ pub fn scenario(name: &'static str) -> Scenario {
         kernels: USUAL,
         only_on: None,
         only_with: None,
-        decided_early: false,
+        one_iommu: None,
         left_out: Vec::new(),
         also_there: Vec::new(),
         compressed: false,
