@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use crate::console::Version;
 use crate::modules::Modules;
 use crate::syscall::{self, Uevents, Work};
-use crate::sysfs::{self, Sysfs, VGACON};
+use crate::sysfs::{self, HostModule, Sysfs, VGACON};
 use crate::variant::Variants;
 
 /// One write.
@@ -81,9 +81,8 @@ pub trait Kernel {
     /// nor loaded. `None` where the initrd does not have it.
     fn modules_for(&mut self, module: &str) -> Option<Vec<Needed>>;
 
-    /// The modules that drive a device, by its modalias (`pci:v…`), less blacklisted ones; none
-    /// where the initrd has none.
-    fn modules_for_alias(&mut self, modalias: &str) -> Vec<String>;
+    /// The modules that drive a device, by its modalias (`pci:v…`); none where the initrd has none.
+    fn modules_for_alias(&mut self, modalias: &str) -> Vec<HostModule>;
 
     /// The variants of vfio-pci that the initrd has.
     fn variants(&mut self) -> Variants;
@@ -216,7 +215,7 @@ impl Kernel for Live {
         self.modules()?.with_dependencies(module)
     }
 
-    fn modules_for_alias(&mut self, modalias: &str) -> Vec<String> {
+    fn modules_for_alias(&mut self, modalias: &str) -> Vec<HostModule> {
         self.modules().map(|modules| modules.for_alias(modalias)).unwrap_or_default()
     }
 

@@ -1,5 +1,6 @@
 //! Kernel modules through libkmod.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use nix::errno::Errno;
 use crate::cmdline;
 use crate::escape;
 use crate::kernel::Needed;
-use crate::sysfs::Sysfs;
+use crate::sysfs::{HostModule, Sysfs};
 use crate::variant::Variants;
 
 /// Where NixOS has the modules of the running system; its initrd and all others have them in
@@ -20,9 +21,15 @@ const NIXOS: &str = "run/booted-system/kernel-modules/lib/modules";
 /// `__NEW_UTS_LEN` in `include/uapi/linux/utsname.h`.
 const LONGEST_RELEASE: usize = 64;
 
-/// Where modprobe reads its configuration (`DEFAULT_CONFIG_PATHS` in libkmod).
-const CONFIGURATION: [&str; 4] =
-    ["etc/modprobe.d", "run/modprobe.d", "usr/lib/modprobe.d", "lib/modprobe.d"];
+/// Where modprobe reads its configuration; a file hides those of its name in the folders behind
+/// (`default_config_paths`, and `conf_files_insert_sorted()` in `libkmod-config.c`).
+const CONFIGURATION: [&str; 5] = [
+    "etc/modprobe.d",
+    "run/modprobe.d",
+    "usr/local/lib/modprobe.d",
+    "usr/lib/modprobe.d",
+    "lib/modprobe.d",
+];
 
 /// The modules of one kernel.
 #[derive(Debug)]
@@ -72,13 +79,18 @@ impl Modules {
         let mut modules: Vec<_> = module.dependencies().collect();
         modules.push(module);
         // What is built in has no file, and what is loaded has a folder.
-        modules.retain(|module| module.path().is_some() && !is_loaded(module));
+        modules.retain(|module| module.path().is_some() && !self.is_loaded(module));
         let name = |module: &Module| module.name().to_string_lossy().into_owned();
         let needed = |module: &Module| Needed {
             name: name(module),
             needs: module.dependencies().map(|module| name(&module)).collect(),
         };
         Some(modules.iter().map(needed).collect())
+    }
+
+    /// The kernel would check and unpack the module before it says that it is there.
+    fn is_loaded(&self, module: &Module) -> bool {
+        self.root.join("sys/module").join(module.name()).exists()
     }
 
     /// Where the module is, whether it is loaded or not.
@@ -93,28 +105,36 @@ impl Modules {
         Whereabouts::Module(needed.collect())
     }
 
-    /// The modules for a device's modalias, less those that the administrator has blacklisted.
+    /// As [`crate::kernel::Kernel::modules_for_alias`].
     #[must_use]
-    pub fn for_alias(&self, modalias: &str) -> Vec<String> {
+    pub fn for_alias(&self, modalias: &str) -> Vec<HostModule> {
         let Ok(modules) = self.context.module_new_from_lookup(modalias) else { return Vec::new() };
         let names = modules.map(|module| module.name().to_string_lossy().into_owned());
         let blacklist = self.blacklist();
-        names.filter(|name| !blacklist.contains(name)).collect()
+        let host_module =
+            |name: String| HostModule { is_blacklisted: blacklist.contains(&name), name };
+        names.map(host_module).collect()
     }
 
     /// Names of modules that must not be loaded for an alias: `blacklist` in modprobe.d,
     /// `modprobe.blacklist=` and `module_blacklist=` on the command line. The crate over libkmod
     /// does not hand libkmod's own list through.
     fn blacklist(&self) -> Vec<String> {
-        let mut names = Vec::new();
         let sysfs = Sysfs::new(&self.root);
+        let mut files = BTreeMap::new();
         for folder in CONFIGURATION {
             for file in sysfs.entries(folder).into_iter().flatten().flatten() {
-                let text = sysfs.text(Path::new(folder).join(file.file_name()));
-                let text = text.unwrap_or_default();
-                let lines = text.lines().filter_map(|line| line.trim().strip_prefix("blacklist "));
-                names.extend(lines.map(|name| name.trim().replace('-', "_")));
+                let name = file.file_name();
+                let is_hidden = name.as_bytes().starts_with(b".");
+                if !is_hidden && Path::new(&name).extension() == Some(OsStr::new("conf")) {
+                    files.entry(name).or_insert(folder);
+                }
             }
+        }
+        let mut names = Vec::new();
+        for (name, folder) in files {
+            let text = sysfs.text(Path::new(folder).join(name)).unwrap_or_default();
+            names.extend(blacklisted(&text));
         }
         let text = sysfs.cmdline().unwrap_or_default();
         for (name, value) in cmdline::parameters(&text) {
@@ -151,9 +171,16 @@ impl Modules {
     }
 }
 
-/// The kernel would check and unpack the module before it says that it is there.
-fn is_loaded(module: &Module) -> bool {
-    Path::new("/sys/module").join(module.name()).exists()
+/// The modules that a file of modprobe.d blacklists. A line that ends in a backslash goes on in the
+/// next one. Source: `kmod_config_parse()` in `libkmod-config.c`.
+fn blacklisted(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", "");
+    let of_line = |line: &str| {
+        let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
+        let is_blacklist = words.next() == Some("blacklist");
+        words.next().filter(|_| is_blacklist).map(|name| name.replace('-', "_"))
+    };
+    text.lines().filter_map(of_line).collect()
 }
 
 /// The module's options less our own parameters, which libkmod takes for parameters of the
@@ -180,6 +207,19 @@ fn own_options(module: &str, options: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_blacklisted_is_as_modprobe_reads_it() {
+        for (text, expected) in [
+            ("blacklist nouveau\nblacklist  snd-hda-intel # sound\n", "nouveau snd_hda_intel"),
+            (" \tblacklist\ti915\t\nblacklist radeon", "i915 radeon"),
+            ("blacklist \\\n  nouveau\nblack\\\nlist amdgpu", "nouveau amdgpu"),
+            ("# blacklist a\n#blacklist b\n#\\\nblacklist c\n", ""),
+            ("blacklist\nblacklists d\noptions blacklist e\nalias x blacklist\n", ""),
+        ] {
+            assert_eq!(blacklisted(text).join(" "), expected, "{text:?}");
+        }
+    }
 
     #[test]
     fn our_parameters_are_no_options_of_vfio() {

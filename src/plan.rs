@@ -494,14 +494,22 @@ fn keep_the_console(request: &Request, machine: &Machine, targets: &mut Targets)
             to = can_have_it;
             continue;
         } else if let Some((other, device)) = others.first() {
+            // Any other one would do.
+            let blacklisted: Vec<_> = device.modules.iter().map(|it| it.name.as_str()).collect();
+            let (why_not, remedy) = if blacklisted.is_empty() {
+                ("not in this initrd".to_owned(), "add that driver to the initrd")
+            } else {
+                (format!("blacklisted ({})", blacklisted.join(", ")), "take it off the blacklist")
+            };
             Decision::Reserve(Why::new(
                 format!(
                     "binding it now would take the console, and the driver of the other display, \
-                     {other} {}, is not in this initrd",
+                     {other} {}, is {why_not}",
                     device.id
                 ),
-                "vfio-early bind, run when that driver has come up, finishes it; or add that \
-                 driver to the initrd",
+                format!(
+                    "vfio-early bind, run when that driver has come up, finishes it; or {remedy}"
+                ),
             ))
         } else {
             Decision::Refuse(Why::new(
@@ -541,8 +549,10 @@ fn other_displays<'m>(
 
 /// As one that can have the console now: its driver is there, or can be loaded.
 fn other_display((address, device): &(Address, &Device)) -> Option<OtherDisplay> {
-    let driven = device.driver.is_some() || !device.modules.is_empty();
-    driven.then(|| OtherDisplay { address: *address, modules: device.modules.clone() })
+    let usable = device.modules.iter().filter(|module| !module.is_blacklisted);
+    let modules: Vec<_> = usable.map(|module| module.name.clone()).collect();
+    let is_driven = device.driver.is_some() || !modules.is_empty();
+    is_driven.then_some(OtherDisplay { address: *address, modules })
 }
 
 /// An address can name another device after cards were moved; for these that costs a disk or

@@ -47,9 +47,19 @@ pub struct Device {
     pub usage: Option<Usage>,
     /// The module of its variant of vfio-pci; asked only of a requested device.
     pub variant: Option<String>,
-    /// The host's modules for it that the initrd has; asked only of a graphics device that is
-    /// not requested.
-    pub modules: Vec<String>,
+    /// The host's modules for it that the initrd has; asked only of a graphics device that no
+    /// driver has.
+    pub modules: Vec<HostModule>,
+}
+
+/// A module of the host's for a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostModule {
+    /// Its name.
+    pub name: String,
+    /// Whether the administrator does not want it loaded for a device (`blacklist` in modprobe.d,
+    /// `modprobe.blacklist=`, `module_blacklist=`).
+    pub is_blacklisted: bool,
 }
 
 /// Why a device has no IOMMU group.

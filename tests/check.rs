@@ -8,7 +8,8 @@ use crate::fake::Fake;
 use crate::list::hosts;
 use crate::machine::desktop;
 
-fn words(fake: &mut Fake, text: &str) -> Vec<String> {
+/// What is printed, by lines.
+pub fn words(fake: &mut Fake, text: &str) -> Vec<String> {
     let sysfs = fake.sysfs();
     let check = vfio_early::check(cmdline::parse(text.as_bytes()), &sysfs, fake);
     let words = check.expect("the PCI bus can be read").words(Look::PLAIN);

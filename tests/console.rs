@@ -154,6 +154,24 @@ fn the_boot_display_is_reserved_when_the_other_one_has_no_driver_yet() {
 }
 
 #[test]
+fn a_driver_that_is_blacklisted_is_not_loaded_for_the_console() {
+    for line in Line::ALL {
+        let mut fake = two_displays(VGA, VGA).blacklisted("nouveau").line(line).boot();
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 reserved"], "{line:?}");
+        let said =
+            ["0000:01:00.0 10de:1c03, is blacklisted (nouveau)", "take it off the blacklist"];
+        assert_says(&words(&report, BOOT), &said);
+        assert!(!fake.take_lines().iter().any(|line| line.contains("nouveau")), "{line:?}");
+        // As an administrator may, by hand.
+        fake.load("nouveau");
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 bound"], "{line:?}");
+        assert_alive(&fake, &format!("{line:?}, later"));
+    }
+}
+
+#[test]
 fn the_boot_display_is_reserved_when_the_other_ones_driver_makes_no_framebuffer() {
     for line in Line::ALL {
         let mut fake = two_displays(VGA, VGA).line(line).boot();

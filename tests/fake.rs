@@ -21,7 +21,7 @@ use vfio_early::cmdline;
 use vfio_early::kernel::{Kernel, Needed, Write};
 use vfio_early::pci::Address;
 use vfio_early::report::Report;
-use vfio_early::sysfs::Sysfs;
+use vfio_early::sysfs::{HostModule, Sysfs};
 use vfio_early::variant::Variants;
 
 use crate::machine::{Function, Line, Machine, Vfio};
@@ -112,6 +112,7 @@ pub struct Fake {
     /// In the order of their registration, in which they are tried.
     drivers: Vec<Driver>,
     modules: Modules,
+    blacklisted: Vec<String>,
     /// Ids that the host's drivers match.
     host_ids: Vec<(String, (u16, u16))>,
     uevents: VecDeque<Uevent>,
@@ -142,6 +143,7 @@ impl Fake {
             devices: BTreeMap::new(),
             drivers: Vec::new(),
             modules: Modules::new(machine.line, machine.vfio, further, &machine.left_out),
+            blacklisted: machine.blacklisted.clone(),
             host_ids: hosts().map(|(function, host)| (host.driver.clone(), function.id)).collect(),
             uevents: VecDeque::new(),
             unrelated: 0,
@@ -656,12 +658,14 @@ impl Kernel for Fake {
         self.modules.with_dependencies(module)
     }
 
-    fn modules_for_alias(&mut self, modalias: &str) -> Vec<String> {
+    fn modules_for_alias(&mut self, modalias: &str) -> Vec<HostModule> {
         let fits =
             |id: (u16, u16)| modalias.starts_with(&format!("pci:v{:08X}d{:08X}", id.0, id.1));
         let ids = self.host_ids.iter().filter(|(_, id)| fits(*id));
         let drivers: Vec<_> = ids.map(|(driver, _)| driver.as_str()).collect();
-        self.modules.of_drivers(&drivers)
+        let modules = self.modules.of_drivers(&drivers).into_iter();
+        let is_blacklisted = |name: &String| self.blacklisted.contains(name);
+        modules.map(|name| HostModule { is_blacklisted: is_blacklisted(&name), name }).collect()
     }
 
     fn variants(&mut self) -> Variants {

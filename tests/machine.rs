@@ -183,6 +183,7 @@ pub struct Machine {
     /// In the initrd, besides vfio's.
     pub modules: Vec<Module>,
     pub left_out: Vec<String>,
+    pub blacklisted: Vec<String>,
     /// The graphics device that the firmware's framebuffer is on; `None` without a screen.
     pub firmware_on: Option<String>,
 }
@@ -200,6 +201,7 @@ impl Machine {
             command_line: String::new(),
             modules: Vec::new(),
             left_out: Vec::new(),
+            blacklisted: Vec::new(),
             firmware_on: None,
         }
     }
@@ -228,6 +230,12 @@ impl Machine {
 
     pub fn left_out(mut self, module: &str) -> Self {
         self.left_out.push(module.to_owned());
+        self
+    }
+
+    /// As the administrator does with one of the host's.
+    pub fn blacklisted(mut self, module: &str) -> Self {
+        self.blacklisted.push(module.to_owned());
         self
     }
 

@@ -1,5 +1,6 @@
 //! `bind` over a fake kernel: a small driver core acting on a temporary sysfs.
 
+mod blacklist;
 mod bytes;
 mod check;
 mod completions;

@@ -14,11 +14,11 @@ fn modules_folder(fake: &Fake) -> PathBuf {
     fake.tree.root().join("lib/modules").join(RELEASE)
 }
 
-/// A module as `depmod` reads it: what it exports, and what it uses of others.
-fn module(fake: &Fake, name: &str, uses: &[&str]) {
+/// A module as `depmod` reads it: what it exports, what it uses of others, and an alias of its own.
+pub fn module(fake: &Fake, name: &str, uses: &[&str]) {
     let symbol = |name: &str| format!("symbol_of_{name}");
     let mut source = format!(
-        "const char info[] __attribute__((section(\".modinfo\"))) = \"license=GPL\";\n\
+        "const char info[] __attribute__((section(\".modinfo\"))) = \"alias=test:{name}\";\n\
          const char names[] __attribute__((section(\"__ksymtab_strings\"))) = \"{}\";\n",
         symbol(name)
     );
@@ -36,7 +36,7 @@ fn module(fake: &Fake, name: &str, uses: &[&str]) {
     assert!(output.status.success(), "{output:?}");
 }
 
-fn indexes(fake: &Fake, built_in: &[&str]) {
+pub fn indexes(fake: &Fake, built_in: &[&str]) {
     let folder = modules_folder(fake);
     let lines = built_in.iter().map(|name| format!("kernel/{name}.ko\n"));
     fs::write(folder.join("modules.builtin"), lines.collect::<String>()).unwrap();
@@ -110,6 +110,22 @@ fn a_kernel_whose_vfio_has_no_groups_needs_iommufd() {
     indexes(&fake, &[]);
     let lines = next_initrd(&fake, "144d:a808@02:00.0");
     assert_eq!(lines[2..], ["    vfio_iommu_type1: a module"]);
+}
+
+#[test]
+fn beside_a_variant_vfio_pci_is_needed() {
+    let fake = hosts::desktop();
+    for name in ["vfio-pci", "vfio_iommu_type1", "ssd_vfio_pci"] {
+        module(&fake, name, &[]);
+    }
+    indexes(&fake, &[]);
+    let path = modules_folder(&fake).join("modules.alias");
+    let aliases = fs::read_to_string(&path).unwrap();
+    let ours = "alias vfio_pci:v0000144Dd0000A808sv*sd*bc*sc*i* ssd_vfio_pci\n";
+    fs::write(path, aliases + ours).unwrap();
+    let lines = next_initrd(&fake, "144d:a808@02:00.0");
+    let modules = ["ssd_vfio_pci", "vfio-pci", "vfio_iommu_type1"];
+    assert_eq!(lines[1..], modules.map(|name| format!("    {name}: a module")));
 }
 
 /// The modules that the desktop needs in its next initrd.

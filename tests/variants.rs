@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 
+use crate::check;
 use crate::fake::Fault;
 use crate::fake::modules::Module;
 use crate::journal;
@@ -85,6 +86,25 @@ fn where_the_variant_does_not_load_vfio_pci_takes_the_device_and_it_is_said() {
         assert_eq!(outcomes(&report), ["0000:00:03.0 bound"], "{errno}");
         assert_eq!(fake.driver(CARD).as_deref(), Some("vfio-pci"), "{errno}");
         assert!(words(&report, CARD).contains("qat_vfio_pci"), "{report:#?}");
+    }
+}
+
+#[test]
+fn check_foresees_that_vfio_pci_takes_the_device_of_a_variant_that_does_not_load() {
+    for (text, expected) in [
+        ("vfio.devs=00:03.0", "0000:00:03.0 8086:4940: would be bound to qat_vfio_pci"),
+        (
+            "vfio.devs=00:03.0 module_blacklist=qat_vfio_pci",
+            "0000:00:03.0 8086:4940: would be bound to vfio-pci",
+        ),
+        (
+            "vfio.devs=00:03.0 module_blacklist=qat_vfio_pci,vfio_pci",
+            "0000:00:03.0 8086:4940: would fail: module_blacklist= has vfio_pci; ",
+        ),
+    ] {
+        let mut fake = machine().boot();
+        let lines = check::words(&mut fake, text);
+        assert!(lines[0].starts_with(expected), "{text}: {lines:#?}");
     }
 }
 

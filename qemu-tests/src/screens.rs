@@ -264,6 +264,16 @@ fn boot_card(line: &str) -> Vec<Case> {
             .maps("0000:00:01.0")
             .logs("driver of the other display, 0000:00:05.0 1234:1111, is not in this initrd")
             .when(!driver_takes_it, |case| case.logs("the console goes on at 0000:00:05.0")),
+        boot_card("the boot card is given away, the other card's driver is blacklisted")
+            .asks("vfio.devs=00:01.0 modprobe.blacklist=bochs,bochs_drm")
+            .driver_in_initrd()
+            .outcome("0000:00:01.0", "reserved")
+            .later("0000:00:01.0", "bound")
+            .alive(BOOT)
+            .later_alive(OTHER)
+            .maps("0000:00:01.0")
+            .logs("driver of the other display, 0000:00:05.0 1234:1111, is blacklisted (bochs")
+            .when(!driver_takes_it, |case| case.logs("the console goes on at 0000:00:05.0")),
         case(
             "a boot card of class 0380 is given away, the other card's driver in the initrd",
             [card("secondary-vga", "01.0", BOOT), card("VGA", "05.0", OTHER)],

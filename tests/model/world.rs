@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use vfio_early::cmdline;
 use vfio_early::kernel::{Kernel, Needed, Write};
 use vfio_early::report::Report;
+use vfio_early::sysfs::HostModule;
 use vfio_early::variant::Variants;
 
 use super::case::Case;
@@ -340,7 +341,7 @@ impl Kernel for Shared {
         self.ask(format!("the modules for {module}"), |world| world.fake.modules_for(module))
     }
 
-    fn modules_for_alias(&mut self, modalias: &str) -> Vec<String> {
+    fn modules_for_alias(&mut self, modalias: &str) -> Vec<HostModule> {
         self.ask(format!("the modules for {modalias}"), |world| {
             world.fake.modules_for_alias(modalias)
         })

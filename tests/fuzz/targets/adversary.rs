@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use vfio_early::kernel::{Kernel, Needed, Write};
 use vfio_early::pci::Address;
+use vfio_early::sysfs::HostModule;
 use vfio_early::variant::Variants;
 
 const ERRORS: [Errno; 8] = [
@@ -120,9 +121,14 @@ impl Kernel for Adversary {
         }
     }
 
-    fn modules_for_alias(&mut self, _modalias: &str) -> Vec<String> {
-        let count = usize::from(self.next() % 3);
-        ["i915", "nouveau"][..count].iter().map(|module| (*module).to_owned()).collect()
+    fn modules_for_alias(&mut self, _modalias: &str) -> Vec<HostModule> {
+        let next = self.next();
+        let module = |(place, name): (u8, &&str)| HostModule {
+            name: (*name).to_owned(),
+            is_blacklisted: next >> place & 1 == 1,
+        };
+        let count = usize::from(next % 3);
+        (6..).zip(&["i915", "nouveau"][..count]).map(module).collect()
     }
 
     fn variants(&mut self) -> Variants {
