@@ -1,8 +1,10 @@
 //! Finds `libkmod.a`, or says how to get one.
 
 use std::env;
+use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::exit;
+use std::process::{Command, exit};
 
 /// Names the folder that holds `libkmod.a`.
 const FOLDER: &str = "LIBKMOD_STATIC_DIR";
@@ -25,24 +27,57 @@ fn main() {
     // kmod-sys asks for libkmod itself; this one is what libkmod asks for, and has to follow it.
     println!("cargo:rustc-link-lib=static:-bundle=kmod");
     println!("cargo:rustc-link-lib=static:-bundle=lzma");
-    if is_small_build() {
-        let script = "/.cargo/no-unwind-tables.ld";
-        println!("cargo:rerun-if-changed={}{script}", env!("CARGO_MANIFEST_DIR"));
-        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all,--no-eh-frame-hdr");
+    link_small();
+}
+
+/// Makes the release build smaller, where the linker can: that of LLVM, which Rust brings for this
+/// target and some distributions' Rust does not.
+fn link_small() {
+    let is = |name, value: &str| env::var(name).is_ok_and(|found| found == value);
+    let is_concerned = is("PROFILE", "release")
+        && is("CARGO_CFG_TARGET_ARCH", "x86_64")
+        && is("CARGO_CFG_TARGET_ENV", "gnu");
+    if !is_concerned {
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/.cargo/no-unwind-tables.ld");
+    println!("cargo:rerun-if-changed={script}");
+    let arguments = [
+        "-Wl,--icf=all,--no-eh-frame-hdr",
         // Strings that end another one are left out, and functions that look alike are side by
         // side, where a compressed initrd makes the most of it.
-        println!("cargo:rustc-link-arg-bins=-Wl,-O2,--bp-compression-sort=function");
-        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}{script}", env!("CARGO_MANIFEST_DIR"));
+        "-Wl,-O2,--bp-compression-sort=function",
+        &format!("-Wl,-T,{script}"),
+    ];
+    if can_link(&arguments) {
+        for argument in arguments {
+            println!("cargo:rustc-link-arg-bins={argument}");
+        }
+    } else {
+        println!(
+            "cargo:warning=this Rust does not link with LLVM's lld (20 or newer): the program works \
+             as well, and is larger by a tenth"
+        );
     }
 }
 
-/// The release build of a target for which Rust brings LLVM's linker; others may not know the
-/// options.
-fn is_small_build() -> bool {
-    let is = |name, value: &str| env::var(name).is_ok_and(|found| found == value);
-    is("PROFILE", "release")
-        && is("CARGO_CFG_TARGET_ARCH", "x86_64")
-        && is("CARGO_CFG_TARGET_ENV", "gnu")
+/// Whether the compiler makes a program with these arguments for the linker.
+fn can_link(arguments: &[&str]) -> bool {
+    let place = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let source = place.join("empty.rs");
+    if fs::write(&source, "fn main() {}").is_err() {
+        return false;
+    }
+    let mut compiler = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    compiler.arg("--target").arg(env::var_os("TARGET").unwrap_or_default());
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    compiler.args(flags.split('\u{1f}').filter(|flag| !flag.is_empty()));
+    if let Some(linker) = env::var_os("RUSTC_LINKER") {
+        compiler.arg("-C").arg([OsStr::new("linker="), &linker].join(OsStr::new("")));
+    }
+    compiler.args(arguments.iter().map(|argument| format!("-Clink-arg={argument}")));
+    compiler.arg(source).arg("-o").arg(place.join("empty"));
+    compiler.output().is_ok_and(|output| output.status.success())
 }
 
 fn has_archive(folder: &Path) -> Option<PathBuf> {

@@ -4,7 +4,7 @@
 use std::ffi::{OsString, c_char};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::exit;
 
 use lexopt::prelude::*;
@@ -87,7 +87,9 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("cmdline") => cmdline = Some(OsStringExt::into_vec(parser.value()?)),
-            Long("root") => root = parser.value()?.into(),
+            Long("root") => {
+                root = path::absolute(parser.value()?).map_err(|why| why.to_string())?;
+            }
             Long("dry-run") => dry_run = true,
             Long("json") => json = true,
             Long("format") => format = Some(format_of(&parser.value()?.string()?)?),

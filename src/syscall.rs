@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::NixPath;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
@@ -206,6 +206,25 @@ impl Drop for Shared {
         // SAFETY: this is the mapping of `new`, and no reference to it outlives this.
         let _ = unsafe { munmap(self.memory, self.length.get()) };
     }
+}
+
+/// Claims a disk for a moment.
+///
+/// # Errors
+/// `EBUSY` where it is somebody's already: a mounted file system's, a pool's, a RAID's
+/// (`bd_may_claim()` in `block/bdev.c`); `EACCES` where this is not root; `ETIMEDOUT` where the disk
+/// does not answer.
+pub fn claim(disk: &str) -> Result<(), Errno> {
+    let flags = OFlag::O_RDONLY | OFlag::O_EXCL | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let deadline = Duration::from_secs(5);
+    let results = supervise(&Work {
+        deadlines: &[deadline],
+        end: Instant::now() + deadline,
+        children: 1,
+        after: &|_| Vec::new(),
+        perform: &|_| open(disk, flags, Mode::empty()).map(drop),
+    });
+    results[0]
 }
 
 /// A child process.

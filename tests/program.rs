@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::fake::Fake;
@@ -206,6 +207,27 @@ fn a_list_cannot_forge_a_line_of_the_log() {
     let text = "vfio.devs=\"\u{1b}[2J\u{7}x\u{0b}y\"";
     let (_, _, stderr) = dry_run(&fake, &["--cmdline", text]);
     assert!(!stderr.chars().any(|c| c.is_control() && c != '\n'), "{stderr:?}");
+}
+
+#[test]
+fn a_root_may_be_relative() {
+    let fake = crate::list::hosts::desktop();
+    let folder = fake.tree.root().parent().expect("it is in a folder");
+    let name = fake.tree.root().file_name().expect("it has a name");
+    for command in [
+        &["list"][..],
+        &["check", "00:17.0"],
+        &["--dry-run", "--cmdline", "vfio.devs=group:00:1f.3"],
+        &["status"],
+    ] {
+        let answers =
+            [name.as_ref(), Path::new(".").join(name).as_path(), fake.tree.root()].map(|root| {
+                let mut program = Command::new(env!("CARGO_BIN_EXE_vfio-early"));
+                let output = program.args(command).arg("--root").arg(root).current_dir(folder);
+                output.output().expect("the program starts")
+            });
+        assert!(answers.iter().all(|answer| *answer == answers[2]), "{command:?}: {answers:#?}");
+    }
 }
 
 #[test]

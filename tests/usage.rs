@@ -102,6 +102,85 @@ fn a_disk_that_the_host_runs_from_is_to_be_taken_off_the_list() {
     }
 }
 
+/// A block device with no driver's folder of its own.
+fn virtual_disk(fake: &Fake, name: &str, number: &str) {
+    let folder = format!("devices/virtual/block/{name}");
+    fake.tree.write(&format!("sys/{folder}/dev"), &format!("{number}\n"));
+    fake.tree.folder(&format!("sys/{folder}/holders"));
+    fake.tree.link_up(&format!("class/block/{name}"), &folder);
+}
+
+#[test]
+fn an_nvme_disk_that_says_it_could_have_several_paths_is_its_controllers() {
+    for (number, said) in [("259:3", "nvme1n1 is mounted on /"), ("259:4", "nvme1n1p2 is mounted")]
+    {
+        let fake = running_host();
+        let subsystem = "devices/virtual/nvme-subsystem/nvme-subsys1";
+        let controller = format!("devices/pci0000:00/0000:00:1c.0/{DISK}/nvme/nvme1");
+        fake.tree.folder(&format!("sys/{controller}"));
+        let folder = format!("{subsystem}/nvme1n1");
+        for (name, folder, number) in [
+            ("nvme1n1", folder.clone(), "259:3"),
+            ("nvme1n1p2", format!("{folder}/nvme1n1p2"), "259:4"),
+        ] {
+            fake.tree.write(&format!("sys/{folder}/dev"), &format!("{number}\n"));
+            fake.tree.link_up(&format!("class/block/{name}"), &folder);
+        }
+        fake.tree.link_up(&format!("{subsystem}/nvme1"), &controller);
+        let mount = format!("22 1 {number} / / rw - ext4 /dev/root rw\n");
+        fake.tree.write("proc/self/mountinfo", &mount);
+        refused(fake, &[said, "take it off the list"]);
+    }
+}
+
+/// The disk is refused, in these words.
+fn refused(mut fake: Fake, said: &[&str]) {
+    let report = fake.bind("vfio.devs=144d:a808@02:00.0");
+    assert_eq!(outcomes(&report), ["0000:02:00.0 refused"], "{said:?}");
+    assert_says(&words(&report, DISK), said);
+}
+
+#[test]
+fn each_disk_of_a_btrfs_is_in_use() {
+    let host = "take it off the list";
+    // mountinfo names one of them.
+    let fake = running_host();
+    for disk in ["sda", "nvme0n1p1"] {
+        fake.tree.folder(&format!("sys/fs/btrfs/01234567-89ab/devices/{disk}"));
+    }
+    fake.tree.folder("sys/fs/btrfs/features");
+    fake.tree.write("proc/self/mountinfo", "22 1 0:31 /@ / rw - btrfs /dev/sda rw\n");
+    refused(fake, &["nvme0n1p1 is mounted on /;", host]);
+
+    // It is mounted in another namespace.
+    let fake = running_host();
+    fake.tree.folder("sys/fs/btrfs/01234567-89ab/devices/nvme0n1");
+    refused(fake, &["nvme0n1 is part of a btrfs"]);
+
+    // In LUKS; and the same with another file system of several disks, on another host.
+    for (source, fs) in
+        [("/dev/mapper/luks-0", "btrfs"), ("/dev/sda:/dev/mapper/luks-0", "bcachefs")]
+    {
+        let fake = running_host();
+        virtual_disk(&fake, "dm-0", "253:0");
+        fake.tree.write("sys/devices/virtual/block/dm-0/dm/name", "luks-0\n");
+        fake.tree.folder("sys/class/block/nvme0n1p1/holders/dm-0");
+        let mount = format!("22 1 0:31 / / rw - {fs} {source} rw\n");
+        fake.tree.write("proc/self/mountinfo", &mount);
+        refused(fake, &["nvme0n1p1 is part of dm-0, and dm-0 is mounted on /;", host]);
+    }
+}
+
+#[test]
+fn in_another_tree_nobody_can_tell_which_disks_a_zfs_pool_has() {
+    for (point, remedy) in [("/", "take it off the list"), ("/tank", "stop that first")] {
+        let fake = running_host();
+        let mount = format!("22 1 0:31 / {point} rw shared:1 - zfs tank/data rw,xattr\n");
+        fake.tree.write("proc/self/mountinfo", &mount);
+        refused(fake, &["nvme0n1 may be in a ZFS pool: only root, on the host itself", remedy]);
+    }
+}
+
 #[test]
 fn disks_that_hold_one_another_are_asked_once() {
     let mut fake = running_host();
@@ -136,6 +215,14 @@ fn a_network_card_with_an_address_is_refused() {
     let report = fake.bind(BOTH);
     assert_eq!(outcomes(&report), ["0000:00:19.0 refused", "0000:02:00.0 bound"]);
     assert_says(&words(&report, CARD), &["eno1", "br0"]);
+    // The address is that of a VLAN.
+    let mut fake = running_host();
+    fake.tree.folder("sys/class/net/eno1.10");
+    let upper = format!("devices/pci0000:00/{CARD}/net/eno1/upper_eno1.10");
+    fake.tree.link_up(&upper, "class/net/eno1.10");
+    let report = fake.bind(BOTH);
+    assert_eq!(outcomes(&report), ["0000:00:19.0 refused", "0000:02:00.0 bound"]);
+    assert_says(&words(&report, CARD), &["eno1.10 goes over eno1", "take the link down"]);
 }
 
 #[test]

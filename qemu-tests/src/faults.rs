@@ -270,9 +270,18 @@ fn in_use(machine: Vm) -> Vm {
                  cat /sys/bus/pci/devices/{PORT}/driver_override; exit $status"
             ),
         ])
+        // From here it is not seen any more.
         .shell(
-            "umount /tmp/disk; ip address flush dev eth0; \
-             ip link set eth0 down; echo released",
+            "unshare -m sh -c 'echo $$ >/tmp/elsewhere; exec sleep 1000' & \
+             until grep -s . /tmp/elsewhere && grep '(sleep) S' /proc/$!/stat; do sleep 0.1; done; \
+             umount /tmp/disk && echo elsewhere",
+        )
+        .run(["bind", "--cmdline", "vfio.devs=1b36:0010@00:04.0"])
+        // swapon fails for as long as the file system has the disk.
+        .shell(
+            "kill $(cat /tmp/elsewhere); mkswap /dev/nvme0n1; \
+             until swapon /dev/nvme0n1; do sleep 0.1; done; swapoff /dev/nvme0n1; \
+             ip address flush dev eth0; ip link set eth0 down; echo released",
         )
         .run(["bind", "--cmdline", all])
         .run_by(gone("1", "07", "00:07.0,00:08.0"))
@@ -280,7 +289,8 @@ fn in_use(machine: Vm) -> Vm {
 }
 
 fn in_use_expected(check: &mut Check<'_>) {
-    for (number, word) in [(1, "ready"), (2, "(hold-port) S"), (3, "released")] {
+    let words = ["ready", "(hold-port) S", "elsewhere", "released"];
+    for (number, word) in (1..).zip(words) {
         let said = check.shell(number);
         check.is(said.contains(word), format!("shell {number} says {said:?}"));
     }
@@ -298,19 +308,24 @@ fn in_use_expected(check: &mut Check<'_>) {
         .takes_at_most(60);
     check
         .of_run(2)
+        .exits(1)
+        .device(DISK, "refused", &["nvme0n1 is in a pool, or mounted where it is not seen"])
+        .driver(DISK, Some("nvme"));
+    check
+        .of_run(3)
         .exits(0)
         .device(PORT, "bound", &[])
         .device(DISK, "bound", &[])
         .device(CARD, "bound", &[])
         .device("0000:00:06.0", "bound", &[]);
     check
-        .of_run(3)
+        .of_run(4)
         .exits(1)
         .says(&["interrupt: write 1: write", "0000:00:07.0/driver_override"])
         .device("0000:00:07.0", "failed", &["the device went away", "vfio.wait=10"])
         .device("0000:00:08.0", "bound", &[]);
     check
-        .of_run(4)
+        .of_run(5)
         .exits(1)
         .says(&["interrupt: write 2: write", "0000:00:0a.0/driver_override"])
         .device("0000:00:09.0", "failed", &["the device went away"])

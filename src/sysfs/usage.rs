@@ -5,9 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use super::Sysfs;
 use super::files::reading;
 use crate::pci::Address;
+use crate::syscall;
 
 /// What the host uses a device for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,8 +47,9 @@ impl Sysfs {
         self.virtual_functions(&address)
             .or_else(|| {
                 let mut seen = BTreeSet::new();
-                let disks = self.below("block", &address).into_iter();
-                first_of_all(disks.filter_map(|disk| self.disk_usage(disk, &mut seen)))
+                let disks = self.below("block", &address);
+                let known = disks.iter().filter_map(|disk| self.disk_usage(disk, &mut seen));
+                first_of_all(known).or_else(|| disks.iter().find_map(|disk| self.claim(disk)))
             })
             .or_else(|| self.below("net", &address).iter().find_map(|link| self.net_usage(link)))
     }
@@ -62,7 +66,7 @@ impl Sysfs {
     }
 
     /// The names in `/sys/class/CLASS` of what lies below a PCI device.
-    fn below(&self, class: &str, address: &str) -> Vec<OsString> {
+    fn below(&self, class: &str, address: &str) -> BTreeSet<OsString> {
         let folder = self.root.join("sys/class").join(class);
         let entries = self.entries(&folder).into_iter().flatten().flatten();
         let is_below = |name: &OsString| {
@@ -76,12 +80,13 @@ impl Sysfs {
     }
 
     /// An `NVMe` disk with several paths is no controller's: its subsystem, which is a virtual
-    /// device, links to the controllers.
+    /// device, links to the controllers. It is so with one controller, too, where that says that
+    /// there could be others.
     fn is_path_to(&self, disk: &Path, address: &str) -> bool {
-        let Some(subsystem) = disk.parent().filter(|_| disk.iter().any(|p| p == "nvme-subsystem"))
-        else {
-            return false;
-        };
+        let is_subsystem =
+            |path: &&Path| path.parent().is_some_and(|above| above.ends_with("nvme-subsystem"));
+        // The disk is in that folder, and a partition in the disk's.
+        let Some(subsystem) = disk.ancestors().find(is_subsystem) else { return false };
         let folder = self.root.join("sys/class/block").join(subsystem);
         let mut links = self.entries(&folder).into_iter().flatten().flatten();
         links.any(|link| {
@@ -95,19 +100,20 @@ impl Sysfs {
         self.text(Path::new("proc").join(file)).unwrap_or_default()
     }
 
-    /// Sources: `holders/` (device-mapper, md), `/proc/self/mountinfo`, `/proc/swaps`. What was
-    /// `seen` before is not asked again: in another tree such links may go round.
-    fn disk_usage(&self, disk: OsString, seen: &mut BTreeSet<OsString>) -> Option<Usage> {
-        let folder = self.root.join("sys/class/block").join(&disk);
+    /// Sources: `holders/` (device-mapper, md), `/sys/fs/btrfs`, `/proc/self/mountinfo`,
+    /// `/proc/swaps`. What was `seen` before is not asked again: in another tree such links may go
+    /// round.
+    fn disk_usage(&self, disk: &OsStr, seen: &mut BTreeSet<OsString>) -> Option<Usage> {
+        let folder = self.root.join("sys/class/block").join(disk);
         let holders = self.entries(folder.join("holders")).into_iter().flatten().flatten();
         let name = disk.to_string_lossy().into_owned();
-        if !seen.insert(disk) {
+        if !seen.insert(disk.to_owned()) {
             return None;
         }
         let held = first_of_all(holders.map(|holder| {
             let holder = holder.file_name();
             let part = format!("{name} is part of {}", holder.display());
-            match self.disk_usage(holder, seen) {
+            match self.disk_usage(&holder, seen) {
                 Some(above) => Usage { words: format!("{part}, and {}", above.words), ..above },
                 None => Usage { words: part, by: User::Storage },
             }
@@ -116,45 +122,120 @@ impl Sysfs {
             return held;
         }
         let number = self.text(folder.join("dev")).unwrap_or_default();
-        let node = format!("/dev/{name}");
-        let mounts = self.proc("self/mountinfo");
-        let mounted = first_of_all(mounts.lines().filter_map(|line| {
-            // ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE OPTIONS
-            let (mount, source) = line.split_once(" - ").unwrap_or((line, ""));
-            let mut fields = mount.split(' ').skip(2);
-            let (is_number, mount_point) = (fields.next() == Some(number.trim()), fields.nth(1));
-            // btrfs has a number of its own, but names a device.
-            let is_mount =
-                is_number && !number.is_empty() || source.split(' ').nth(1) == Some(&node);
-            let mount_point = mount_point.unwrap_or("?");
+        let members = self.btrfs_members(disk);
+        let own = self.nodes(disk);
+        let nodes: Vec<_> =
+            members.iter().flat_map(|member| self.nodes(member)).chain(own.clone()).collect();
+        let mountinfo = self.proc("self/mountinfo");
+        let mounted = first_of_all(mounts(&mountinfo).filter_map(|mount| {
+            // File systems on several disks have a number of their own. btrfs names one of them,
+            // and bcachefs all.
+            let mut sources = mount.source.split(':');
+            let is_mount = !number.is_empty() && mount.number == number.trim()
+                || sources.any(|source| nodes.iter().any(|node| node == source));
+            let point = mount.point;
             is_mount.then(|| Usage {
-                words: format!("{name} is mounted on {mount_point}"),
-                by: if OF_THE_HOST.contains(&mount_point) { User::Host } else { User::Storage },
+                words: format!("{name} is mounted on {point}"),
+                by: if OF_THE_HOST.contains(&point) { User::Host } else { User::Storage },
             })
         }));
-        let is_swap = |line: &str| line.split_whitespace().next() == Some(&node);
-        mounted.or_else(|| {
-            self.proc("swaps")
-                .lines()
-                .any(is_swap)
-                .then(|| Usage { words: format!("{name} is swap space"), by: User::Storage })
+        let of_storage = |words| Some(Usage { words, by: User::Storage });
+        let swaps = self.proc("swaps");
+        let mut swaps = swaps.lines().filter_map(|line| line.split_whitespace().next());
+        mounted.or_else(|| match () {
+            () if !members.is_empty() => of_storage(format!("{name} is part of a btrfs")),
+            () if swaps.any(|swap| own.iter().any(|node| node == swap)) => {
+                of_storage(format!("{name} is swap space"))
+            }
+            () => None,
         })
     }
 
-    /// Sources: the link `master` (bridge, bond), `/proc/net/route`, `/proc/net/if_inet6`.
+    /// The disks of the btrfs that the disk is part of, itself among them.
+    fn btrfs_members(&self, disk: &OsStr) -> Vec<OsString> {
+        let folder = self.root.join("sys/fs/btrfs");
+        let systems = self.entries(&folder).into_iter().flatten().flatten();
+        let mut members = systems.map(|system| {
+            let devices = self.entries(folder.join(system.file_name()).join("devices"));
+            devices.into_iter().flatten().flatten().map(|device| device.file_name()).collect()
+        });
+        members.find(|members: &Vec<_>| members.iter().any(|it| it == disk)).unwrap_or_default()
+    }
+
+    /// The paths by which the disk is mounted.
+    fn nodes(&self, disk: &OsStr) -> Vec<String> {
+        let mapped = self.root.join("sys/class/block").join(disk).join("dm/name");
+        let mapped = self.text(mapped).ok().map(|name| format!("/dev/mapper/{}", name.trim()));
+        [node(disk)].into_iter().chain(mapped).collect()
+    }
+
+    /// A ZFS pool is no holder, and its mounts name no disk; a mount of another namespace is not seen
+    /// here. Both keep anybody else from claiming the disk, which root can try.
+    fn claim(&self, disk: &OsStr) -> Option<Usage> {
+        let is_here = self.root == Path::new("/");
+        let claimed = if is_here { syscall::claim(&node(disk)) } else { Err(Errno::EACCES) };
+        let mountinfo = self.proc("self/mountinfo");
+        let mut zfs = mounts(&mountinfo).filter(|mount| mount.kind == "zfs").peekable();
+        let words = match claimed {
+            Err(Errno::EBUSY) => "is in a pool, or mounted where it is not seen from here",
+            Err(Errno::EACCES) if zfs.peek().is_some() => {
+                "may be in a ZFS pool: only root, on the host itself, can tell"
+            }
+            _ => return None,
+        };
+        let is_hosts = zfs.any(|mount| OF_THE_HOST.contains(&mount.point));
+        Some(Usage {
+            words: format!("{} {words}", disk.display()),
+            by: if is_hosts { User::Host } else { User::Storage },
+        })
+    }
+
+    /// Sources: the links `master` (bridge, bond) and `upper_…` (VLAN, macvlan), `/proc/net/route`,
+    /// `/proc/net/if_inet6`.
     fn net_usage(&self, link: &OsStr) -> Option<Usage> {
-        let of_network = |words| Usage { words, by: User::Network };
-        let master = self.root.join("sys/class/net").join(link).join("master");
+        let of_network = |words| Some(Usage { words, by: User::Network });
+        let folder = self.root.join("sys/class/net").join(link);
         let link = &*link.to_string_lossy();
-        if let Ok(Some(master)) = super::link_name(&master) {
-            return Some(of_network(format!("{link} is part of {master}")));
+        if let Ok(Some(master)) = super::link_name(&folder.join("master")) {
+            return of_network(format!("{link} is part of {master}"));
+        }
+        let names = self.entries(&folder).into_iter().flatten().flatten();
+        let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        if let Some(upper) = names.find_map(|name| name.strip_prefix("upper_").map(str::to_owned)) {
+            return of_network(format!("{upper} goes over {link}"));
         }
         let routes = self.proc("net/route");
         let addresses = self.proc("net/if_inet6");
         let has_address = routes.lines().any(|line| line.split_whitespace().next() == Some(link))
             || addresses.lines().any(|line| line.split_whitespace().last() == Some(link));
-        has_address.then(|| of_network(format!("{link} has an address")))
+        if has_address { of_network(format!("{link} has an address")) } else { None }
     }
+}
+
+/// A line of `/proc/self/mountinfo`.
+struct Mount<'a> {
+    /// As in `259:1`.
+    number: &'a str,
+    point: &'a str,
+    kind: &'a str,
+    source: &'a str,
+}
+
+fn mounts(mountinfo: &str) -> impl Iterator<Item = Mount<'_>> {
+    mountinfo.lines().map(|line| {
+        // ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE OPTIONS
+        let (mount, source) = line.split_once(" - ").unwrap_or((line, ""));
+        let (mut mount, mut source) = (mount.split(' ').skip(2), source.split(' '));
+        let mut next = || mount.next().unwrap_or_default();
+        let (number, _, point) = (next(), next(), next());
+        let mut next = || source.next().unwrap_or_default();
+        Mount { number, point, kind: next(), source: next() }
+    })
+}
+
+/// Where devtmpfs has the disk: `!` stands for `/` in sysfs.
+fn node(disk: &OsStr) -> String {
+    format!("/dev/{}", disk.to_string_lossy().replace('!', "/"))
 }
 
 /// The first by which the host runs, else the first.
