@@ -51,6 +51,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// How long a display's driver may take to make its framebuffer.
 const FRAMEBUFFER: Duration = Duration::from_secs(2);
 
+/// How long where somebody else, such as udev, is loading that driver.
+const COMING: Duration = Duration::from_secs(10);
+
 /// The console driver over all framebuffers (`drivers/video/fbdev/core/fbcon.c`).
 const FBCON: &str = "frame buffer device";
 
@@ -91,6 +94,22 @@ fn lock_is_held() -> Why {
         "ETIMEDOUT: a driver hangs with the device's lock held (an earlier bind?)",
         "only a reboot frees it; see the kernel log (dmesg)",
     )
+}
+
+/// Why a display that would take the console stays: nothing else can have it.
+pub(crate) fn no_framebuffer(to: &[OtherDisplay], sysfs: &Sysfs) -> Why {
+    let reason = "binding it now would take the console, and no other display got a framebuffer";
+    match to.iter().find(|display| sysfs.has_no_monitor(display.address)) {
+        Some(OtherDisplay { address, .. }) => Why::new(
+            format!("{reason}: without a monitor the driver of {address} makes none"),
+            "connect one and run vfio-early bind, or add vfio.console=release to give the console \
+             away",
+        ),
+        None => Why::new(
+            reason,
+            "vfio-early bind, run when the other display's driver has come up, finishes it",
+        ),
+    }
 }
 
 fn words(errno: Errno) -> String {
@@ -345,16 +364,22 @@ impl<K: Kernel> Run<'_, K> {
             let at = inserts.iter().position(|module| module.name == needed.name)?;
             results[at].err()
         };
-        let why = |(module, needed): &(&str, Option<Vec<Needed>>)| match needed {
+        let why = |(module, needed): &(&str, Option<Vec<Needed>>)| {
+            match needed {
             None => Some(format!("{module} is not in this initrd")),
             Some(needed) => needed.iter().find_map(|needed| {
                 let errno = errno_of(needed)?;
-                let blacklisted = match errno {
+                let hint = match errno {
                     Errno::EPERM => ", as module_blacklist= or lockdown does",
+                    // Of a kernel without MODULE_DECOMPRESS, and libkmod unpacks xz alone.
+                    Errno::ENOSYS => {
+                        ", as it is compressed otherwise than by xz, and this kernel does not unpack it"
+                    }
                     _ => "",
                 };
-                Some(format!("loading {}: {}{blacklisted}", needed.name, words(errno)))
+                Some(format!("loading {}: {}{hint}", needed.name, words(errno)))
             }),
+        }
         };
         needs.iter().map(|need| (need.0, why(need))).collect()
     }
@@ -472,11 +497,7 @@ impl<K: Kernel> Run<'_, K> {
             if result.is_ok() {
                 self.overridden(*address, RESERVED);
             }
-            let why = Why::new(
-                "binding it now would take the console, and no other display got a framebuffer",
-                "vfio-early bind, run when the other display's driver has come up, finishes it",
-            );
-            self.give_up(*address, why);
+            self.give_up(*address, no_framebuffer(to, self.sysfs));
         }
     }
 
@@ -486,7 +507,8 @@ impl<K: Kernel> Run<'_, K> {
         if let Some(framebuffer) = find(self.sysfs) {
             return Some(framebuffer);
         }
-        if let Err(why) = self.kernel.listen() {
+        let heard = self.kernel.listen();
+        if let Err(why) = &heard {
             log::warn!("uevents cannot be heard: {why}");
         }
         let modules: Vec<_> = modules.iter().map(String::as_str).collect();
@@ -495,12 +517,25 @@ impl<K: Kernel> Run<'_, K> {
                 log::warn!("{address}: {why}");
             }
         }
-        let end = Instant::now() + FRAMEBUFFER;
+        let start = Instant::now();
         loop {
             let found = find(self.sysfs);
-            let left = end.saturating_duration_since(Instant::now());
-            if found.is_some() || left.is_zero() || !self.kernel.wait_for_uevent(left) {
-                return found.or_else(|| find(self.sysfs));
+            let driver = self.sysfs.module_of(address);
+            let is_coming = driver
+                .iter()
+                .map(String::as_str)
+                .chain(modules.iter().copied())
+                .any(|module| self.sysfs.is_coming(module));
+            // That a module has come up is no uevent, so it is looked at twice a second.
+            let (at_most, slice) =
+                if is_coming { (COMING, COMING / 20) } else { (FRAMEBUFFER, FRAMEBUFFER) };
+            let left = (start + at_most).saturating_duration_since(Instant::now());
+            if found.is_some() || left.is_zero() {
+                return found;
+            }
+            let is_last = slice >= left || heard.is_err();
+            if !self.kernel.wait_for_uevent(left.min(slice)) && is_last {
+                return find(self.sysfs);
             }
         }
     }

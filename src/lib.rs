@@ -68,7 +68,7 @@ pub fn check(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::R
     let mut machine = sysfs.machine(&request)?;
     complete(&mut machine, &request, sysfs, kernel);
     let plan = plan::plan(&request, &machine, false);
-    let expected = host::check::expected(&request, &plan, &machine, kernel);
+    let expected = host::check::expected(&request, &plan, &machine, sysfs, kernel);
     let report = report::report(request, &machine, &plan, &expected);
     Ok(Check {
         report,

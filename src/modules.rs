@@ -109,16 +109,24 @@ impl Modules {
     #[must_use]
     pub fn for_alias(&self, modalias: &str) -> Vec<HostModule> {
         let Ok(modules) = self.context.module_new_from_lookup(modalias) else { return Vec::new() };
-        let names = modules.map(|module| module.name().to_string_lossy().into_owned());
+        // libkmod returns a module once for each of its aliases that fits.
+        let mut names: Vec<String> = Vec::new();
+        for module in modules {
+            let name = module.name().to_string_lossy().into_owned();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
         let blacklist = self.blacklist();
         let host_module =
             |name: String| HostModule { is_blacklisted: blacklist.contains(&name), name };
-        names.map(host_module).collect()
+        names.into_iter().map(host_module).collect()
     }
 
-    /// Names of modules that must not be loaded for an alias: `blacklist` in modprobe.d,
-    /// `modprobe.blacklist=` and `module_blacklist=` on the command line. The crate over libkmod
-    /// does not hand libkmod's own list through.
+    /// Names of modules that must not be loaded for an alias: [`blacklisted`] ones, and those of
+    /// `modprobe.blacklist=`, `module_blacklist=`, dracut's `rd.driver.blacklist=` and
+    /// initramfs-tools' `blacklist=` on the command line, which these two put into modprobe.d only
+    /// later. The crate over libkmod does not hand libkmod's own list through.
     fn blacklist(&self) -> Vec<String> {
         let sysfs = Sysfs::new(&self.root);
         let mut files = BTreeMap::new();
@@ -138,7 +146,11 @@ impl Modules {
         }
         let text = sysfs.cmdline().unwrap_or_default();
         for (name, value) in cmdline::parameters(&text) {
-            if let (b"modprobe.blacklist" | b"module_blacklist", Some(list)) = (name, value) {
+            let is_blacklist = matches!(
+                name,
+                b"modprobe.blacklist" | b"module_blacklist" | b"rd.driver.blacklist" | b"blacklist"
+            );
+            if let Some(list) = value.filter(|_| is_blacklist) {
                 let list = String::from_utf8_lossy(list).replace('-', "_");
                 names.extend(list.split(',').map(str::to_owned));
             }
@@ -171,14 +183,16 @@ impl Modules {
     }
 }
 
-/// The modules that a file of modprobe.d blacklists. A line that ends in a backslash goes on in the
-/// next one. Source: `kmod_config_parse()` in `libkmod-config.c`.
+/// The modules that a file of modprobe.d blacklists, or has a command for (`install nouveau
+/// /bin/false`), which modprobe and udev run instead of loading it. A line that ends in a backslash
+/// goes on in the next one. Source: `kmod_config_parse()` in `libkmod-config.c`.
 fn blacklisted(text: &str) -> Vec<String> {
     let text = text.replace("\\\n", "");
     let of_line = |line: &str| {
         let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
-        let is_blacklist = words.next() == Some("blacklist");
-        words.next().filter(|_| is_blacklist).map(|name| name.replace('-', "_"))
+        let (command, name, further) = (words.next()?, words.next()?, words.next());
+        let is_against = command == "blacklist" || command == "install" && further.is_some();
+        is_against.then(|| name.replace('-', "_"))
     };
     text.lines().filter_map(of_line).collect()
 }
@@ -215,6 +229,7 @@ mod tests {
             (" \tblacklist\ti915\t\nblacklist radeon", "i915 radeon"),
             ("blacklist \\\n  nouveau\nblack\\\nlist amdgpu", "nouveau amdgpu"),
             ("# blacklist a\n#blacklist b\n#\\\nblacklist c\n", ""),
+            ("install nouveau /bin/false\ninstall i915\ninstall_x y z\nremove a b", "nouveau"),
             ("blacklist\nblacklists d\noptions blacklist e\nalias x blacklist\n", ""),
         ] {
             assert_eq!(blacklisted(text).join(" "), expected, "{text:?}");

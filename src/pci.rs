@@ -271,6 +271,23 @@ impl FromStr for Id {
 }
 
 impl Id {
+    /// Whether the ids of the subsystem are known, or asked for.
+    #[must_use]
+    pub fn has_subsystem(&self) -> bool {
+        self.subvendor != 0 || self.subdevice != 0
+    }
+
+    /// With the ids of the subsystem, where there are any.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let Id { subvendor, subdevice, .. } = self;
+        if self.has_subsystem() {
+            format!("{self}:{subvendor:04x}:{subdevice:04x}")
+        } else {
+            self.to_string()
+        }
+    }
+
     /// Whether this id, with 0 for any, is that of `device`.
     #[must_use]
     pub fn matches(&self, device: &Id) -> bool {

@@ -139,7 +139,7 @@ impl Step {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The requested devices.
-    pub targets: BTreeMap<Address, Target>,
+    pub targets: Targets,
     /// The items that ask for others.
     pub absent: Vec<Absent>,
     /// The steps. Overrides come first, before any module is loaded; the console is safe before
@@ -208,7 +208,8 @@ impl Plan {
     }
 }
 
-type Targets = BTreeMap<Address, Target>;
+/// What is requested, by address.
+pub type Targets = BTreeMap<Address, Target>;
 
 fn taken(targets: &Targets) -> impl Iterator<Item = (Address, &Device, &Driver)> {
     targets.iter().filter_map(|(address, target)| match &target.decision {
@@ -348,6 +349,7 @@ const MOST_PLACES: usize = 8;
 
 fn where_now(guard: Id, machine: &Machine) -> String {
     let found = matching(guard, machine);
+    let guard = guard.in_full();
     if found.is_empty() {
         return format!("{guard} is nowhere on this machine");
     }
@@ -372,8 +374,9 @@ fn guard_mismatch(item: &Item, machine: &Machine) -> Option<Decision> {
     let address = *resolve_place(place, machine).first()?;
     let found = machine.devices[&address].id;
     (!guard.matches(&found)).then(|| {
+        let found = if guard.has_subsystem() { found.in_full() } else { found.to_string() };
         Decision::Refuse(Why::new(
-            format!("the guard wants {guard}, but {address} is {found}"),
+            format!("the guard wants {}, but {address} is {found}", guard.in_full()),
             format!("{}; correct the item", where_now(guard, machine)),
         ))
     })
@@ -399,9 +402,8 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
         (Some(name), Some(driver), _) if is_same_name(name, driver) => {
             Driver::Named(driver.clone())
         }
-        (Some(name), _, _) if name == VFIO_PCI || machine.drivers.contains(name) => {
-            Driver::Named(name.clone())
-        }
+        (Some(name), _, _) if is_same_name(name, VFIO_PCI) => Driver::Named(VFIO_PCI.to_owned()),
+        (Some(name), _, _) if machine.drivers.contains(name) => Driver::Named(name.clone()),
         // Modules are often called other than their drivers.
         (Some(name), _, _) => Driver::Asked(name.clone()),
         // Whichever it is, it was chosen before, and a VM may be using it.
@@ -522,24 +524,34 @@ fn keep_the_console(request: &Request, machine: &Machine, targets: &mut Targets)
     (!from.is_empty()).then_some(Step::HandOver { to, from })
 }
 
-/// The displays that stay with the host, the one that has the console now first. A 3D controller
-/// (class 0302) has no outputs.
+/// The displays that stay with the host. A 3D controller (class 0302) has no outputs, and the vfio
+/// drivers and pci-stub draw nothing.
+pub fn displays_that_stay<'m>(
+    machine: &'m Machine,
+    targets: &Targets,
+) -> impl Iterator<Item = (Address, &'m Device)> {
+    let is_taken = |address: &Address| {
+        targets.get(address).is_some_and(|target| matches!(target.decision, Decision::Take(_)))
+    };
+    let draws = |driver: &str| !is_vfio_driver(driver) && driver != "pci-stub";
+    machine
+        .devices
+        .iter()
+        .filter(|(_, device)| device.class.is_display() && device.class.0 >> 8 != 0x0302)
+        .filter(move |(_, device)| device.driver.as_deref().is_none_or(draws))
+        .filter(move |(address, _)| !is_taken(address))
+        .map(|(address, device)| (*address, device))
+}
+
+/// The same, the one that has the console now first.
 fn other_displays<'m>(
     machine: &'m Machine,
     targets: &Targets,
     owner: Option<Address>,
 ) -> Vec<(Address, &'m Device)> {
-    let is_taken = |address: &Address| {
-        targets.get(address).is_some_and(|target| matches!(target.decision, Decision::Take(_)))
-    };
-    let (mut first, others): (Vec<_>, Vec<_>) = machine
-        .devices
-        .iter()
-        .filter(|(_, device)| device.class.is_display() && device.class.0 >> 8 != 0x0302)
-        .filter(|(_, device)| !device.driver.as_deref().is_some_and(is_vfio_driver))
-        .filter(|(address, _)| !is_taken(address))
-        .map(|(address, device)| (*address, device))
-        .partition(|(address, device)| match owner {
+    let displays = displays_that_stay(machine, targets);
+    let (mut first, others): (Vec<_>, Vec<_>) =
+        displays.partition(|(address, device)| match owner {
             Some(owner) => owner == *address,
             None => device.display.is_some_and(|display| display.boot_vga),
         });

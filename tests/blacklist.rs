@@ -71,7 +71,9 @@ fn it_is_read_on_the_command_line() {
         ("modprobe.blacklist=nouveau", true),
         ("modprobe.blacklist=snd-hda-intel,nouveau", true),
         ("module_blacklist=nouveau quiet", true),
-        ("modprobe.blacklist=nouveau2 blacklist=nouveau", false),
+        ("rd.driver.blacklist=nouveau", true),
+        ("blacklist=nouveau", true),
+        ("modprobe.blacklist=nouveau2 nouveau.blacklist=nouveau", false),
     ] {
         let fake = with_modules(&["nouveau"]);
         fake.tree.write("proc/cmdline", text);

@@ -68,6 +68,31 @@ fn bash_completes_commands_options_and_addresses() {
     }
 }
 
+#[test]
+fn bash_neither_uses_nor_leaves_variables() {
+    let laptop = hosts::laptop();
+    let root = laptop.tree.root().to_str().expect("a name");
+    let other_root = format!("vfio-early --root {root} list 10000:");
+    let completed = |before: &str, after: &str| {
+        let name = file("vfio-early.bash");
+        let words =
+            [name.to_str().expect("a name"), "vfio-early list ", &other_root, "vfio-early check "];
+        let script = format!("{before}\n{BASH}\n{after}");
+        run("bash", &["--norc", "--noprofile"], &script, &words)
+    };
+    let expected = completed("", "");
+    assert_eq!(expected.lines().nth(1), Some("e0:06.0 e1:00.0"), "{expected}");
+    assert_eq!(
+        completed(&format!("root={root} command=status"), "echo $root $command"),
+        format!("{expected}{root} status\n")
+    );
+    // Those of the caller above aside.
+    let names = "compgen -v | grep -v -e ^COMP -e ^PIPESTATUS$";
+    let before = format!("before=; before=$({names})");
+    let after = format!("diff <(echo \"$before\") <({names}) && echo the same");
+    assert_eq!(completed(&before, &after), expected + "the same\n");
+}
+
 /// The shell completes each line as if it were typed, and a stand-in for the program prints what
 /// became of it.
 const ZSH: &str = r#"

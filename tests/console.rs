@@ -2,6 +2,7 @@
 
 use vfio_early::kernel::Write;
 
+use crate::check;
 use crate::fake::{Fake, Fault};
 use crate::journal;
 use crate::machine::{Function, Line, Machine};
@@ -181,6 +182,64 @@ fn the_boot_display_is_reserved_when_the_other_ones_driver_makes_no_framebuffer(
         assert_says(&words(&report, BOOT), &["framebuffer"]);
         assert_alive(&fake, &format!("{line:?}"));
     }
+}
+
+#[test]
+fn without_a_monitor_on_the_other_display_that_is_said() {
+    let connected = [("HDMI-A-1", "connected\n")];
+    let none = [("HDMI-A-1", "disconnected\n"), ("DP-1", "disconnected\n")];
+    for (outputs, is_said) in
+        [(&none[..], true), (&none[..1], true), (&connected, false), (&[], false)]
+    {
+        let mut fake = two_displays(VGA, VGA).boot();
+        fake.fault(Fault::NoFramebuffers);
+        fake.load("nouveau");
+        for (output, status) in outputs {
+            let folder = format!("sys/bus/pci/devices/{SECOND}/drm/card0/card0-{output}");
+            fake.tree.write(&format!("{folder}/status"), status);
+        }
+        let foreseen = check::words(&mut fake, "vfio.devs=00:02.0").join(" ");
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 reserved"], "{outputs:?}");
+        let said = words(&report, BOOT);
+        for text in [&foreseen, &said] {
+            let has = text.contains("without a monitor the driver of 0000:01:00.0 makes none");
+            assert_eq!(has, is_said, "{outputs:?}: {text}");
+            assert_eq!(text.contains("vfio.console=release"), is_said, "{outputs:?}: {text}");
+        }
+        assert_alive(&fake, &format!("{outputs:?}"));
+    }
+}
+
+#[test]
+fn check_foresees_that_no_other_display_has_a_framebuffer() {
+    for (driver, outcome, start) in [
+        ("nouveau", "reserved", "0000:00:02.0 8086:5912: would be reserved: "),
+        // It draws nothing, whatever it is told.
+        ("pci-stub", "refused", "0000:00:02.0 8086:5912: would be refused: the host's console"),
+    ] {
+        let boot = Function::new(BOOT, "8086:5912", VGA).boot_vga().host("i915");
+        let second = Function::new(SECOND, "10de:1c03", VGA).host(driver);
+        let mut fake = Machine::new([boot, second]).firmware_on(BOOT).boot();
+        fake.fault(Fault::NoFramebuffers);
+        fake.load(driver);
+        let lines = check::words(&mut fake, "vfio.devs=00:02.0");
+        assert!(lines[0].starts_with(start), "{lines:#?}");
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), [format!("0000:00:02.0 {outcome}")]);
+    }
+}
+
+#[test]
+fn a_driver_that_udev_is_loading_is_waited_for() {
+    let mut fake = two_displays(VGA, VGA).boot();
+    fake.fault(Fault::SlowDisplays);
+    fake.load("nouveau");
+    fake.tree.write("sys/module/nouveau/initstate", "coming\n");
+    fake.fault(Fault::Coming { module: "nouveau".into() });
+    let report = fake.bind("vfio.devs=00:02.0");
+    assert_eq!(outcomes(&report), ["0000:00:02.0 bound"]);
+    assert_alive(&fake, "nouveau came up");
 }
 
 #[test]

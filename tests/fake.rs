@@ -94,6 +94,8 @@ pub enum Fault {
     SlowDisplays,
     /// They make none.
     NoFramebuffers,
+    /// Somebody else is loading the module, and it comes up during the first wait.
+    Coming { module: String },
     /// The device is pulled right before the write of that number, from 0.
     GoesAway { address: String, before: usize },
 }
@@ -707,6 +709,12 @@ impl Kernel for Fake {
     fn wait_for_uevent(&mut self, at_most: Duration) -> bool {
         self.waits.push(at_most);
         if !self.listening {
+            return false;
+        }
+        let is_coming = |fault: &Fault| matches!(fault, Fault::Coming { .. });
+        if let Some(at) = self.faults.iter().position(is_coming) {
+            let Fault::Coming { module } = self.faults.remove(at) else { return false };
+            self.tree.write(&format!("sys/module/{module}/initstate"), "live\n");
             return false;
         }
         if self.unrelated > 0 {

@@ -216,6 +216,55 @@ fn a_filter_shows_the_groups_of_what_it_fits_and_the_line_to_paste() {
 }
 
 #[test]
+fn no_virtual_function_is_to_be_pasted() {
+    let (server, twins) = (hosts::server(), hosts::twins());
+    twins.tree.link("sys/bus/pci/devices/0000:02:00.1/physfn", "../0000:02:00.0");
+    let nothing = "Nothing to paste: virtual functions are not there yet in the initrd";
+    let card = "10de:2204@00:01.3/00.0";
+    for (fake, filters, last) in [
+        (&server, &["3b:02.5"][..], nothing.to_owned()),
+        (&server, &["8086:154c"], nothing.to_owned()),
+        (
+            &server,
+            &["net"],
+            "Nothing to paste: the host uses 3b:00.0: 64 virtual functions (SR-IOV) are on; 0 in \
+             its sriov_numvfs stops them"
+                .to_owned(),
+        ),
+        // What shares the group of one is not wanted for it.
+        (&twins, &["02:00.1"], nothing.to_owned()),
+        (
+            &twins,
+            &["02:00.0"],
+            format!(
+                "To paste, without virtual functions (not there yet in the initrd): vfio.devs={card}"
+            ),
+        ),
+        (
+            &twins,
+            &["gpu", "02:00.1"],
+            format!(
+                "To paste, without the boot display 01:00.0 and virtual functions (not there yet \
+                 in the initrd): vfio.devs={card}"
+            ),
+        ),
+    ] {
+        let (status, stdout, stderr) = list(fake, filters, &[]);
+        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{filters:?}");
+        assert_eq!(stdout.lines().last(), Some(last.as_str()), "{filters:?}");
+        assert_eq!(stdout.matches("o paste").count(), 1, "{filters:?}: {stdout}");
+    }
+    // A virtual display is no choice that would leave the boot display to the host.
+    let display = "sys/bus/pci/devices/0000:01:00.0";
+    twins.tree.link(&format!("{display}/physfn"), "../0000:02:00.0");
+    twins.tree.write(&format!("{display}/boot_vga"), "0\n");
+    twins.tree.write("sys/bus/pci/devices/0000:02:00.0/boot_vga", "1\n");
+    let (_, stdout, _) = list(&twins, &["gpu"], &[]);
+    let last = stdout.lines().last().unwrap_or_default();
+    assert!(last.ends_with(&format!("vfio.devs={card}")), "{last}");
+}
+
+#[test]
 fn what_can_be_pasted_chooses_just_that_device() {
     for fake in [hosts::desktop(), hosts::twins(), hosts::laptop(), hosts::amd(), hosts::server()] {
         for device in json(&fake, &[])["devices"].as_array().expect("an array") {
@@ -280,6 +329,8 @@ fn json_tells_all_that_the_tree_tells() {
         (&bridge["availability"], &bridge["item"]),
         (&"bridge".into(), &None::<&str>.into())
     );
+    // It is not asked.
+    assert_eq!(bridge["reset_methods"], serde_json::Value::Null);
     let usb = device("0000:00:14.0");
     assert_eq!(usb["inputs"], serde_json::json!(["Cherry Keyboard", "Logitech USB Receiver"]));
     assert_eq!(usb["reset_methods"], serde_json::json!(["pm", "bus"]));

@@ -48,6 +48,12 @@ fn a_guard_may_name_the_subsystem() {
         let report =
             Machine::new([card.clone()]).boot().bind(&format!("vfio.devs={guard}@00:03.0"));
         assert_eq!(outcomes(&report), [format!("0000:00:03.0 {expected}")], "{guard}");
+        if expected == "refused" {
+            let said = words(&report, "0000:00:03.0");
+            let both =
+                "the guard wants 10de:1c03:1462:3283, but 0000:00:03.0 is 10de:1c03:1462:3282";
+            assert_says(&said, &[both, "10de:1c03:1462:3283 is nowhere on this machine"]);
+        }
     }
 }
 

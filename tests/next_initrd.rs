@@ -4,8 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::console::{VGA, two_displays};
 use crate::fake::Fake;
 use crate::list::hosts;
+use crate::machine::Function;
 
 const RELEASE: &str = "6.1.0-31-amd64";
 
@@ -14,11 +16,12 @@ fn modules_folder(fake: &Fake) -> PathBuf {
     fake.tree.root().join("lib/modules").join(RELEASE)
 }
 
-/// A module as `depmod` reads it: what it exports, what it uses of others, and an alias of its own.
+/// A module as `depmod` reads it: what it exports, what it uses of others, and two aliases that
+/// fit nothing else.
 pub fn module(fake: &Fake, name: &str, uses: &[&str]) {
     let symbol = |name: &str| format!("symbol_of_{name}");
     let mut source = format!(
-        "const char info[] __attribute__((section(\".modinfo\"))) = \"alias=test:{name}\";\n\
+        "const char info[] __attribute__((section(\".modinfo\"))) = \"alias=test:{name}\\0alias=test:{name}*\";\n\
          const char names[] __attribute__((section(\"__ksymtab_strings\"))) = \"{}\";\n",
         symbol(name)
     );
@@ -143,6 +146,21 @@ fn where_a_display_goes_the_driver_of_the_one_that_stays_is_needed() {
     let fake = hosts::desktop();
     modules_of_desktop(&fake);
     let lines = next_initrd(&fake, "10de:1c03@01:00.*");
+    assert_eq!(lines[3..], ["    i915, for the console on 0000:00:02.0: a module"]);
+
+    // These draw nothing: a card that is given away already, and one without outputs.
+    let mut machine = two_displays(VGA, VGA);
+    machine.functions.push(Function::new("0000:03:00.0", "10de:1b38", 0x03_0200).host("nvidia"));
+    machine.functions.push(Function::new("0000:04:00.0", "10de:1c03", VGA).group(40));
+    let mut fake = machine.boot();
+    fake.load("i915");
+    fake.load("nvidia");
+    fake.bind("vfio.devs=04:00.0");
+    module(&fake, "vfio-pci", &[]);
+    module(&fake, "vfio_iommu_type1", &[]);
+    module(&fake, "i915", &[]);
+    indexes(&fake, &[]);
+    let lines = next_initrd(&fake, "01:00.0");
     assert_eq!(lines[3..], ["    i915, for the console on 0000:00:02.0: a module"]);
 }
 

@@ -2,7 +2,7 @@
 
 _vfio_early() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]}
-    local wordbreaks=${COMP_WORDBREAKS//[^:]/} command= index words=
+    local wordbreaks=${COMP_WORDBREAKS//[^:]/} command= index root= words=
 
     # readline ends words at colons, which addresses and ids are full of.
     if [[ -n $wordbreaks ]]; then

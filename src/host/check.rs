@@ -1,19 +1,23 @@
 //! `vfio-early check`: what `bind` would do here, in words.
 
-use crate::apply::{Applied, Fate};
+use crate::apply::{self, Applied, Fate};
 use crate::cmdline::Request;
 use crate::escape;
 use crate::host::page::{Look, Page, Style};
 use crate::kernel::Kernel;
 use crate::pci::Address;
-use crate::plan::{self, Decision, Driver, IOMMU_TYPE1, IOMMUFD, Plan, RESERVED, Step, Why};
+use crate::plan::{
+    self, Decision, Driver, IOMMU_TYPE1, IOMMUFD, OtherDisplay, Plan, RESERVED, Step, Why,
+};
 use crate::report::{self, DeviceReport, Outcome, Report, exit_status};
-use crate::sysfs::{Machine, VFIO_PCI};
+use crate::sysfs::{Machine, Sysfs, VFIO_PCI};
 
-/// The command line that a user means: one with `vfio.` parameters, or a bare list of items.
+/// The command line that a user means: one with parameters, or a bare list of items.
 #[must_use]
 pub fn command_line(text: &str) -> String {
-    let is_whole = text.split_whitespace().any(|word| word.trim_matches('"').starts_with("vfio."));
+    let words = || text.split_whitespace().map(|word| word.trim_matches('"'));
+    // No item has a `=` in it.
+    let is_whole = words().any(|word| word.starts_with("vfio.") || word.contains('='));
     if is_whole { text.to_owned() } else { format!("vfio.devs=\"{text}\"") }
 }
 
@@ -23,9 +27,21 @@ pub fn expected(
     request: &Request,
     plan: &Plan,
     machine: &Machine,
+    sysfs: &Sysfs,
     kernel: &mut impl Kernel,
 ) -> Applied {
     let mut applied = Applied::default();
+    let no_framebuffer = plan.steps.iter().find_map(|step| match step {
+        Step::HandOver { to, from } => {
+            let screen = machine.screen.as_ref();
+            let has_one = |it: &OtherDisplay| {
+                !it.modules.is_empty()
+                    || screen.is_some_and(|s| s.framebuffer_of(it.address).is_some())
+            };
+            (!to.iter().any(has_one)).then(|| (from, apply::no_framebuffer(to, sysfs)))
+        }
+        _ => None,
+    });
     let vfio = kernel.modules_for("vfio").unwrap_or_default();
     let vfio_needs_iommufd = vfio.iter().any(|module| module.needs.iter().any(|n| n == IOMMUFD));
     let mut why_missing = |module: &str| match kernel.modules_for(module) {
@@ -52,6 +68,11 @@ pub fn expected(
         let (name, failure) = match &target.decision {
             Decision::Refuse(_) => continue,
             Decision::Reserve(_) => (RESERVED, None),
+            Decision::Take(_)
+                if no_framebuffer.as_ref().is_some_and(|(of, _)| of.contains(address)) =>
+            {
+                (RESERVED, no_framebuffer.as_ref().map(|(_, why)| why.clone()))
+            }
             // As `bind` does with a variant that does not load.
             Decision::Take(Driver::Variant(module)) if is_missing(module) => {
                 let is_there = machine.drivers.iter().any(|name| name == VFIO_PCI);
@@ -106,11 +127,11 @@ impl Check {
 /// The displays that stay, where there is a screen and some display is to be taken.
 #[must_use]
 pub fn displays_that_stay(plan: &Plan, machine: &Machine) -> Vec<Address> {
-    let is_taken = |address: &Address| plan.taken().any(|(taken, _, _)| taken == *address);
-    let displays = machine.devices.iter().filter(|(_, device)| device.class.is_display());
-    let (gone, staying): (Vec<_>, Vec<_>) =
-        displays.map(|(address, _)| *address).partition(is_taken);
-    if machine.screen.is_none() || gone.is_empty() { Vec::new() } else { staying }
+    let is_any_taken = plan.taken().any(|(_, device, _)| device.class.is_display());
+    if machine.screen.is_none() || !is_any_taken {
+        return Vec::new();
+    }
+    plan::displays_that_stay(machine, &plan.targets).map(|(address, _)| address).collect()
 }
 
 fn device_words(page: &mut Page, device: &DeviceReport) {

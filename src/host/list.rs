@@ -160,7 +160,7 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
     Entry {
         address,
         id,
-        subsystem: (id.subvendor != 0 || id.subdevice != 0).then_some(Id {
+        subsystem: id.has_subsystem().then_some(Id {
             vendor: id.subvendor,
             device: id.subdevice,
             subvendor: 0,

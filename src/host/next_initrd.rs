@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::host::check::Check;
 use crate::modules::{Modules, Whereabouts};
-use crate::plan::{Decision, Driver, IOMMU_TYPE1, IOMMUFD};
+use crate::plan::{Decision, Driver, IOMMU_TYPE1, IOMMUFD, is_same_name};
 use crate::sysfs::{Sysfs, VFIO_PCI};
 
 /// In words, one line each; none where nothing is to be bound, or where `root` has no modules, as
@@ -55,7 +55,7 @@ pub fn needs(check: &Check, sysfs: &Sysfs, root: &Path) -> Vec<String> {
 }
 
 fn add(names: &mut Vec<(String, String)>, name: &str, purpose: String) {
-    if !names.iter().any(|(there, _)| there == name) {
+    if !names.iter().any(|(there, _)| is_same_name(there, name)) {
         names.push((name.to_owned(), purpose));
     }
 }

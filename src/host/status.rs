@@ -95,7 +95,9 @@ fn compare(then: &Value, sysfs: &Sysfs) -> DeviceStatus {
     let driver = address.and_then(|address| sysfs.driver(address).ok().flatten());
     // With vfio.driver= it can be any.
     let is_same = was_bound && driver.is_some() && driver == driver_then;
-    let bound = is_same || driver.as_deref().is_some_and(is_vfio_driver);
+    // What was refused is not the device that was meant, even if something else gave it away.
+    let is_given = outcome != "refused" && driver.as_deref().is_some_and(is_vfio_driver);
+    let bound = is_same || is_given;
     let reason = if bound {
         None
     } else if was_bound {
@@ -200,6 +202,18 @@ mod tests {
             assert_eq!(lines[2], "\"03:00.0\": absent: no such device; wait");
             assert_eq!(lines[3], "\"x\": no form");
             assert_eq!(exit_status, 1, "{first:?} {second:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_refused_is_not_bound_whoever_gave_it_to_vfio_pci() {
+        let report = r#"{"version":1,"request":{"rejected":[]},"devices":[
+            {"item":"8086:1@01:00.0","address":"0000:01:00.0","id":"10de:1c03","driver":"nouveau",
+             "outcome":"refused","reason":"the guard wants 8086:0001","remedy":"correct it"}]}"#;
+        for driver in ["nouveau", "vfio-pci"] {
+            let root = root(report, Some(driver), "");
+            let expected = "0000:01:00.0 10de:1c03: refused: the guard wants 8086:0001; correct it";
+            assert_eq!(lines(&root), (vec![expected.to_owned()], 1), "{driver}");
         }
     }
 

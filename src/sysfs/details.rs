@@ -47,6 +47,14 @@ impl Sysfs {
         link_name(&self.device_folder(address).join("driver/module")).ok()?
     }
 
+    /// Whether a module is about to come up: its drivers probe their devices meanwhile. Source:
+    /// `/sys/module/NAME/initstate`.
+    #[must_use]
+    pub fn is_coming(&self, module: &str) -> bool {
+        let path = Path::new("sys/module").join(module).join("initstate");
+        self.text(path).is_ok_and(|state| state.trim() == "coming")
+    }
+
     /// The device that a virtual function (SR-IOV) is of. Source: the link `physfn`.
     #[must_use]
     pub fn physical_function(&self, address: Address) -> Option<Address> {

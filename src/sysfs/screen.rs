@@ -111,6 +111,20 @@ impl Sysfs {
         Some(bind.trim() == "1")
     }
 
+    /// Whether the display's driver knows of no monitor on any of its outputs. Then it makes no
+    /// framebuffer before one is connected (`drm_fb_helper_single_fb_probe()`). Source:
+    /// `drm/cardN/cardN-OUTPUT/status`.
+    #[must_use]
+    pub fn has_no_monitor(&self, address: Address) -> bool {
+        let folder = self.pci().join("devices").join(address.to_string()).join("drm");
+        let cards = self.names(&folder).into_iter().map(|card| folder.join(card));
+        let outputs = cards.flat_map(|card| {
+            self.names(&card).into_iter().map(move |output| card.join(output).join("status"))
+        });
+        let mut statuses = outputs.filter_map(|status| self.text(status).ok()).peekable();
+        statuses.peek().is_some() && statuses.all(|status| status.trim() == "disconnected")
+    }
+
     fn names(&self, folder: &Path) -> Vec<String> {
         let entries = self.entries(folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()

@@ -242,6 +242,7 @@ impl Tree {
                 &format!("sys/module/{module}/drivers/pci:{driver}"),
                 &format!("../../../bus/pci/drivers/{driver}"),
             );
+            self.link(&format!("{folder}/module"), &format!("../../../../module/{module}"));
         }
     }
 

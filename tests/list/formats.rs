@@ -55,6 +55,8 @@ fn one_id_is_permitted_once() {
 #[test]
 fn a_long_domain_is_right_in_every_format() {
     let fake = hosts::laptop();
+    // As from a live system: what is mounted is not written for Nix.
+    fake.tree.write("proc/self/mountinfo", "");
     for (name, text, warning) in [
         ("libvirt", "<address domain='0x10000' bus='0xe1' slot='0x00' function='0x0'/>", true),
         ("qemu", "-device vfio-pci,sysfsdev=/sys/bus/pci/devices/10000:e1:00.0\n", false),
@@ -90,6 +92,84 @@ fn what_will_be_a_problem_is_said() {
 
     let (_, _, stderr) = format(&hosts::without_iommu(), "qemu", &["00:14.0"]);
     assert!(stderr.contains("0000:00:14.0 has no IOMMU group"), "{stderr}");
+}
+
+const CHIPSET: [&str; 3] = ["8086:a348@00:1f.3", "8086:a323@00:1f.4", "8086:a324@00:1f.5"];
+
+/// In the initrd nothing is in use yet, so that `bind` would not refuse it there.
+#[test]
+fn nix_gets_nothing_that_the_host_uses_or_that_is_not_there_yet() {
+    const DISK: &str = "left out: 0000:00:17.0: the host uses it: sda2 is mounted on /; in the \
+                        initrd nothing is in use yet, and it would be taken";
+    const BRIDGE: &str = "left out: 0000:00:1f.0 is a bridge, which no VM can have";
+    const NETWORK: &str = "left out: 0000:00:1f.6: the host uses it: eno1 has an address";
+    const VIRTUAL: &str = "left out: 0000:3b:02.5, a virtual function of 3b:00.0, is not there yet \
+                           in the initrd";
+    const CARD: &str = "left out: 0000:3b:00.0: the host uses it: 64 virtual functions (SR-IOV)";
+    let (desktop, server) = (hosts::desktop(), hosts::server());
+    for (fake, filters, items, said) in [
+        (&desktop, &["00:17.0"][..], &[][..], &[DISK][..]),
+        (&desktop, &["storage"], &["144d:a808@00:1d.0/00.0"], &[DISK]),
+        (&desktop, &["net", "storage"], &["144d:a808@00:1d.0/00.0"], &[DISK, NETWORK]),
+        // Those of its group that are written are of no use without it.
+        (
+            &desktop,
+            &["group:00:1f.3"],
+            &CHIPSET,
+            &[
+                BRIDGE,
+                NETWORK,
+                "0000:00:1f.3 shares its IOMMU group with 00:1f.6: no host driver may have",
+            ],
+        ),
+        (&server, &["3b:02.5"], &[], &[VIRTUAL]),
+        (&server, &["3b:00.0", "3b:02.5"], &[], &[CARD, VIRTUAL]),
+    ] {
+        let (status, stdout, stderr) = format(fake, "nix", filters);
+        assert_eq!(status, Some(1), "{filters:?}: {stderr}");
+        let written: Vec<_> = stdout.split('"').skip(1).step_by(2).collect();
+        assert_eq!(written, items, "{filters:?}");
+        for text in said {
+            assert!(stderr.contains(text), "{filters:?}: {text:?} is not in\n{stderr}");
+        }
+        assert_eq!(
+            stderr.matches("left out: ").count(),
+            said.iter().filter(|text| text.starts_with("left out: ")).count(),
+            "{filters:?}: {stderr}"
+        );
+        assert!(!stderr.contains("chooses all of it"), "{filters:?}: {stderr}");
+        // The others are for this boot, in which the host has to let go of it first.
+        let (_, stdout, stderr) = format(fake, "qemu", filters);
+        assert!(stdout.lines().count() > items.len(), "{filters:?}: {stdout}");
+        assert!(!stderr.contains("the host uses it"), "{filters:?}: {stderr}");
+        assert!(stderr.contains("bind it before a VM starts"), "{filters:?}: {stderr}");
+    }
+}
+
+#[test]
+fn nix_gets_the_boot_display_with_a_warning() {
+    const WARNING: &str = "is the boot display: vfio-early check tells whether the host keeps its \
+                           console without it; see vfio.console in vfio-early.cmdline(7)";
+    let (desktop, twins) = (hosts::desktop(), hosts::twins());
+    for (fake, name, filter, warned) in [
+        (&desktop, "nix", "00:02.0", Some("0000:00:02.0")),
+        (&desktop, "nix", "gpu", Some("0000:00:02.0")),
+        (&desktop, "nix", "group:01:00.0", None),
+        (&desktop, "qemu", "00:02.0", None),
+        (&twins, "nix", "group:01:00.0", Some("0000:01:00.0")),
+        (&twins, "nix", "group:02:00.0", None),
+    ] {
+        let (status, _, stderr) = format(fake, name, &[filter]);
+        assert_eq!(status, Some(0), "{name} {filter}: {stderr}");
+        let found: Vec<_> = stderr.lines().filter(|line| line.contains(WARNING)).collect();
+        let expected: Vec<_> =
+            warned.iter().map(|address| format!("vfio-early: {address} {WARNING}")).collect();
+        assert_eq!(found, expected, "{name} {filter}: {stderr}");
+    }
+    // It was given away at the boot, with whatever console there is since.
+    twins.tree.write("sys/bus/pci/devices/0000:02:00.0/boot_vga", "1\n");
+    let (status, _, stderr) = format(&twins, "nix", &[]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
 }
 
 #[test]

@@ -46,12 +46,13 @@ pub fn hand_off(list: &List, format: Format, all: bool) -> Handed {
     let chosen: Vec<_> = list.devices.iter().filter(chosen).collect();
     let mut fit = Vec::new();
     for entry in &chosen {
-        if entry.availability == Availability::Bridge {
-            handed.left_out.push(format!("{} is a bridge, which no VM can have", entry.address));
-        } else {
-            warn(&mut handed, entry, &chosen, format);
-            fit.push(*entry);
+        match why_not(entry, format) {
+            Some(why) => handed.left_out.push(why),
+            None => fit.push(*entry),
         }
+    }
+    for entry in &fit {
+        warn(&mut handed, entry, &chosen, &fit, format);
     }
     if fit.is_empty() {
         return handed;
@@ -65,7 +66,31 @@ pub fn hand_off(list: &List, format: Format, all: bool) -> Handed {
     handed
 }
 
-fn warn(handed: &mut Handed, entry: &Entry, chosen: &[&Entry], format: Format) {
+/// Why it is left out.
+fn why_not(entry: &Entry, format: Format) -> Option<String> {
+    let Entry { address, .. } = entry;
+    if entry.availability == Availability::Bridge {
+        return Some(format!("{address} is a bridge, which no VM can have"));
+    }
+    // The other formats are for this boot, in which `bind` refuses what is in use.
+    if format != Format::Nix {
+        return None;
+    }
+    if let Some(of) = entry.physical_function {
+        return Some(format!(
+            "{address}, a virtual function of {}, is not there yet in the initrd: bind it when the \
+             host has made it",
+            short(of)
+        ));
+    }
+    let usage = entry.in_use.as_ref()?;
+    Some(format!(
+        "{address}: the host uses it: {usage}; in the initrd nothing is in use yet, and it would be \
+         taken; if that is meant, vfio-early list has the item"
+    ))
+}
+
+fn warn(handed: &mut Handed, entry: &Entry, chosen: &[&Entry], fit: &[&Entry], format: Format) {
     let Entry { address, .. } = entry;
     if entry.availability == Availability::NoGroup {
         handed.warnings.push(format!("{address} has no IOMMU group: no VM can have it"));
@@ -74,14 +99,26 @@ fn warn(handed: &mut Handed, entry: &Entry, chosen: &[&Entry], format: Format) {
         let on = entry.driver.as_deref().unwrap_or("no driver");
         handed.warnings.push(format!("{address} is on {on}: bind it before a VM starts"));
     }
-    let is_left = |other: &&Address| !chosen.iter().any(|entry| entry.address == **other);
-    let left: Vec<_> = entry.shared_with.iter().filter(is_left).map(|a| short(*a)).collect();
+    if format == Format::Nix && entry.boot_display && !entry.is_given() {
+        handed.warnings.push(format!(
+            "{address} is the boot display: vfio-early check tells whether the host keeps its \
+             console without it; see vfio.console in vfio-early.cmdline(7)"
+        ));
+    }
+    let is_in = |entries: &[&Entry], other| entries.iter().any(|entry| entry.address == other);
+    let mut left = entry.shared_with.clone();
+    left.retain(|other| !is_in(fit, *other));
     if !left.is_empty() {
+        let hint = if left.iter().all(|other| is_in(chosen, *other)) {
+            String::new()
+        } else {
+            format!("; group:{} chooses all of it", short(*address))
+        };
+        let left: Vec<_> = left.into_iter().map(short).collect();
         let left = left.join(", ");
         handed.warnings.push(format!(
             "{address} shares its IOMMU group with {left}: no host driver may have that while a VM \
-             runs; group:{} chooses all of it",
-            short(*address)
+             runs{hint}"
         ));
     }
     if format == Format::Libvirt && address.domain > LAST_SHORT_DOMAIN {

@@ -180,11 +180,14 @@ fn facts(page: &mut Page, entry: &Entry, indented: &str) {
 }
 
 /// The parameter for the chosen devices and what shares their groups; none where that would take
-/// from the host what it uses. Of several displays that of the boot is left to the host.
+/// from the host what it uses. Of several displays that of the boot is left to the host, and virtual
+/// functions are left out.
 fn line_to_paste(page: &mut Page, list: &List) {
-    let displays = list.devices.iter().filter(|entry| entry.chosen && entry.class.is_display());
+    let is_virtual = |entry: &Entry| entry.physical_function.is_some();
+    let is_display = |entry: &&Entry| entry.class.is_display() && !is_virtual(entry);
+    let displays = list.devices.iter().filter(|entry| entry.chosen).filter(is_display);
     let has_choice = displays.count() > 1;
-    let stays = |entry: &Entry| has_choice && entry.boot_display;
+    let stays = |entry: &Entry| has_choice && entry.boot_display || is_virtual(entry);
     let entries = list.devices.iter().filter(|entry| {
         let has = |other: &Entry| {
             other.chosen && !stays(other) && other.shared_with.contains(&entry.address)
@@ -192,21 +195,36 @@ fn line_to_paste(page: &mut Page, list: &List) {
         entry.chosen || list.devices.iter().any(has)
     });
     let mut items = Vec::new();
-    let mut heading = "To paste:".to_owned();
+    let mut without = Vec::new();
+    let mut has_virtual = false;
     for entry in entries {
         let address = short(entry.address);
+        if is_virtual(entry) {
+            has_virtual = true;
+            continue;
+        }
         if let Some(usage) = &entry.in_use {
             let text = format!("the host uses {address}: {usage}");
             page.paragraph("", "", &[(Style::Bold, "Nothing to paste:"), (Style::Plain, &text)]);
             return;
         }
         if stays(entry) {
-            heading = format!("To paste, without the boot display {address}:");
+            without.push(format!("the boot display {address}"));
         } else {
             items.extend(entry.item.as_deref());
         }
     }
-    if !items.is_empty() {
+    if has_virtual {
+        without.push("virtual functions (not there yet in the initrd)".to_owned());
+    }
+    let heading = match without.as_slice() {
+        [] => "To paste:".to_owned(),
+        without => format!("To paste, without {}:", without.join(" and ")),
+    };
+    if items.is_empty() && has_virtual {
+        let text = "virtual functions are not there yet in the initrd";
+        page.paragraph("", "", &[(Style::Bold, "Nothing to paste:"), (Style::Plain, text)]);
+    } else if !items.is_empty() {
         let parameter = format!("vfio.devs={}", items.join(","));
         page.paragraph("", "", &[(Style::Bold, &heading), (Style::Cyan, &parameter)]);
     }
