@@ -10,7 +10,8 @@
 #   make dist                        archives the source as of the last commit
 #
 # With LIBKMOD_STATIC_DIR naming a folder that has libkmod.a, plain cargo builds it; without,
-# `cargo xtask build` does, which installs what the build needs on Debian and its relatives.
+# `cargo xtask build` does, which installs what the build needs on Debian and its relatives. The man
+# pages need scdoc.
 
 # Not /usr/local, as others have it: dracut, initramfs-tools and mkinitcpio read /usr alone.
 PREFIX ?= /usr

@@ -216,6 +216,22 @@ fn a_filter_shows_the_groups_of_what_it_fits_and_the_line_to_paste() {
 }
 
 #[test]
+fn a_bridge_that_has_a_driver_goes_with_its_group() {
+    let fake = hosts::desktop();
+    let last = |filters: &[&str]| {
+        let (_, stdout, _) = list(&fake, filters, &[]);
+        stdout.lines().last().unwrap_or_default().to_owned()
+    };
+    fake.tree.write("proc/net/route", "");
+    let others = "8086:a348@00:1f.3,8086:a323@00:1f.4,8086:a324@00:1f.5,8086:15bc@00:1f.6";
+    assert_eq!(last(&["00:1f.3"]), format!("To paste: vfio.devs={others}"));
+    fake.tree.folder("sys/bus/pci/drivers/lpc_ich");
+    let device = "../../../../devices/pci0000:00/0000:00:1f.0";
+    fake.tree.link("sys/bus/pci/drivers/lpc_ich/0000:00:1f.0", device);
+    assert_eq!(last(&["00:1f.3"]), format!("To paste: vfio.devs=8086:a305@00:1f.0,{others}"));
+}
+
+#[test]
 fn no_virtual_function_is_to_be_pasted() {
     let (server, twins) = (hosts::server(), hosts::twins());
     twins.tree.link("sys/bus/pci/devices/0000:02:00.1/physfn", "../0000:02:00.0");

@@ -130,7 +130,7 @@ in
           survives other bus numbers, which a new card or firmware can bring;
         - `pci:10de:1c03` or `pci:10de:1c03:1462:3282`: every device of that id, where `0` stands
           for any;
-        - `group:01:00.0`: every endpoint in the IOMMU group of that device;
+        - `group:01:00.0`: all but PCI bridges in the IOMMU group of that device;
         - `10de:1c03@01:00.0`: a guard, in front of an address, slot or path (also in a group, as
           `group:10de:1c03@01:00.0`): only if that device has that id. Disks and network cards
           should have one.

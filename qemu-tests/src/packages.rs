@@ -192,7 +192,10 @@ fn missing(packages: &[Package]) -> Result<Vec<Package>> {
         .with_context(|| {
             let names: Vec<_> = packages.iter().map(|package| package.name).collect();
             format!(
-                "dpkg-query does not run: this is set up for Debian and its relatives, with {}",
+                "dpkg-query does not run: this is set up for Debian and its relatives, with {}; \
+                 elsewhere `make` builds the program alone, with LIBKMOD_STATIC_DIR naming a folder \
+                 that has libkmod.a, which packaging/static-libkmod makes: see \"Build\" in README.md, \
+                 docs/dracut.md (Fedora) and docs/mkinitcpio.md (Arch)",
                 names.join(", ")
             )
         })?;

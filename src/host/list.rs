@@ -24,7 +24,7 @@ pub enum Availability {
     Alone,
     /// With all endpoints of its group.
     Shared,
-    /// A bridge stays with the host.
+    /// A bridge, which stays with the host: a PCI bridge, or one without a driver.
     Bridge,
     /// No IOMMU group, so no VM.
     NoGroup,
@@ -63,7 +63,8 @@ pub struct Entry {
     pub in_use: Option<String>,
     /// Names of the keyboards, mice and the like that hang on it.
     pub inputs: Vec<String>,
-    /// How the kernel can reset it alone; `None` where it does not say how.
+    /// How the kernel can reset it alone; `None` where it does not say how, and for a bridge that
+    /// stays, which is not asked.
     pub reset_methods: Option<Vec<String>>,
     /// What is reset with it where it cannot be reset alone: all behind its bridge. Empty where that
     /// is nothing, or on a root bus: then there is no reset at all.
@@ -74,7 +75,7 @@ pub struct Entry {
     pub availability: Availability,
     /// The other members of the group that a VM has to get, too, or that no driver may have.
     pub shared_with: Vec<Address>,
-    /// For `vfio.devs=`; `None` for a bridge.
+    /// For `vfio.devs=`; `None` for a bridge that stays.
     pub item: Option<String>,
 }
 
@@ -150,7 +151,7 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
     let (id, class) = (device.id, device.class);
     let shared_with = companions(address, device, machine);
     let availability = match device.group {
-        _ if stays(class) => Availability::Bridge,
+        _ if stays(device) => Availability::Bridge,
         None => Availability::NoGroup,
         Some(_) if shared_with.is_empty() => Availability::Alone,
         Some(_) => Availability::Shared,
@@ -185,13 +186,16 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
         physical_function: None,
         availability,
         shared_with,
-        item: (!stays(class)).then(|| item(address, machine)),
+        item: (!stays(device)).then(|| item(address, machine)),
     }
 }
 
-/// Host, ISA, PCI and `CardBus` bridges; other ones (0680) can be what a VM wants, as an `NVSwitch`.
-fn stays(class: Class) -> bool {
-    class.is_bridge() && class.0 >> 8 != 0x0680
+/// PCI and `CardBus` bridges, and host and ISA bridges without a driver, which are harmless; other
+/// ones (0680) can be what a VM wants, as an `NVSwitch`.
+fn stays(device: &Device) -> bool {
+    let class = device.class;
+    let is_idle = device.driver.is_none() && class.0 >> 8 != 0x0680;
+    class.is_pci_bridge() || class.is_bridge() && is_idle
 }
 
 /// The members of its group that a VM has to get with it, or that no driver may have. Host and ISA

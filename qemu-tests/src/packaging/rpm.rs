@@ -22,10 +22,22 @@ const OF_A_PACKAGE: &[File] = &[
     ("644", "usr/share/licenses/vfio-early-0.1.0/LICENSE-MIT"),
 ];
 
-/// From this tree, with the program that `make` has built: what is tested is the recipe.
+/// From this tree, with the program that `make` has built: what is tested is the recipe, which also
+/// has to build libkmod from kmod's archive.
 pub(super) fn built() -> Result<Vec<String>> {
     let folder = tempfile::tempdir()?;
     step::run(&mut make(&["all"], folder.path()))?;
+    let sources = folder.path().join("SOURCES");
+    fs::create_dir(&sources)?;
+    let archive = format!("kmod-{}.tar.xz", libkmod::VERSION);
+    fs::copy(libkmod::set_up()?.join("kmod.orig.tar.xz"), sources.join(archive))?;
+    // Of an earlier run.
+    let own = workspace().join("target/libkmod");
+    for left in [own.clone(), workspace().join(format!("target/kmod-{}", libkmod::VERSION))] {
+        if left.exists() {
+            fs::remove_dir_all(left)?;
+        }
+    }
     let define = format!("_topdir {}", folder.path().display());
     step::run(
         Command::new("rpmbuild")
@@ -34,7 +46,7 @@ pub(super) fn built() -> Result<Vec<String>> {
             .args(["--define", "_build_id_links none"])
             // It compresses manual pages, and Debian's sh cannot run it.
             .args(["--define", "__os_install_post bash /usr/lib/rpm/brp-compress", SPEC])
-            .env(libkmod::VARIABLE, libkmod::set_up()?)
+            .env_remove(libkmod::VARIABLE)
             .current_dir(workspace()),
     )?;
     let packages: Vec<PathBuf> = fs::read_dir(folder.path().join("RPMS/x86_64"))?
@@ -49,6 +61,9 @@ pub(super) fn built() -> Result<Vec<String>> {
     step::run(Command::new("sh").args(["-euc", unpack, "sh"]).arg(package).current_dir(&tree))?;
     let mut complaints =
         differences(&tree, &[&ALWAYS[..], &[ENABLED, DRACUT, OF_A_PACKAGE]].concat())?;
+    if !own.join(libkmod::ARCHIVE).exists() {
+        complaints.push("the recipe has built no libkmod.a".to_owned());
+    }
 
     // Debian's has another compression for manual pages in its configuration than rpm.
     let configuration = folder.path().join("rpmlint.toml");

@@ -45,7 +45,13 @@ pub fn hand_off(list: &List, format: Format, all: bool) -> Handed {
     let chosen = |entry: &&Entry| if all { entry.is_given() } else { entry.chosen };
     let chosen: Vec<_> = list.devices.iter().filter(chosen).collect();
     let mut fit = Vec::new();
-    for entry in &chosen {
+    // It was chosen with its group, as by group:01:00.0, and a VM can have the rest.
+    let is_companion = |entry: &Entry| {
+        let of_group = |other: &&Entry| other.group.is_some() && other.group == entry.group;
+        let is_bridge = |entry: &Entry| entry.availability == Availability::Bridge;
+        is_bridge(entry) && chosen.iter().any(|it| of_group(it) && !is_bridge(it))
+    };
+    for entry in chosen.iter().filter(|entry| !is_companion(entry)) {
         match why_not(entry, format) {
             Some(why) => handed.left_out.push(why),
             None => fit.push(*entry),
