@@ -520,12 +520,9 @@ impl<K: Kernel> Run<'_, K> {
         let start = Instant::now();
         loop {
             let found = find(self.sysfs);
-            let driver = self.sysfs.module_of(address);
-            let is_coming = driver
-                .iter()
-                .map(String::as_str)
-                .chain(modules.iter().copied())
-                .any(|module| self.sysfs.is_coming(module));
+            let is_coming = |module: &str| self.sysfs.is_coming(module);
+            let is_coming = modules.iter().any(|module| is_coming(module))
+                || self.sysfs.module_of(address).is_some_and(|module| is_coming(&module));
             // That a module has come up is no uevent, so it is looked at twice a second.
             let (at_most, slice) =
                 if is_coming { (COMING, COMING / 20) } else { (FRAMEBUFFER, FRAMEBUFFER) };

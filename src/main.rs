@@ -2,9 +2,10 @@
 #![no_main]
 
 use std::ffi::{OsString, c_char};
+use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{self, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::exit;
 
 use lexopt::prelude::*;
@@ -88,7 +89,9 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
         match argument {
             Long("cmdline") => cmdline = Some(OsStringExt::into_vec(parser.value()?)),
             Long("root") => {
-                root = path::absolute(parser.value()?).map_err(|why| why.to_string())?;
+                root = parser.value()?.into();
+                // Most paths are joined to it more than once, which is nothing if it is absolute.
+                root = fs::canonicalize(root.as_path()).unwrap_or(root);
             }
             Long("dry-run") => dry_run = true,
             Long("json") => json = true,

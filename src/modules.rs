@@ -1,6 +1,5 @@
 //! Kernel modules through libkmod.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -129,20 +128,17 @@ impl Modules {
     /// later. The crate over libkmod does not hand libkmod's own list through.
     fn blacklist(&self) -> Vec<String> {
         let sysfs = Sysfs::new(&self.root);
-        let mut files = BTreeMap::new();
+        let (mut names, mut read) = (Vec::new(), Vec::new());
         for folder in CONFIGURATION {
-            for file in sysfs.entries(folder).into_iter().flatten().flatten() {
-                let name = file.file_name();
-                let is_hidden = name.as_bytes().starts_with(b".");
-                if !is_hidden && Path::new(&name).extension() == Some(OsStr::new("conf")) {
-                    files.entry(name).or_insert(folder);
+            for name in sysfs.names(Path::new(folder)) {
+                let is_meant =
+                    name.as_bytes().ends_with(b".conf") && !name.as_bytes().starts_with(b".");
+                if is_meant && !read.contains(&name) {
+                    let text = sysfs.text(Path::new(folder).join(&name)).unwrap_or_default();
+                    names.extend(blacklisted(&text));
+                    read.push(name);
                 }
             }
-        }
-        let mut names = Vec::new();
-        for (name, folder) in files {
-            let text = sysfs.text(Path::new(folder).join(name)).unwrap_or_default();
-            names.extend(blacklisted(&text));
         }
         let text = sysfs.cmdline().unwrap_or_default();
         for (name, value) in cmdline::parameters(&text) {
@@ -187,14 +183,22 @@ impl Modules {
 /// /bin/false`), which modprobe and udev run instead of loading it. A line that ends in a backslash
 /// goes on in the next one. Source: `kmod_config_parse()` in `libkmod-config.c`.
 fn blacklisted(text: &str) -> Vec<String> {
-    let text = text.replace("\\\n", "");
-    let of_line = |line: &str| {
+    let mut names = Vec::new();
+    let mut line = String::new();
+    for part in text.lines() {
+        line.push_str(part.trim_end_matches('\\'));
+        if part.ends_with('\\') {
+            continue;
+        }
         let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
-        let (command, name, further) = (words.next()?, words.next()?, words.next());
-        let is_against = command == "blacklist" || command == "install" && further.is_some();
-        is_against.then(|| name.replace('-', "_"))
-    };
-    text.lines().filter_map(of_line).collect()
+        if let (Some(command), Some(name)) = (words.next(), words.next())
+            && (command == "blacklist" || command == "install" && words.next().is_some())
+        {
+            names.push(name.replace('-', "_"));
+        }
+        line.clear();
+    }
+    names
 }
 
 /// The module's options less our own parameters, which libkmod takes for parameters of the

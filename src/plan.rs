@@ -497,7 +497,7 @@ fn keep_the_console(request: &Request, machine: &Machine, targets: &mut Targets)
             continue;
         } else if let Some((other, device)) = others.first() {
             // Any other one would do.
-            let blacklisted: Vec<_> = device.modules.iter().map(|it| it.name.as_str()).collect();
+            let blacklisted: Vec<_> = device.modules.iter().map(|it| it.name.clone()).collect();
             let (why_not, remedy) = if blacklisted.is_empty() {
                 ("not in this initrd".to_owned(), "add that driver to the initrd")
             } else {
@@ -530,17 +530,15 @@ pub fn displays_that_stay<'m>(
     machine: &'m Machine,
     targets: &Targets,
 ) -> impl Iterator<Item = (Address, &'m Device)> {
-    let is_taken = |address: &Address| {
-        targets.get(address).is_some_and(|target| matches!(target.decision, Decision::Take(_)))
+    let stays = |address: &Address, device: &Device| {
+        let target = targets.get(address);
+        let is_taken = target.is_some_and(|it| matches!(it.decision, Decision::Take(_)));
+        let draws = |driver: &str| !is_vfio_driver(driver) && driver != "pci-stub";
+        let has_outputs = device.class.is_display() && device.class.0 >> 8 != 0x0302;
+        has_outputs && !is_taken && device.driver.as_deref().is_none_or(draws)
     };
-    let draws = |driver: &str| !is_vfio_driver(driver) && driver != "pci-stub";
-    machine
-        .devices
-        .iter()
-        .filter(|(_, device)| device.class.is_display() && device.class.0 >> 8 != 0x0302)
-        .filter(move |(_, device)| device.driver.as_deref().is_none_or(draws))
-        .filter(move |(address, _)| !is_taken(address))
-        .map(|(address, device)| (*address, device))
+    let displays = machine.devices.iter().filter(move |(address, device)| stays(address, device));
+    displays.map(|(address, device)| (*address, device))
 }
 
 /// The same, the one that has the console now first.

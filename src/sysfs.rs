@@ -314,7 +314,7 @@ impl Sysfs {
     #[must_use]
     pub fn pci_driver_of(&self, module: &str) -> Option<String> {
         let folder = self.root.join("sys/module").join(module.replace('-', "_")).join("drivers");
-        let mut names = self.entries(folder).ok()?.flatten().map(|entry| entry.file_name());
+        let mut names = self.names(&folder).into_iter();
         names.find_map(|name| Some(name.to_str()?.strip_prefix("pci:")?.to_owned()))
     }
 
@@ -328,9 +328,9 @@ impl Sysfs {
     /// Every device that a driver has, with the driver: a folder for each driver costs less than a
     /// link for each of many devices.
     fn drivers(&self) -> BTreeMap<Address, String> {
-        let folders = self.entries(self.pci().join("drivers")).into_iter().flatten().flatten();
+        let folders = self.names(&self.pci().join("drivers")).into_iter();
         let mut drivers = BTreeMap::new();
-        for name in folders.filter_map(|folder| folder.file_name().into_string().ok()) {
+        for name in folders.filter_map(|folder| folder.into_string().ok()) {
             for address in self.devices_of(&name) {
                 drivers.insert(address, name.clone());
             }
@@ -514,8 +514,7 @@ impl Sysfs {
     /// Source: `/sys/class/iommu` and the ACPI tables' names.
     fn iommu(&self) -> Iommu {
         let table = |name| self.is_there(Path::new("sys/firmware/acpi/tables").join(name));
-        let iommus = self.entries("sys/class/iommu");
-        if iommus.is_ok_and(|mut entries| entries.next().is_some()) {
+        if !self.names(Path::new("sys/class/iommu")).is_empty() {
             Iommu::Works
         } else if table("DMAR") {
             Iommu::IntelOff

@@ -309,7 +309,7 @@ fn in_use_expected(check: &mut Check<'_>) {
     check
         .of_run(2)
         .exits(1)
-        .device(DISK, "refused", &["nvme0n1 is in a pool, or mounted where it is not seen"])
+        .device(DISK, "refused", &["a pool has it, or it is mounted where that is not seen"])
         .driver(DISK, Some("nvme"));
     check
         .of_run(3)

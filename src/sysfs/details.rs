@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::{Sysfs, link_name};
@@ -67,12 +68,12 @@ impl Sysfs {
     pub fn inputs(&self) -> Vec<Input> {
         let folder = self.root.join("sys/class/input");
         let mut inputs: Vec<Input> = Vec::new();
-        for entry in self.entries(&folder).into_iter().flatten().flatten() {
+        for name in self.names(&folder) {
             // The others there, as event0, are below one of these.
-            let path = folder.join(entry.file_name());
-            if !entry.file_name().to_string_lossy().starts_with("input") {
+            if !name.as_bytes().starts_with(b"input") {
                 continue;
             }
+            let path = folder.join(name);
             let link = fs::read_link(&path).unwrap_or_default();
             let name = self.text(path.join("name")).unwrap_or_default();
             if let Some(address) = input_device(&link) {

@@ -1,5 +1,6 @@
 //! How a file is opened and read: without waiting, not without end, and not outside the root.
 
+use std::ffi::OsString;
 use std::fs::{self, File, ReadDir};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -82,6 +83,18 @@ impl Sysfs {
         }
         let folder = self.open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY)?;
         fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()))
+    }
+
+    /// The names of what is in a folder; none where it cannot be read.
+    #[must_use]
+    pub fn names(&self, folder: &Path) -> Vec<OsString> {
+        let mut names = Vec::new();
+        if let Ok(entries) = self.entries(folder) {
+            for entry in entries.map_while(Result::ok) {
+                names.push(entry.file_name());
+            }
+        }
+        names
     }
 
     /// Whether it is there, links followed.

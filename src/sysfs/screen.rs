@@ -67,7 +67,7 @@ impl Sysfs {
             let has = |class| !self.names(&folder.join(name).join(class)).is_empty();
             has("graphics") || has("drm")
         };
-        let names = self.names(&folder).into_iter();
+        let names = self.utf8_names(&folder).into_iter();
         let device = names.filter(|name| is_firmware(name)).find(draws)?;
         let owner = pci_device_of(&folder.join(&device)).or_else(|| self.firmware_memory());
         Some(Firmware { device: Some(device), owner })
@@ -117,17 +117,23 @@ impl Sysfs {
     #[must_use]
     pub fn has_no_monitor(&self, address: Address) -> bool {
         let folder = self.pci().join("devices").join(address.to_string()).join("drm");
-        let cards = self.names(&folder).into_iter().map(|card| folder.join(card));
-        let outputs = cards.flat_map(|card| {
-            self.names(&card).into_iter().map(move |output| card.join(output).join("status"))
-        });
-        let mut statuses = outputs.filter_map(|status| self.text(status).ok()).peekable();
-        statuses.peek().is_some() && statuses.all(|status| status.trim() == "disconnected")
+        let mut has_outputs = false;
+        for card in self.names(&folder) {
+            let card = folder.join(card);
+            for output in self.names(&card) {
+                let status = card.join(output).join("status");
+                match self.text(status) {
+                    Ok(status) if status.trim() != "disconnected" => return false,
+                    Ok(_) => has_outputs = true,
+                    Err(_) => {}
+                }
+            }
+        }
+        has_outputs
     }
 
-    fn names(&self, folder: &Path) -> Vec<String> {
-        let entries = self.entries(folder).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    fn utf8_names(&self, folder: &Path) -> Vec<String> {
+        self.names(folder).into_iter().filter_map(|name| name.into_string().ok()).collect()
     }
 
     /// Its folder below `/sys`.
@@ -137,7 +143,7 @@ impl Sysfs {
         let has_name = |entry: &String| {
             self.text(folder.join(entry).join("name")).is_ok_and(|n| n.contains(name))
         };
-        self.names(&folder)
+        self.utf8_names(&folder)
             .iter()
             .find(|entry| has_name(entry))
             .map(|e| format!("class/vtconsole/{e}"))

@@ -1,6 +1,5 @@
 //! What the host uses a device for: it is not taken from under a mounted disk.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
@@ -46,7 +45,7 @@ impl Sysfs {
         let address = address.to_string();
         self.virtual_functions(&address)
             .or_else(|| {
-                let mut seen = BTreeSet::new();
+                let mut seen = Vec::new();
                 let disks = self.below("block", &address);
                 let known = disks.iter().filter_map(|disk| self.disk_usage(disk, &mut seen));
                 first_of_all(known).or_else(|| disks.iter().find_map(|disk| self.claim(disk)))
@@ -66,9 +65,8 @@ impl Sysfs {
     }
 
     /// The names in `/sys/class/CLASS` of what lies below a PCI device.
-    fn below(&self, class: &str, address: &str) -> BTreeSet<OsString> {
+    fn below(&self, class: &str, address: &str) -> Vec<OsString> {
         let folder = self.root.join("sys/class").join(class);
-        let entries = self.entries(&folder).into_iter().flatten().flatten();
         let is_below = |name: &OsString| {
             let link = folder.join(name);
             reading("link", &link);
@@ -76,7 +74,7 @@ impl Sysfs {
                 path.iter().any(|part| part == address) || self.is_path_to(&path, address)
             })
         };
-        entries.map(|entry| entry.file_name()).filter(is_below).collect()
+        self.names(&folder).into_iter().filter(is_below).collect()
     }
 
     /// An `NVMe` disk with several paths is no controller's: its subsystem, which is a virtual
@@ -88,9 +86,8 @@ impl Sysfs {
         // The disk is in that folder, and a partition in the disk's.
         let Some(subsystem) = disk.ancestors().find(is_subsystem) else { return false };
         let folder = self.root.join("sys/class/block").join(subsystem);
-        let mut links = self.entries(&folder).into_iter().flatten().flatten();
-        links.any(|link| {
-            let link = folder.join(link.file_name());
+        self.names(&folder).into_iter().any(|link| {
+            let link = folder.join(link);
             reading("link", &link);
             fs::read_link(link).is_ok_and(|path| path.iter().any(|part| part == address))
         })
@@ -103,15 +100,15 @@ impl Sysfs {
     /// Sources: `holders/` (device-mapper, md), `/sys/fs/btrfs`, `/proc/self/mountinfo`,
     /// `/proc/swaps`. What was `seen` before is not asked again: in another tree such links may go
     /// round.
-    fn disk_usage(&self, disk: &OsStr, seen: &mut BTreeSet<OsString>) -> Option<Usage> {
+    fn disk_usage(&self, disk: &OsStr, seen: &mut Vec<OsString>) -> Option<Usage> {
         let folder = self.root.join("sys/class/block").join(disk);
-        let holders = self.entries(folder.join("holders")).into_iter().flatten().flatten();
+        let holders = self.names(&folder.join("holders")).into_iter();
         let name = disk.to_string_lossy().into_owned();
-        if !seen.insert(disk.to_owned()) {
+        if seen.iter().any(|there| there == disk) {
             return None;
         }
+        seen.push(disk.to_owned());
         let held = first_of_all(holders.map(|holder| {
-            let holder = holder.file_name();
             let part = format!("{name} is part of {}", holder.display());
             match self.disk_usage(&holder, seen) {
                 Some(above) => Usage { words: format!("{part}, and {}", above.words), ..above },
@@ -123,9 +120,11 @@ impl Sysfs {
         }
         let number = self.text(folder.join("dev")).unwrap_or_default();
         let members = self.btrfs_members(disk);
-        let own = self.nodes(disk);
-        let nodes: Vec<_> =
-            members.iter().flat_map(|member| self.nodes(member)).chain(own.clone()).collect();
+        let mut nodes = self.nodes(disk);
+        let own = nodes.len();
+        for member in &members {
+            nodes.extend(self.nodes(member));
+        }
         let mountinfo = self.proc("self/mountinfo");
         let mounted = first_of_all(mounts(&mountinfo).filter_map(|mount| {
             // File systems on several disks have a number of their own. btrfs names one of them,
@@ -142,31 +141,33 @@ impl Sysfs {
         let of_storage = |words| Some(Usage { words, by: User::Storage });
         let swaps = self.proc("swaps");
         let mut swaps = swaps.lines().filter_map(|line| line.split_whitespace().next());
-        mounted.or_else(|| match () {
-            () if !members.is_empty() => of_storage(format!("{name} is part of a btrfs")),
-            () if swaps.any(|swap| own.iter().any(|node| node == swap)) => {
-                of_storage(format!("{name} is swap space"))
-            }
-            () => None,
-        })
+        if mounted.is_some() {
+            mounted
+        } else if !members.is_empty() {
+            of_storage(format!("{name} is part of a btrfs"))
+        } else if swaps.any(|swap| nodes[..own].iter().any(|node| node == swap)) {
+            of_storage(format!("{name} is swap space"))
+        } else {
+            None
+        }
     }
 
     /// The disks of the btrfs that the disk is part of, itself among them.
     fn btrfs_members(&self, disk: &OsStr) -> Vec<OsString> {
         let folder = self.root.join("sys/fs/btrfs");
-        let systems = self.entries(&folder).into_iter().flatten().flatten();
-        let mut members = systems.map(|system| {
-            let devices = self.entries(folder.join(system.file_name()).join("devices"));
-            devices.into_iter().flatten().flatten().map(|device| device.file_name()).collect()
-        });
-        members.find(|members: &Vec<_>| members.iter().any(|it| it == disk)).unwrap_or_default()
+        let systems = self.names(&folder).into_iter();
+        let mut members = systems.map(|system| self.names(&folder.join(system).join("devices")));
+        members.find(|members| members.iter().any(|it| it == disk)).unwrap_or_default()
     }
 
     /// The paths by which the disk is mounted.
     fn nodes(&self, disk: &OsStr) -> Vec<String> {
+        let mut nodes = vec![node(disk)];
         let mapped = self.root.join("sys/class/block").join(disk).join("dm/name");
-        let mapped = self.text(mapped).ok().map(|name| format!("/dev/mapper/{}", name.trim()));
-        [node(disk)].into_iter().chain(mapped).collect()
+        if let Ok(name) = self.text(mapped) {
+            nodes.push(format!("/dev/mapper/{}", name.trim()));
+        }
+        nodes
     }
 
     /// A ZFS pool is no holder, and its mounts name no disk; a mount of another namespace is not seen
@@ -174,20 +175,20 @@ impl Sysfs {
     fn claim(&self, disk: &OsStr) -> Option<Usage> {
         let is_here = self.root == Path::new("/");
         let claimed = if is_here { syscall::claim(&node(disk)) } else { Err(Errno::EACCES) };
-        let mountinfo = self.proc("self/mountinfo");
-        let mut zfs = mounts(&mountinfo).filter(|mount| mount.kind == "zfs").peekable();
+        let (mut has_zfs, mut is_hosts) = (false, false);
+        for mount in mounts(&self.proc("self/mountinfo")).filter(|mount| mount.kind == "zfs") {
+            has_zfs = true;
+            is_hosts |= OF_THE_HOST.contains(&mount.point);
+        }
         let words = match claimed {
-            Err(Errno::EBUSY) => "is in a pool, or mounted where it is not seen from here",
-            Err(Errno::EACCES) if zfs.peek().is_some() => {
-                "may be in a ZFS pool: only root, on the host itself, can tell"
+            Err(Errno::EBUSY) => "a pool has it, or it is mounted where that is not seen from here",
+            Err(Errno::EACCES) if has_zfs => {
+                "a ZFS pool may have it: only root, on the host itself, can tell"
             }
             _ => return None,
         };
-        let is_hosts = zfs.any(|mount| OF_THE_HOST.contains(&mount.point));
-        Some(Usage {
-            words: format!("{} {words}", disk.display()),
-            by: if is_hosts { User::Host } else { User::Storage },
-        })
+        let by = if is_hosts { User::Host } else { User::Storage };
+        Some(Usage { words: words.to_owned(), by })
     }
 
     /// Sources: the links `master` (bridge, bond) and `upper_…` (VLAN, macvlan), `/proc/net/route`,
@@ -199,10 +200,10 @@ impl Sysfs {
         if let Ok(Some(master)) = super::link_name(&folder.join("master")) {
             return of_network(format!("{link} is part of {master}"));
         }
-        let names = self.entries(&folder).into_iter().flatten().flatten();
-        let mut names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        if let Some(upper) = names.find_map(|name| name.strip_prefix("upper_").map(str::to_owned)) {
-            return of_network(format!("{upper} goes over {link}"));
+        for name in self.names(&folder) {
+            if let Some(upper) = name.to_string_lossy().strip_prefix("upper_") {
+                return of_network(format!("{upper} goes over {link}"));
+            }
         }
         let routes = self.proc("net/route");
         let addresses = self.proc("net/if_inet6");
