@@ -364,22 +364,18 @@ impl<K: Kernel> Run<'_, K> {
             let at = inserts.iter().position(|module| module.name == needed.name)?;
             results[at].err()
         };
-        let why = |(module, needed): &(&str, Option<Vec<Needed>>)| {
-            match needed {
+        let why = |(module, needed): &(&str, Option<Vec<Needed>>)| match needed {
             None => Some(format!("{module} is not in this initrd")),
             Some(needed) => needed.iter().find_map(|needed| {
                 let errno = errno_of(needed)?;
                 let hint = match errno {
                     Errno::EPERM => ", as module_blacklist= or lockdown does",
                     // Of a kernel without MODULE_DECOMPRESS, and libkmod unpacks xz alone.
-                    Errno::ENOSYS => {
-                        ", as it is compressed otherwise than by xz, and this kernel does not unpack it"
-                    }
+                    Errno::ENOSYS => ", as neither this kernel nor vfio-early unpacks it",
                     _ => "",
                 };
                 Some(format!("loading {}: {}{hint}", needed.name, words(errno)))
             }),
-        }
         };
         needs.iter().map(|need| (need.0, why(need))).collect()
     }

@@ -21,7 +21,8 @@ fn modules_folder(fake: &Fake) -> PathBuf {
 pub fn module(fake: &Fake, name: &str, uses: &[&str]) {
     let symbol = |name: &str| format!("symbol_of_{name}");
     let mut source = format!(
-        "const char info[] __attribute__((section(\".modinfo\"))) = \"alias=test:{name}\\0alias=test:{name}*\";\n\
+        "const char info[] __attribute__((section(\".modinfo\"))) =\n\
+             \"alias=test:{name}\\0alias=test:{name}*\";\n\
          const char names[] __attribute__((section(\"__ksymtab_strings\"))) = \"{}\";\n",
         symbol(name)
     );

@@ -87,10 +87,7 @@ fn a_disk_that_the_host_runs_from_is_to_be_taken_off_the_list() {
     ] {
         let mut fake = running_host();
         for (name, number, holder) in [("dm-0", "253:0", "dm-1"), ("dm-1", "253:1", "")] {
-            let folder = format!("devices/virtual/block/{name}");
-            fake.tree.write(&format!("sys/{folder}/dev"), &format!("{number}\n"));
-            fake.tree.folder(&format!("sys/{folder}/holders/{holder}"));
-            fake.tree.link_up(&format!("class/block/{name}"), &folder);
+            virtual_disk(&fake, name, number, holder);
         }
         if mounts == volume {
             fake.tree.folder("sys/class/block/nvme0n1p1/holders/dm-0");
@@ -102,11 +99,11 @@ fn a_disk_that_the_host_runs_from_is_to_be_taken_off_the_list() {
     }
 }
 
-/// A block device with no driver's folder of its own.
-fn virtual_disk(fake: &Fake, name: &str, number: &str) {
+/// A block device of no driver's, held by another one, or by none.
+fn virtual_disk(fake: &Fake, name: &str, number: &str, holder: &str) {
     let folder = format!("devices/virtual/block/{name}");
     fake.tree.write(&format!("sys/{folder}/dev"), &format!("{number}\n"));
-    fake.tree.folder(&format!("sys/{folder}/holders"));
+    fake.tree.folder(&format!("sys/{folder}/holders/{holder}"));
     fake.tree.link_up(&format!("class/block/{name}"), &folder);
 }
 
@@ -162,7 +159,7 @@ fn each_disk_of_a_btrfs_is_in_use() {
         [("/dev/mapper/luks-0", "btrfs"), ("/dev/sda:/dev/mapper/luks-0", "bcachefs")]
     {
         let fake = running_host();
-        virtual_disk(&fake, "dm-0", "253:0");
+        virtual_disk(&fake, "dm-0", "253:0", "");
         fake.tree.write("sys/devices/virtual/block/dm-0/dm/name", "luks-0\n");
         fake.tree.folder("sys/class/block/nvme0n1p1/holders/dm-0");
         let mount = format!("22 1 0:31 / / rw - {fs} {source} rw\n");
@@ -187,11 +184,8 @@ fn in_another_tree_nobody_can_tell_which_disks_a_zfs_pool_has() {
 #[test]
 fn disks_that_hold_one_another_are_asked_once() {
     let mut fake = running_host();
-    for (name, holder) in [("dm-0", "dm-1"), ("dm-1", "dm-0")] {
-        let folder = format!("devices/virtual/block/{name}");
-        fake.tree.folder(&format!("sys/{folder}/holders/{holder}"));
-        fake.tree.link_up(&format!("class/block/{name}"), &folder);
-    }
+    virtual_disk(&fake, "dm-0", "253:0", "dm-1");
+    virtual_disk(&fake, "dm-1", "253:1", "dm-0");
     fake.tree.folder("sys/class/block/nvme0n1p1/holders/dm-0");
     let report = fake.bind("vfio.devs=144d:a808@02:00.0");
     let said = "nvme0n1p1 is part of dm-0, and dm-0 is part of dm-1, and dm-1 is part of dm-0;";
