@@ -2,8 +2,8 @@
 //! has no such device.
 
 use nix::errno::Errno;
+use qemu_tests::machine::topology::{self, Topology};
 use qemu_tests::scenario::Scenario;
-use qemu_tests::topology::{self, Topology};
 
 use crate::fake::Fake;
 use crate::fake::modules::{Module, name_of};

@@ -21,6 +21,7 @@ mod naming;
 mod next_initrd;
 mod order;
 mod outcome;
+mod pages;
 mod program;
 mod report;
 mod rules;

@@ -5,8 +5,8 @@ use std::fs;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use qemu_tests::rules::record::Record;
-use qemu_tests::rules::{self, Op, Place, Rule, Step, escaped};
+use qemu_tests::checks::rules::record::Record;
+use qemu_tests::checks::rules::{self, Op, Place, Rule, Step, escaped};
 use vfio_early::kernel::{Kernel, Write};
 
 use crate::fake::modules::{Module, name_of};

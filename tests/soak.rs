@@ -3,8 +3,10 @@
 use std::env;
 use std::ops::Range;
 
-use qemu_tests::run::BEFORE;
-use qemu_tests::{answers, kernels, soak};
+use qemu_tests::checks::soak;
+use qemu_tests::machine::run::BEFORE;
+use qemu_tests::scenario::answers;
+use qemu_tests::supplies::kernels;
 
 use crate::machine::Line;
 use crate::table::observe;

@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use qemu_tests::moment::{Device, Moment};
-use qemu_tests::prediction::Prediction;
-use qemu_tests::run::{BEFORE, Execution, HOST, Record};
+use qemu_tests::machine::moment::{Device, Moment};
+use qemu_tests::machine::run::{BEFORE, Execution, HOST, Record};
+use qemu_tests::scenario::prediction::Prediction;
 use qemu_tests::scenario::{Observed, Scenario, Sides};
-use qemu_tests::{answers, matrix, scenarios};
+use qemu_tests::scenario::{answers, matrix, table};
 use vfio_early::report::{Report, exit_status};
 use vfio_early::{cmdline, kmsg, report_file};
 
@@ -124,7 +124,7 @@ pub fn observe(scenario: &Scenario, line: Line) -> Observed {
 fn every_scenario_ends_as_the_table_says() {
     let mut complaints = Vec::new();
     let mut count = 0;
-    for scenario in scenarios::all().iter().flat_map(matrix::on_iommus) {
+    for scenario in table::all().iter().flat_map(matrix::on_iommus) {
         if scenario.sides != Sides::Both {
             continue;
         }

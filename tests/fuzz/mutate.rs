@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use qemu_tests::soak::random::Random;
+use qemu_tests::checks::soak::random::Random;
 
 fn byte(random: &mut Random) -> u8 {
     u8::try_from(random.below(256)).expect("it is below 256")

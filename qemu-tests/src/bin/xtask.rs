@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use qemu_tests::{
-    bench, binary, boot, coverage, demo, fuzz, gallery, kernels, libkmod, model, nix, package,
-    packages, reproduce, rules, soak, step, suite,
-};
+use qemu_tests::checks::supply::reproduce;
+use qemu_tests::checks::{nix, rules, soak};
+use qemu_tests::commands::{bench, boot, coverage, demo, fuzz, model, screenshots, test};
+use qemu_tests::supplies::{binary, kernels, libkmod, package, packages, step};
 
 /// Sets up, builds, boots, shows and tests vfio-early.
 #[derive(Parser)]
@@ -44,11 +44,11 @@ enum Command {
     /// Build twice, in different places, and compare every byte; says the digests
     Reproduce,
     /// Take the pictures in docs/ anew: a terminal's, the announcement, the console after a hand-over
-    Screenshots(gallery::Arguments),
+    Screenshots(screenshots::Arguments),
     /// Boot machines put together by chance, as often as you like
     Soak(soak::Arguments),
     /// Run every check: format, lints, unit tests, fake kernel, virtual machines
-    Test(suite::Arguments),
+    Test(test::Arguments),
 }
 
 #[derive(clap::Args)]
@@ -85,9 +85,9 @@ fn run(command: Command) -> Result<bool> {
         Command::Package => println!("{}", package::build()?.display()),
         Command::Rules(arguments) => return rules::record::run(&arguments),
         Command::Reproduce => return reproduce::run(),
-        Command::Screenshots(arguments) => gallery::run(&arguments)?,
+        Command::Screenshots(arguments) => screenshots::run(&arguments)?,
         Command::Soak(arguments) => return soak::run(&arguments),
-        Command::Test(arguments) => return suite::run(&arguments),
+        Command::Test(arguments) => return test::run(&arguments),
     }
     Ok(true)
 }

@@ -1,0 +1,159 @@
+//! The guard against growth: two numbers of devices, one kernel, exact counts.
+//!
+//! What is compared is vfio-early's own share, its count less the floor's of the same run: what
+//! the kernel does, and a newer kernel does otherwise, is in both.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::contender::{self, FLOOR, PROGRAM};
+use super::machine::{Bench, Look};
+use crate::commands::bench::results;
+use crate::commands::test::Boot;
+
+const KERNEL: &str = "6.1";
+const COUNTS: [usize; 2] = [3, 64];
+/// Growth of vfio-early's own share beyond one part in so many, 3 %, is too much.
+const GROWTH: i64 = 33;
+/// One part in so many of the floor's count is no growth.
+const NOISE: i64 = 1000;
+const MEND: &str = "`cargo xtask bench --quick --write` makes a new baseline";
+
+/// Counted instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Counts {
+    program: u64,
+    floor: u64,
+}
+
+impl Counts {
+    /// What is vfio-early's own.
+    fn share(self) -> i64 {
+        self.program.cast_signed() - self.floor.cast_signed()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Baseline {
+    /// The release that it was measured on; another one compares as well.
+    kernel: String,
+    /// By the number of devices.
+    counts: BTreeMap<usize, Counts>,
+}
+
+fn file() -> PathBuf {
+    results::folder().join("baseline.json")
+}
+
+fn measure(program: &Path) -> Result<Baseline> {
+    let contenders = [PROGRAM, FLOOR].map(|name| contender::find(name).expect("it is in the list"));
+    let bench = Bench::new(KERNEL, &contenders, &COUNTS, program, false)?;
+    let mut counts = BTreeMap::new();
+    for devices in COUNTS {
+        let [program, floor] = contenders.map(|contender| {
+            bench.run(contender, devices, Look::Cost).map(|(outcome, _)| outcome.nanoseconds)
+        });
+        counts.insert(devices, Counts { program: program?, floor: floor? });
+    }
+    Ok(Baseline { kernel: bench.kernel().release.clone(), counts })
+}
+
+/// Compares with the baseline, or makes a new one; what comes out, and whether nothing has grown.
+///
+/// # Errors
+/// When something cannot be measured, or there is no baseline.
+pub(crate) fn run(program: &Path, write: bool) -> Result<(String, bool)> {
+    let found = measure(program)?;
+    if write {
+        fs::create_dir_all(results::folder())?;
+        fs::write(file(), serde_json::to_string_pretty(&found)? + "\n")?;
+    }
+    let text = fs::read_to_string(file())
+        .context("no baseline: `cargo xtask bench --quick --write` makes one")?;
+    let baseline: Baseline = serde_json::from_str(&text)?;
+    Ok(compare(&baseline, &found))
+}
+
+fn compare(baseline: &Baseline, found: &Baseline) -> (String, bool) {
+    let mut lines = Vec::new();
+    let mut has_grown = false;
+    for (devices, counts) in &found.counts {
+        let Some(before) = baseline.counts.get(devices) else {
+            has_grown = true;
+            lines.push(format!("{devices} devices are not in the baseline: {MEND}\n"));
+            continue;
+        };
+        let part = |value: i64, parts: i64| value.abs() / parts;
+        // Other programs lie otherwise in memory, and a tick of the clock falls elsewhere.
+        let limit = part(before.share(), GROWTH).max(part(before.floor.cast_signed(), NOISE));
+        let growth = counts.share() - before.share();
+        lines.push(format!(
+            "{devices} devices: {} instructions, of which {} are vfio-early's own; in the \
+             baseline {} of {}\n",
+            counts.program,
+            counts.share(),
+            before.share(),
+            before.program
+        ));
+        if growth < -limit {
+            lines.push(format!("it has shrunk by {}; so that it stays so, {MEND}\n", -growth));
+        }
+        if growth > limit {
+            has_grown = true;
+            lines.push(format!(
+                "vfio-early's own share has grown by {growth}, over the limit of {limit}: find \
+                 out why (`cargo xtask bench --phases`); if it has to be, {MEND}\n"
+            ));
+        }
+    }
+    (lines.concat(), !has_grown)
+}
+
+/// The check of `cargo xtask test`.
+pub(crate) fn boot() -> Boot {
+    Boot {
+        name: "bench: vfio-early's own share of the instructions has not grown".to_owned(),
+        kernel: KERNEL,
+        check: Box::new(|_, program, _| match run(program, false) {
+            Ok((_, true)) => Ok(()),
+            Ok((text, false)) => Err(text),
+            Err(error) => Err(format!("{error:#}")),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(program: u64, floor: u64) -> Baseline {
+        let counts = [(3, Counts { program, floor })].into();
+        Baseline { kernel: "6.1.0".to_owned(), counts }
+    }
+
+    #[test]
+    fn growth_counts_as_far_as_it_is_vfio_earlys_own() {
+        let baseline = counts(84_000_000, 80_000_000);
+        for (program, floor, expected) in [
+            (84_000_000, 80_000_000, true),
+            (84_110_000, 80_000_000, true),
+            (84_130_000, 80_000_000, false),
+            // A newer kernel, whose modules are larger.
+            (94_000_000, 90_000_000, true),
+            (94_130_000, 90_000_000, false),
+            (60_000_000, 80_000_000, true),
+        ] {
+            let (text, passes) = compare(&baseline, &counts(program, floor));
+            assert_eq!(passes, expected, "{program} over {floor}: {text}");
+        }
+        let (text, passes) = compare(
+            &counts(1, 1),
+            &Baseline { counts: [(64, Counts { program: 1, floor: 1 })].into(), ..baseline },
+        );
+        assert!(!passes && text.contains("64 devices"), "{text}");
+    }
+}

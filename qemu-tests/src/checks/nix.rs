@@ -1,0 +1,350 @@
+//! `cargo xtask nix`: the NixOS module evaluated, its files checked, its scripted branch booted.
+//!
+//! What a machine does not have is said to be not run, and never counted as passed: nixpkgs' lib
+//! (the folder that `NIXPKGS_LIB` names), nixfmt and deadnix. nix-bin is a Debian package.
+
+mod evaluation;
+mod items;
+mod scripted;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use self::evaluation::Nix;
+use crate::commands::test::{Count, Outcome};
+use crate::supplies::binary::{self, workspace};
+use crate::supplies::packages::{self, Package};
+use crate::supplies::{kernels, musl, step};
+
+/// Names the folder of nixpkgs' lib, or one that has it as `lib`.
+pub const LIBRARY: &str = "NIXPKGS_LIB";
+
+/// The kernel lines that the scripted branch is booted on: with the program of this tree, and with one
+/// that is built with musl, as nixpkgs does it.
+const KERNEL: &str = "6.1";
+const KERNEL_MUSL: &str = "6.12";
+
+const EXPECTED: &str = "initrd/nixos/tests/expected.json";
+const OPTIONS_PAGE: &str = "docs/nixos-options.md";
+
+/// Arguments of `cargo xtask nix`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Take what comes out for what is expected, and write the options page
+    #[arg(long)]
+    write: bool,
+    /// Only write the systemd units, as the module has them, into this folder
+    #[arg(long, value_name = "FOLDER")]
+    units: Option<PathBuf>,
+}
+
+/// One check.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// Its name, in which a scenario's kernel comes first.
+    pub name: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Parse,
+    Format,
+    DeadCode,
+    Module,
+    Scripted,
+    Musl,
+}
+
+/// All checks, those in virtual machines only for these kernel lines; for all where none is named.
+#[must_use]
+pub fn checks(kernels: &[String]) -> Vec<Check> {
+    let check = |name: &str, kind| Check { name: name.to_owned(), kind };
+    let mut checks = vec![
+        check("nix: files parse", Kind::Parse),
+        check("nix: format", Kind::Format),
+        check("nix: dead code", Kind::DeadCode),
+        check("nix: module", Kind::Module),
+    ];
+    for (line, name, kind) in [
+        (KERNEL, "the scripted branch in its place of stage 1", Kind::Scripted),
+        (KERNEL_MUSL, "the same, built with musl as for NixOS, and its arguments", Kind::Musl),
+    ] {
+        if kernels.is_empty() || kernels.iter().any(|wanted| wanted == line) {
+            checks.push(check(&format!("{line} nix: {name}"), kind));
+        }
+    }
+    checks
+}
+
+impl Check {
+    /// Runs it, with this program or else the binary of this tree. What could not be run at all
+    /// has failed.
+    #[must_use]
+    pub fn run(&self, program: Option<&Path>) -> Outcome {
+        let program = || program.map_or_else(binary::build, |program| Ok(program.to_owned()));
+        let outcome = match self.kind {
+            Kind::Parse => parse(),
+            Kind::Format => tool("nixfmt", "no nixfmt", &["--check"]),
+            Kind::DeadCode => tool("deadnix", "no deadnix", &["--fail"]),
+            Kind::Module => module(program),
+            Kind::Scripted => program().and_then(|program| {
+                packages::ensure(packages::BOOT)?;
+                Ok(Outcome::of(&scripted::problems(&kernels::set_up(KERNEL)?, &program)?))
+            }),
+            Kind::Musl => with_musl(),
+        };
+        outcome.into()
+    }
+}
+
+/// Runs `cargo xtask nix`; whether nothing failed.
+///
+/// # Errors
+/// When something is to be written, and cannot be.
+pub fn run(arguments: &Arguments) -> Result<bool> {
+    if let Some(folder) = &arguments.units {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        for (name, text) in units()? {
+            fs::write(folder.join(name), text)?;
+        }
+        return Ok(true);
+    }
+    if arguments.write {
+        write()?;
+    }
+    let mut count = Count::default();
+    for check in checks(&[]) {
+        let start = Instant::now();
+        count.note(&check.name, start, check.run(None));
+    }
+    let Count { passed, failed, not_run, .. } = count;
+    println!("{passed} passed, {} failed, {not_run} not run", failed.len());
+    Ok(failed.is_empty())
+}
+
+/// The systemd units as the module has them for a program in `/usr/bin`: name to text.
+///
+/// # Errors
+/// When there is no nixpkgs lib, or the module does not evaluate.
+pub fn units() -> Result<BTreeMap<String, String>> {
+    packages::ensure(NIX)?;
+    let library = library()?
+        .with_context(|| format!("no nixpkgs lib: {LIBRARY} must name the folder that has it"))?;
+    let units = Nix::new(&library, "/usr")?.evaluate("tests.units")?;
+    serde_json::from_value(units).context("the units are no texts")
+}
+
+/// The devices in `boot.initrd.vfio-early.devices = […];`, as `list --format nix` prints it. The
+/// module has to take them where nixpkgs' lib is there.
+///
+/// # Errors
+/// When it does not evaluate, or the module refuses it.
+pub(crate) fn devices(text: &str) -> Result<Value> {
+    packages::ensure(NIX)?;
+    let configuration = format!("{{ {text} }}");
+    if let Some(library) = library()? {
+        let nix = Nix::new(&library, STORE)?;
+        nix.evaluate(&format!("tests.parametersOf {configuration}"))?;
+    }
+    let devices = format!("({configuration}).boot.initrd.vfio-early.devices");
+    Nix::without_library()?.evaluate(&devices)
+}
+
+const NIX: &[Package] =
+    &[Package { name: "nix-bin", purpose: "parses and evaluates the NixOS module" }];
+
+/// Every Nix file of the repository.
+fn files() -> Result<Vec<PathBuf>> {
+    let mut files = vec![workspace().join("flake.nix"), workspace().join("default.nix")];
+    for folder in ["initrd/nixos", "initrd/nixos/tests"] {
+        let folder = workspace().join(folder);
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            files.push(entry?.path());
+        }
+    }
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "nix"));
+    files.sort_unstable();
+    Ok(files)
+}
+
+fn parse() -> Result<Outcome> {
+    packages::ensure(NIX)?;
+    let nix = Nix::without_library()?;
+    let errors = files()?.into_iter().filter_map(|file| nix.parse(&file).err());
+    let problems: Vec<String> = errors.map(|error| format!("{error:#}")).collect();
+    Ok(Outcome::of(&problems))
+}
+
+fn with_musl() -> Result<Outcome> {
+    let Some(program) = musl::build()? else {
+        return Ok(Outcome::NotRun("no Rust for musl".to_owned()));
+    };
+    packages::ensure(packages::BOOT)?;
+    let mut problems = scripted::problems(&kernels::set_up(KERNEL_MUSL)?, &program)?;
+    for (words, expected) in [
+        (&["--version"][..], concat!("vfio-early ", env!("CARGO_PKG_VERSION"), "\n")),
+        (&["bind", "--dry-run", "--cmdline", "vfio.off"], "vfio.off: nothing is done\n"),
+    ] {
+        let printed = String::from_utf8(step::run(Command::new(&program).args(words))?)?;
+        if printed != expected {
+            problems.push(format!("{words:?} prints {printed:?}, not {expected:?}"));
+        }
+    }
+    Ok(Outcome::of(&problems))
+}
+
+/// A tool over all files, where it is installed.
+fn tool(name: &str, missing: &str, arguments: &[&str]) -> Result<Outcome> {
+    let mut version = Command::new(name);
+    if version.arg("--version").stdin(Stdio::null()).output().is_err() {
+        return Ok(Outcome::NotRun(missing.to_owned()));
+    }
+    let ran = step::run(Command::new(name).args(arguments).args(files()?));
+    Ok(ran.map_or_else(|error| Outcome::Failed(format!("{error:#}")), |_| Outcome::Passed))
+}
+
+/// The folder of nixpkgs' lib.
+///
+/// # Errors
+/// When the variable names something else.
+fn library() -> Result<Option<PathBuf>> {
+    let Some(folder) = env::var_os(LIBRARY).filter(|folder| !folder.is_empty()) else {
+        return Ok(None);
+    };
+    let folder = Path::new(&folder)
+        .canonicalize()
+        .with_context(|| format!("{LIBRARY}={}", Path::new(&folder).display()))?;
+    for folder in [folder.join("lib"), folder.clone()] {
+        if folder.join("modules.nix").is_file() {
+            return Ok(Some(folder));
+        }
+    }
+    bail!("{LIBRARY} names {}, which is not nixpkgs' lib: no modules.nix", folder.display())
+}
+
+/// What the module makes of the configurations in `tests/cases.nix`.
+fn outcomes(nix: &Nix) -> Result<Value> {
+    nix.evaluate("{ inherit (tests) configurations messages flake package; }")
+}
+
+fn write() -> Result<()> {
+    packages::ensure(NIX)?;
+    let library = library()?
+        .with_context(|| format!("nothing is written: {LIBRARY} names no nixpkgs lib"))?;
+    let nix = Nix::new(&library, STORE)?;
+    let outcomes = serde_json::to_string_pretty(&outcomes(&nix)?)? + "\n";
+    fs::write(workspace().join(EXPECTED), outcomes)?;
+    let page = nix.evaluate("tests.optionsPage")?;
+    fs::write(workspace().join(OPTIONS_PAGE), page.as_str().context("the page is no text")?)?;
+    Ok(())
+}
+
+/// What stands for the Nix store in what is expected.
+const STORE: &str = "/nix/store";
+
+fn module(program: impl FnOnce() -> Result<PathBuf>) -> Result<Outcome> {
+    let Some(library) = library()? else { return Ok(Outcome::NotRun("no nixpkgs lib".to_owned())) };
+    packages::ensure(NIX)?;
+    let nix = Nix::new(&library, STORE)?;
+    let read = |file: &str| {
+        fs::read_to_string(workspace().join(file)).with_context(|| format!("cannot read {file}"))
+    };
+
+    let expected: Value = serde_json::from_str(&read(EXPECTED)?).context(EXPECTED)?;
+    let mut problems = differences(&expected, &outcomes(&nix)?);
+
+    if nix.evaluate("tests.optionsPage")? != json!(read(OPTIONS_PAGE)?) {
+        problems.push(format!("{OPTIONS_PAGE} is out of date: cargo xtask nix --write"));
+    }
+
+    let own = |text: &str| {
+        let text =
+            text.replace("/usr/bin/vfio-early", &format!("{STORE}/vfio-early/bin/vfio-early"));
+        text.replace("/usr/bin/systemctl", &format!("{STORE}/systemd/bin/systemctl"))
+    };
+    let units = nix.evaluate("tests.units")?;
+    let units = units.as_object().context("no units")?;
+    let names: Vec<&str> = units.keys().map(String::as_str).collect();
+    if names != ["vfio-early-finish.service", "vfio-early-strict.service", "vfio-early.service"] {
+        problems.push(format!("the module has the units {names:?}"));
+    }
+    for (name, text) in units {
+        let generic = read(&format!("initrd/systemd/{name}"))?;
+        if *text != json!(own(&generic)) {
+            problems.push(format!("{name} is not initrd/systemd/{name} with the programs' paths"));
+        }
+        if !generic.contains("\nExecStart=/usr/bin/vfio-early ") {
+            problems.push(format!("{name} does not start vfio-early"));
+        }
+    }
+
+    // The message for a wrong item has the right form.
+    let wrong = r#"tests.parametersOf { boot.initrd.vfio-early.devices = [ "10de:1c03" ]; }"#;
+    match nix.evaluate(wrong) {
+        Err(error) if error.to_string().contains("an id (pci:10de:1c03)") => {}
+        other => problems.push(format!("10de:1c03 is no item, but the module says {other:?}")),
+    }
+    problems.extend(items::problems(&nix, &program()?)?);
+    Ok(Outcome::of(&problems))
+}
+
+/// Each configuration that comes out otherwise than expected.
+fn differences(expected: &Value, found: &Value) -> Vec<String> {
+    let none = serde_json::Map::new();
+    let entries = |value: &Value, group: &str| -> BTreeMap<String, Value> {
+        let group = value[group].as_object().unwrap_or(&none);
+        group.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    };
+    let mut differences = Vec::new();
+    for group in ["configurations", "messages", "flake", "package"] {
+        let (expected, found) = (entries(expected, group), entries(found, group));
+        let names = expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key)));
+        for name in names {
+            let (expected, found) = (expected.get(name), found.get(name));
+            if expected != found {
+                let text = |value: Option<&Value>| {
+                    value.map_or_else(|| "nothing".to_owned(), |value| format!("{value:#}"))
+                };
+                differences.push(format!(
+                    "{group} {name}: expected\n{}\nfound\n{}",
+                    text(expected),
+                    text(found)
+                ));
+            }
+        }
+    }
+    differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_new_missing_or_changed_is_a_difference() {
+        let expected = json!({"configurations": {"a": 1, "b": 2, "c": 3}});
+        let found = json!({"configurations": {"a": 1, "b": 3, "d": 4}});
+        let names: Vec<_> = differences(&expected, &found)
+            .iter()
+            .filter_map(|text| Some(text.split_once(':')?.0.to_owned()))
+            .collect();
+        assert_eq!(names, ["configurations b", "configurations c", "configurations d"]);
+    }
+
+    #[test]
+    fn the_checks_in_virtual_machines_follow_the_wanted_kernels() {
+        let names = |kernels: &[&str]| {
+            let kernels: Vec<_> = kernels.iter().map(|line| (*line).to_owned()).collect();
+            checks(&kernels).len()
+        };
+        assert_eq!((names(&[]), names(&["6.12"]), names(&["7.2"])), (6, 5, 4));
+    }
+}

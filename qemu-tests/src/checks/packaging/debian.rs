@@ -1,0 +1,120 @@
+//! The Debian package.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::{COMPLETIONS, DRACUT, File, INITRAMFS_TOOLS, MANUAL, PROGRAM, UNITS, differences};
+use crate::supplies::binary::{self, workspace};
+use crate::supplies::sbom::ARCHIVES;
+use crate::supplies::{package, step};
+
+const OVERRIDES: &str = "packaging/debian/lintian-overrides";
+
+const OF_A_PACKAGE: &[File] = &[
+    ("644", "usr/share/doc/vfio-early/README.md"),
+    ("644", "usr/share/doc/vfio-early/built-using"),
+    ("644", "usr/share/doc/vfio-early/changelog.Debian.gz"),
+    ("644", "usr/share/doc/vfio-early/changelog.gz"),
+    ("644", "usr/share/doc/vfio-early/copyright"),
+    ("644", "usr/share/doc/vfio-early/vfio-early.cdx.json"),
+    ("644", "usr/share/lintian/overrides/vfio-early"),
+];
+
+pub(super) fn files() -> Result<Vec<String>> {
+    let package = package::build()?;
+    let tree = tempfile::tempdir()?;
+    step::run(Command::new("dpkg-deb").arg("--extract").args([&package, tree.path()]))?;
+    // zsh looks elsewhere in Debian.
+    let completions: Vec<File> = COMPLETIONS
+        .iter()
+        .map(|(mode, place)| match *place {
+            "usr/share/zsh/site-functions/_vfio-early" => {
+                (*mode, "usr/share/zsh/vendor-completions/_vfio-early")
+            }
+            place => (*mode, place),
+        })
+        .collect();
+    let expected = [PROGRAM, MANUAL, &completions, UNITS, INITRAMFS_TOOLS, DRACUT, OF_A_PACKAGE];
+    let mut complaints = differences(tree.path(), &expected)?;
+    if fs::read(tree.path().join("usr/bin/vfio-early"))? != fs::read(binary::build()?)? {
+        complaints.push("the program in it is not the binary that the tests run".to_owned());
+    }
+    Ok(complaints)
+}
+
+pub(super) fn control() -> Result<Vec<String>> {
+    let package = package::build()?;
+    let tree = tempfile::tempdir()?;
+    step::run(Command::new("dpkg-deb").arg("--control").args([&package, tree.path()]))?;
+    let mut complaints = Vec::new();
+    for (name, expected) in [
+        ("triggers", "\nactivate-noawait update-initramfs\n"),
+        ("control", "\nRecommends: initramfs-tools | dracut | linux-initramfs-tool\n"),
+        ("postinst", "deb-systemd-helper enable vfio-early-finish.service"),
+        ("postrm", "deb-systemd-helper purge vfio-early-finish.service"),
+    ] {
+        let file = tree.path().join(name);
+        let text = fs::read_to_string(&file).with_context(|| format!("it has no {name}"))?;
+        if !text.contains(expected) {
+            complaints.push(format!("{name} has no {expected:?}:\n{text}"));
+        }
+        // To start the unit would bind devices at once; those of the initrd are no concern here.
+        for word in ["start", "vfio-early.service", "vfio-early-strict.service"] {
+            if name.starts_with("post") && text.contains(word) {
+                complaints.push(format!("{name} has {word:?}:\n{text}"));
+            }
+        }
+    }
+    Ok(complaints)
+}
+
+pub(super) fn copyright() -> Result<Vec<String>> {
+    let file = workspace().join("packaging/debian/copyright");
+    let text = fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))?;
+    let named: Vec<&str> = text.split_whitespace().collect();
+    let mut linked: Vec<String> = package::crates()?
+        .iter()
+        .filter_map(|line| Some(format!("crates/{}/*", line.split_once(' ')?.0)))
+        .collect();
+    linked.extend(ARCHIVES.map(|archive| format!("c/{}/*", archive.name)));
+    linked.extend(["c/libkmod/*", "crates/std/*"].map(str::to_owned));
+    let lacks = linked.iter().filter(|name| !named.contains(&name.as_str()));
+    let mut complaints: Vec<String> =
+        lacks.map(|name| format!("it does not name {name}")).collect();
+    let extra = named.iter().filter(|name| {
+        name.starts_with("crates/") && name.ends_with("/*") && !linked.iter().any(|l| l == *name)
+    });
+    complaints.extend(extra.map(|name| format!("{name} is not linked in")));
+    Ok(complaints)
+}
+
+/// Errors and warnings, and exceptions that excuse nothing any more.
+pub(super) fn lintian() -> Result<Vec<String>> {
+    let package = package::build()?;
+    let output = Command::new("lintian")
+        .args(["--allow-root", "--show-overrides", "--tag-display-limit=0"])
+        .arg(&package)
+        .stdin(Stdio::null())
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .context("cannot run lintian")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut complaints: Vec<String> = said
+        .lines()
+        .filter(|line| !line.starts_with("O: ") && !line.starts_with("N:"))
+        .map(str::to_owned)
+        .collect();
+    // 2 is that of a package with errors, excused ones included.
+    if !matches!(output.status.code(), Some(0 | 2)) {
+        complaints.push(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let overrides = fs::read_to_string(workspace().join(OVERRIDES))?;
+    for line in overrides.lines().filter(|line| !line.starts_with('#')) {
+        if !said.contains(&format!("O: {line}\n")) {
+            complaints.push(format!("{OVERRIDES} excuses what lintian does not say: {line}"));
+        }
+    }
+    Ok(complaints)
+}

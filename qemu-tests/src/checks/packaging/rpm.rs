@@ -1,0 +1,85 @@
+//! The RPM.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::makefile::make;
+use super::{ALWAYS, DRACUT, ENABLED, File, differences};
+use crate::supplies::binary::workspace;
+use crate::supplies::{libkmod, step};
+
+const SPEC: &str = "packaging/rpm/vfio-early.spec";
+const EXCEPTIONS: &str = "packaging/rpm/vfio-early.rpmlintrc";
+
+/// Debian's rpm adds the version to the names of these folders; others' do not.
+const OF_A_PACKAGE: &[File] = &[
+    ("644", "usr/share/doc/vfio-early-0.1.0/CHANGELOG.md"),
+    ("644", "usr/share/doc/vfio-early-0.1.0/README.md"),
+    ("644", "usr/share/licenses/vfio-early-0.1.0/LICENSE-APACHE"),
+    ("644", "usr/share/licenses/vfio-early-0.1.0/LICENSE-MIT"),
+];
+
+/// From this tree, with the program that `make` has built: what is tested is the recipe, which also
+/// has to build libkmod from kmod's archive.
+pub(super) fn built() -> Result<Vec<String>> {
+    let folder = tempfile::tempdir()?;
+    step::run(&mut make(&["all"], folder.path()))?;
+    let sources = folder.path().join("SOURCES");
+    fs::create_dir(&sources)?;
+    let archive = format!("kmod-{}.tar.xz", libkmod::VERSION);
+    fs::copy(libkmod::set_up()?.join("kmod.orig.tar.xz"), sources.join(archive))?;
+    // Of an earlier run.
+    let own = workspace().join("target/libkmod");
+    for left in [own.clone(), workspace().join(format!("target/kmod-{}", libkmod::VERSION))] {
+        if left.exists() {
+            fs::remove_dir_all(left)?;
+        }
+    }
+    let define = format!("_topdir {}", folder.path().display());
+    step::run(
+        Command::new("rpmbuild")
+            // What it needs is not there as RPMs; no links from build ids to programs.
+            .args(["-bb", "--build-in-place", "--nodeps", "--define", &define])
+            .args(["--define", "_build_id_links none"])
+            // It compresses manual pages, and Debian's sh cannot run it.
+            .args(["--define", "__os_install_post bash /usr/lib/rpm/brp-compress", SPEC])
+            .env_remove(libkmod::VARIABLE)
+            .current_dir(workspace()),
+    )?;
+    let packages: Vec<PathBuf> = fs::read_dir(folder.path().join("RPMS/x86_64"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    let [package] = &packages[..] else {
+        return Ok(vec![format!("rpmbuild made {packages:?}")]);
+    };
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree)?;
+    let unpack = "rpm2cpio \"$1\" | cpio --extract --make-directories --quiet";
+    step::run(Command::new("sh").args(["-euc", unpack, "sh"]).arg(package).current_dir(&tree))?;
+    let mut complaints =
+        differences(&tree, &[&ALWAYS[..], &[ENABLED, DRACUT, OF_A_PACKAGE]].concat())?;
+    if !own.join(libkmod::ARCHIVE).exists() {
+        complaints.push("the recipe has built no libkmod.a".to_owned());
+    }
+
+    // Debian's has another compression for manual pages in its configuration than rpm.
+    let configuration = folder.path().join("rpmlint.toml");
+    fs::write(&configuration, "CompressExtension = \"gz\"\n")?;
+    let lint = Command::new("rpmlint")
+        .args(["--rpmlintrc", EXCEPTIONS, SPEC])
+        .arg(package)
+        .arg("--config")
+        .arg(configuration)
+        .current_dir(workspace())
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run rpmlint")?;
+    let said = String::from_utf8_lossy(&lint.stdout);
+    if !said.contains(" 0 errors, 0 warnings") {
+        complaints.push(format!("{said}{}", String::from_utf8_lossy(&lint.stderr)));
+    }
+    Ok(complaints)
+}

@@ -1,0 +1,290 @@
+//! A machine that boots from a real initrd into a real root, and what it tells there.
+//!
+//! What is observed takes no part in the order of things: processes and drivers of a moment, the
+//! journal, the state of units.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::commands::test;
+use crate::machine::run::{BEFORE, HOST, Run};
+use crate::machine::topology::{Device, Topology};
+use crate::machine::vm::{Vm, vm};
+use crate::supplies::kernels::Kernel;
+
+pub(crate) const NETWORK: &str = "0000:00:03.0";
+pub(crate) const DISK: &str = "0000:00:04.0";
+pub(crate) const USB: &str = "0000:00:05.0";
+/// Nobody asks for it.
+pub(crate) const OTHER_NETWORK: &str = "0000:00:06.0";
+
+/// The moment after the program has run in the initrd; the one before is
+/// [`BEFORE`].
+pub(crate) const AFTER_INITRD: &str = "after";
+
+/// Two network cards of which one is to be asked for, an NVM disk, a USB controller, and what is
+/// added; and the disk with the root file system, whose serial number is `root`.
+pub(crate) fn machine(
+    kernel: &Kernel,
+    initrd: &Path,
+    root: &Path,
+    added: impl IntoIterator<Item = Device>,
+) -> Vm {
+    let drive = format!(
+        "if=none,id=root,format=raw,snapshot=on,file={}",
+        root.to_string_lossy().replace(',', ",,")
+    );
+    let devices = [
+        Device::new("e1000e", "03.0"),
+        Device::new("nvme", "04.0"),
+        Device::new("qemu-xhci", "05.0"),
+        Device::new("e1000e", "06.0"),
+    ];
+    vm(kernel)
+        .topology(Topology::new(devices.into_iter().chain(added)))
+        .initrd(initrd)
+        .arguments(["-drive", &drive, "-device", "virtio-blk-pci,drive=root,serial=root,addr=02.0"])
+        // An emulated machine on a busy one is slow; what hangs is ended from outside.
+        .cmdline("systemd.default_timeout_start_sec=900 systemd.default_device_timeout_sec=900")
+        .limit(Duration::from_mins(10))
+}
+
+/// What is wrong, one sentence each.
+#[derive(Debug, Default)]
+pub(crate) struct Wrong(pub Vec<String>);
+
+impl Wrong {
+    pub(crate) fn unless(&mut self, holds: bool, otherwise: impl Into<String>) {
+        if !holds {
+            self.0.push(otherwise.into());
+        }
+    }
+}
+
+/// Boots it and checks what it tells; the error has all that helps.
+pub(crate) fn boot(machine: Vm, check: impl FnOnce(&Seen, &mut Wrong)) -> Result<(), String> {
+    let run = machine.boot().map_err(|error| format!("{error:#}"))?;
+    let mut wrong = Wrong::default();
+    match Seen::read(&run) {
+        Ok(seen) => {
+            check(&seen, &mut wrong);
+        }
+        Err(missing) => wrong.0.push(missing),
+    }
+    wrong.0.extend(run.log_complaints());
+    if !wrong.0.is_empty() {
+        let journal = run.shells.get(2).map_or("", |journal| journal.as_str());
+        wrong.0.push(format!("--- journal\n{journal}"));
+    }
+    test::verdict(run, &wrong.0)
+}
+
+/// A line of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Line {
+    /// Seconds since power-on.
+    pub time: f64,
+    /// Who says it, such as `systemd`.
+    pub who: String,
+    pub text: String,
+}
+
+/// What the machine told.
+#[derive(Debug)]
+pub(crate) struct Seen<'a> {
+    pub run: &'a Run,
+    /// Names of the processes before the program ran in the initrd, and after it.
+    pub processes: [&'a str; 2],
+    pub journal: Vec<Line>,
+    /// Unit to property to value.
+    units: BTreeMap<&'a str, BTreeMap<&'a str, &'a str>>,
+    pub jobs: &'a str,
+    pub mounts: &'a str,
+    /// What the screen showed when the boot had stopped; empty where it did not, or nobody looked.
+    pub stopped: &'a str,
+}
+
+impl<'a> Seen<'a> {
+    fn read(run: &'a Run) -> Result<Self, String> {
+        let shells: Vec<&str> = run.shells.iter().map(String::as_str).collect();
+        let [before, after, journal, units, jobs, mounts, stopped] = shells[..] else {
+            return Err(format!("the guest told {} things, and not 7", shells.len()));
+        };
+        let units = units.trim().split("\n\n").map(|unit| {
+            let properties: BTreeMap<&str, &str> =
+                unit.lines().filter_map(|line| line.split_once('=')).collect();
+            (properties.get("Id").copied().unwrap_or_default(), properties)
+        });
+        Ok(Self {
+            run,
+            processes: [before, after],
+            journal: journal.lines().filter_map(line).collect(),
+            units: units.collect(),
+            jobs: jobs.trim(),
+            mounts,
+            stopped,
+        })
+    }
+
+    /// `active`, `failed`, `inactive`.
+    pub(crate) fn state(&self, unit: &str) -> &str {
+        self.property(unit, "ActiveState")
+    }
+
+    pub(crate) fn property(&self, unit: &str, name: &str) -> &str {
+        self.units.get(unit).and_then(|unit| unit.get(name)).copied().unwrap_or("?")
+    }
+
+    /// When somebody first said that.
+    pub(crate) fn first(&self, who: &str, begins: &str) -> Option<f64> {
+        let mut lines = self.journal.iter();
+        let line = lines.find(|line| line.who == who && line.text.starts_with(begins))?;
+        Some(line.time)
+    }
+
+    pub(crate) fn driver(&self, moment: &str, address: &str) -> Option<&'a str> {
+        self.run.moments.get(moment)?.driver(address)
+    }
+
+    /// When the program said something.
+    pub(crate) fn spoken(&self) -> Option<f64> {
+        self.first("vfio-early", "")
+    }
+}
+
+/// `[   12.995929] systemd[1]: Finished vfio-early.service - …`
+fn line(text: &str) -> Option<Line> {
+    let (time, rest) = text.strip_prefix('[')?.split_once("] ")?;
+    let (who, text) = rest.split_once(": ")?;
+    let who = who.split_once('[').map_or(who, |(who, _pid)| who);
+    Some(Line {
+        time: time.trim().parse().ok()?,
+        who: who.to_owned(),
+        text: text.trim_start().to_owned(),
+    })
+}
+
+/// Nobody is of udev among the processes before and after the program's run in the initrd.
+pub(crate) fn without_udev(seen: &Seen, wrong: &mut Wrong) {
+    for (moment, processes) in ["before", "after"].iter().zip(seen.processes) {
+        wrong.unless(
+            processes.lines().count() > 1,
+            format!("{moment} the run nobody looked at the processes"),
+        );
+        let udev: Vec<&str> = processes.lines().filter(|name| name.contains("udev")).collect();
+        wrong.unless(udev.is_empty(), format!("{moment} the run there were {udev:?}"));
+    }
+}
+
+/// The boot came to its end there, with coldplug: the device that nobody asks for is the host's.
+pub(crate) fn in_the_real_root(seen: &Seen, wrong: &mut Wrong) {
+    in_the_real_root_on("/dev/vda", seen, wrong);
+}
+
+/// The same, on another device than the disk itself.
+pub(crate) fn in_the_real_root_on(device: &str, seen: &Seen, wrong: &mut Wrong) {
+    wrong.unless(!seen.journal.is_empty(), "the journal is empty");
+    let is_root = |line: &str| line.starts_with(&format!("{device} / ext4 "));
+    wrong.unless(seen.mounts.lines().any(is_root), "the real root is not there");
+    let multi_user = seen.state("multi-user.target");
+    wrong.unless(multi_user == "active", format!("multi-user.target is {multi_user}"));
+    let other = seen.driver(HOST, OTHER_NETWORK);
+    wrong.unless(other == Some("e1000e"), format!("{OTHER_NETWORK} is on {other:?}"));
+}
+
+/// These devices are bound from the initrd on, and the other items have those outcomes; the report is
+/// there for everybody, and `vfio-early status` is right.
+pub(crate) fn bound(seen: &Seen, wrong: &mut Wrong, addresses: &[&str], others: &[&str]) {
+    for address in addresses {
+        for (moment, wanted) in
+            [(BEFORE, None), (AFTER_INITRD, Some("vfio-pci")), (HOST, Some("vfio-pci"))]
+        {
+            let found = seen.driver(moment, address);
+            wrong.unless(found == wanted, format!("{moment}: {address} is on {found:?}"));
+        }
+    }
+    let status = seen.run.last();
+    let wanted = i32::from(!others.is_empty());
+    wrong.unless(status.status == wanted, format!("`vfio-early status`: {}", status.status));
+    let lines = status.stdout.matches("bound to vfio-pci").count();
+    wrong
+        .unless(lines == addresses.len(), format!("`vfio-early status` has {lines} bound devices"));
+    let mut expected = vec!["bound"; addresses.len()];
+    expected.extend(others);
+    let outcomes: Vec<_> = seen.run.report()["devices"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|device| device["outcome"].as_str().unwrap_or("?"))
+        .collect();
+    wrong.unless(outcomes == expected, format!("the report says {outcomes:?}"));
+    wrong.unless(status.report_mode == "644", "the report is not for everybody to read");
+}
+
+/// One of two items has no device; the program says so in the log and in `status`.
+pub(crate) fn one_bound_one_absent(seen: &Seen, wrong: &mut Wrong) {
+    let driver = seen.driver(HOST, NETWORK);
+    wrong.unless(driver == Some("vfio-pci"), format!("{NETWORK} is on {driver:?}"));
+    let status = seen.run.last();
+    wrong.unless(
+        status.status == 1 && status.stdout.contains("\"00:1e.0\": absent"),
+        format!("`vfio-early status` ends with {}: {}", status.status, status.stdout),
+    );
+}
+
+/// Everything is as without vfio-early.
+pub(crate) fn untouched(seen: &Seen, wrong: &mut Wrong) {
+    in_the_real_root(seen, wrong);
+    wrong.unless(seen.run.last().report.is_null(), "there is a report");
+    wrong.unless(seen.run.last().status == 0, "`vfio-early status` is not content");
+    let module = seen.run.log.iter().find(|record| record.text.starts_with("VFIO"));
+    wrong.unless(module.is_none(), format!("a module of vfio was loaded: {module:?}"));
+    for (address, driver) in [(NETWORK, "e1000e"), (DISK, "nvme"), (USB, "xhci_hcd")] {
+        let found = seen.driver(HOST, address);
+        wrong.unless(found == Some(driver), format!("{address} is on {found:?}"));
+    }
+}
+
+/// The console's text without escape sequences.
+pub(crate) fn without_colours(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(part.len(), |end| end + 1);
+        plain.push_str(&part[end..]);
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_journal_has_a_time_and_who_said_it() {
+        for (text, time, who, said) in [
+            (
+                "[   12.995929] systemd[1]: Finished a.service - A.",
+                12.995_929,
+                "systemd",
+                "Finished",
+            ),
+            ("[    7.127097] kernel: VFIO - User", 7.127_097, "kernel", "VFIO"),
+        ] {
+            let line = line(text).unwrap();
+            assert!((line.time - time).abs() < 1e-9, "{text}");
+            assert_eq!(line.who, who);
+            assert!(line.text.starts_with(said), "{text}");
+        }
+        assert_eq!(line("-- Journal begins --"), None);
+    }
+
+    #[test]
+    fn colours_are_no_text() {
+        assert_eq!(
+            without_colours("[\x1b[0;1;31mFAILED\x1b[0m] Failed to start \x1b[0;1;39mvfio\x1b[0m"),
+            "[FAILED] Failed to start vfio"
+        );
+    }
+}

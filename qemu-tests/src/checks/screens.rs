@@ -1,0 +1,567 @@
+//! What is given away and what the user sees meanwhile: machines with displays, and pictures of
+//! them.
+//!
+//! A display is alive when the text that the guest prints can be read in its picture, and frozen
+//! when not a pixel changes. Each machine runs the binary twice: in the initrd, and after the host
+//! has loaded its graphics driver, as a later `vfio-early bind` does.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::commands::test::{self, Boot};
+use crate::machine::guest_program;
+use crate::machine::run::Run;
+use crate::machine::screen::{Font, Screenshot};
+use crate::machine::topology::{Device, Topology};
+use crate::machine::vm::{Vm, vm};
+use crate::scenario::prediction;
+use crate::supplies::kernels::{Kernel, NIXOS};
+
+/// What starts the kernel, and with which screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// UEFI firmware and its framebuffer.
+    Framebuffer,
+    /// BIOS firmware and VGA text mode.
+    TextMode,
+    /// No screen at all.
+    Serial,
+}
+
+/// What is to be after a run of the binary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct After {
+    /// Address to outcome.
+    outcomes: BTreeMap<&'static str, &'static str>,
+    /// The display that shows what is printed; the others' pictures may stand still.
+    alive: Option<&'static str>,
+    /// Whose BAR 0 a VFIO program can map.
+    maps: Option<&'static str>,
+    /// Can be read on the display that the console was on.
+    shows: Option<&'static str>,
+}
+
+/// One machine, what is asked of it, and what comes out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+struct Case {
+    /// A sentence.
+    name: &'static str,
+    start: Start,
+    devices: Vec<Device>,
+    command_line: &'static str,
+    driver_in_initrd: bool,
+    /// Whether `check` cannot know what the host's driver will find.
+    unforeseen: bool,
+    /// What `uname -v` says instead of the truth.
+    version: Option<&'static str>,
+    first: After,
+    second: After,
+    /// Each stands in a line that the binary logs.
+    log: Vec<&'static str>,
+}
+
+/// The graphics card that the firmware draws on; the name is for its pictures.
+pub(crate) const BOOT: &str = "boot";
+/// Another one.
+pub(crate) const OTHER: &str = "other";
+
+/// What the guest prints before the binary runs, and after each of its runs.
+const PRINTED: [&str; 3] = ["printed before", "printed first", "printed second"];
+
+/// A picture that changes in fewer pixels has a cursor in it at best.
+const CHANGED: usize = 500;
+
+fn case(name: &'static str, devices: impl IntoIterator<Item = Device>) -> Case {
+    Case {
+        name,
+        start: Start::Framebuffer,
+        devices: devices.into_iter().collect(),
+        command_line: "",
+        driver_in_initrd: false,
+        unforeseen: false,
+        version: None,
+        first: After::default(),
+        second: After::default(),
+        log: Vec::new(),
+    }
+}
+
+impl Case {
+    fn asks(mut self, command_line: &'static str) -> Self {
+        self.command_line = command_line;
+        self
+    }
+
+    fn starts(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// The initrd has the driver of the host's graphics cards; else it comes between the runs.
+    fn driver_in_initrd(mut self) -> Self {
+        self.driver_in_initrd = true;
+        self
+    }
+
+    fn unforeseen(mut self) -> Self {
+        self.unforeseen = true;
+        self
+    }
+
+    fn claims(mut self, version: &'static str) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// After the first run, and after the second unless that is said otherwise.
+    fn outcome(mut self, address: &'static str, outcome: &'static str) -> Self {
+        self.first.outcomes.insert(address, outcome);
+        self.second.outcomes.insert(address, outcome);
+        self
+    }
+
+    fn later(mut self, address: &'static str, outcome: &'static str) -> Self {
+        self.second.outcomes.insert(address, outcome);
+        self
+    }
+
+    fn alive(mut self, display: &'static str) -> Self {
+        self.first.alive = Some(display);
+        self.second.alive = Some(display);
+        self
+    }
+
+    fn later_alive(mut self, display: &'static str) -> Self {
+        self.second.alive = Some(display);
+        self
+    }
+
+    /// A VFIO program can map BAR 0 of the device wherever it is bound.
+    fn maps(mut self, address: &'static str) -> Self {
+        for after in [&mut self.first, &mut self.second] {
+            after.maps = (after.outcomes[address] == "bound").then_some(address);
+        }
+        self
+    }
+
+    fn shows(mut self, text: &'static str) -> Self {
+        self.first.shows = Some(text);
+        self.second.shows = Some(text);
+        self
+    }
+
+    fn logs(mut self, text: &'static str) -> Self {
+        self.log.push(text);
+        self
+    }
+
+    /// Only where that is so.
+    fn when(self, holds: bool, change: impl FnOnce(Self) -> Self) -> Self {
+        if holds { change(self) } else { self }
+    }
+}
+
+fn card(model: &str, place: &str, name: &str) -> Device {
+    Device::new(model, place).named(name)
+}
+
+/// Two cards on the root bus, the firmware's first.
+fn two_cards() -> [Device; 2] {
+    [card("VGA", "01.0", BOOT), card("VGA", "05.0", OTHER)]
+}
+
+/// Each time all of them are run on the kernel that takes the console most readily, and on others
+/// these.
+const EVERYWHERE: [&str; 2] = [
+    "the boot card is given away, the other card's driver in the initrd",
+    "the only card stays with the host",
+];
+
+/// Whether this check is run each time, and not only where its kernel is named.
+pub(crate) fn is_usual(boot: &Boot) -> bool {
+    let case = boot.name.strip_prefix("screens: ");
+    boot.kernel == "6.1" || case.is_none_or(|case| EVERYWHERE.contains(&case))
+}
+
+/// Every case, on a kernel of that name.
+pub(crate) fn boots(kernel: &'static str) -> impl Iterator<Item = Boot> {
+    all(kernel).into_iter().map(move |case| Boot {
+        name: format!("screens: {}", case.name),
+        kernel,
+        check: Box::new(move |kernel, program, _answers| case.check(kernel, program)),
+    })
+}
+
+fn all(line: &str) -> Vec<Case> {
+    [other_card(line), boot_card(line), only_card(), text_mode(line), whole_machines()].concat()
+}
+
+/// The card that is given away is not the one that the console is on.
+fn other_card(line: &str) -> Vec<Case> {
+    // Linux 6.1 takes the console with any card on the root bus.
+    let takes_it = line == "6.1";
+    let mut cases = vec![
+        case("the second card is given away, the host's driver in the initrd", two_cards())
+            .asks("vfio.devs=00:05.0")
+            .driver_in_initrd()
+            .outcome("0000:00:05.0", "bound")
+            .alive(BOOT)
+            .maps("0000:00:05.0")
+            .when(takes_it, |case| case.logs("the console goes on at 0000:00:01.0")),
+        case("the second card is given away, the host's driver comes later", two_cards())
+            .asks("vfio.devs=00:05.0")
+            .outcome("0000:00:05.0", if takes_it { "reserved" } else { "bound" })
+            .later("0000:00:05.0", "bound")
+            .alive(BOOT)
+            .maps("0000:00:05.0")
+            .when(takes_it, |case| {
+                case.logs("driver of the other display, 0000:00:01.0 1234:1111, is not in this")
+            }),
+        case(
+            "a second card of class 0380 is given away",
+            [card("VGA", "01.0", BOOT), card("secondary-vga", "05.0", OTHER)],
+        )
+        .asks("vfio.devs=00:05.0")
+        .outcome("0000:00:05.0", "bound")
+        .alive(BOOT)
+        .maps("0000:00:05.0"),
+    ];
+    if takes_it {
+        cases.extend([
+            case("a kernel takes the console unexpectedly, and the log says so", two_cards())
+                .claims("#1 SMP Debian 5.10.223-1 (2024-08-10)")
+                .asks("vfio.devs=00:05.0")
+                .outcome("0000:00:05.0", "bound")
+                .later_alive(BOOT)
+                .maps("0000:00:05.0")
+                .logs("the console is lost: a graphics driver of the host brings it back"),
+            case("the boot card stays and the second card waits for its driver", two_cards())
+                .asks("vfio.devs=00:01.0,00:05.0")
+                .outcome("0000:00:01.0", "refused")
+                .outcome("0000:00:05.0", "reserved")
+                .later("0000:00:05.0", "bound")
+                .alive(BOOT)
+                .maps("0000:00:05.0"),
+        ]);
+    }
+    cases
+}
+
+/// The card that is given away is the one that the console is on, and there is another.
+fn boot_card(line: &str) -> Vec<Case> {
+    // There loading the other card's driver takes the firmware's framebuffer and the console.
+    let driver_takes_it = line == "6.1";
+    let boot_card = |name| case(name, two_cards()).asks("vfio.devs=00:01.0");
+    vec![
+        boot_card("the boot card is given away, the other card's driver in the initrd")
+            .driver_in_initrd()
+            .outcome("0000:00:01.0", "bound")
+            .alive(OTHER)
+            .maps("0000:00:01.0")
+            .logs("the console goes on at 0000:00:05.0"),
+        boot_card("the boot card is given away, the other card's driver comes later")
+            .outcome("0000:00:01.0", "reserved")
+            .later("0000:00:01.0", "bound")
+            .alive(BOOT)
+            .later_alive(OTHER)
+            .maps("0000:00:01.0")
+            .logs("driver of the other display, 0000:00:05.0 1234:1111, is not in this initrd")
+            .when(!driver_takes_it, |case| case.logs("the console goes on at 0000:00:05.0")),
+        boot_card("the boot card is given away, the other card's driver is blacklisted")
+            .asks("vfio.devs=00:01.0 modprobe.blacklist=bochs,bochs_drm")
+            .driver_in_initrd()
+            .outcome("0000:00:01.0", "reserved")
+            .later("0000:00:01.0", "bound")
+            .alive(BOOT)
+            .later_alive(OTHER)
+            .maps("0000:00:01.0")
+            .logs("driver of the other display, 0000:00:05.0 1234:1111, is blacklisted (bochs")
+            .when(!driver_takes_it, |case| case.logs("the console goes on at 0000:00:05.0")),
+        boot_card("the boot card is given away, no monitor is at the other card")
+            .asks("vfio.devs=00:01.0 video=Virtual-1:d")
+            .driver_in_initrd()
+            .outcome("0000:00:01.0", "reserved")
+            .unforeseen()
+            // The other card's driver takes the firmware's framebuffer there, and makes none.
+            .when(!driver_takes_it, |case| case.alive(BOOT))
+            .when(driver_takes_it, |case| case.later("0000:00:01.0", "bound"))
+            .logs("without a monitor the driver of 0000:00:05.0 makes none"),
+        case(
+            "a boot card of class 0380 is given away, the other card's driver in the initrd",
+            [card("secondary-vga", "01.0", BOOT), card("VGA", "05.0", OTHER)],
+        )
+        .asks("vfio.devs=00:01.0")
+        .driver_in_initrd()
+        .outcome("0000:00:01.0", "bound")
+        .alive(OTHER)
+        .when(line != NIXOS, |case| case.maps("0000:00:01.0"))
+        // simpledrm's memory stays set apart for as long as nothing evicts it.
+        .when(line == NIXOS, |case| {
+            case.logs("the firmware's framebuffer keeps its memory: the start of a VM will fail")
+        }),
+    ]
+}
+
+/// The card that is given away is the only one.
+fn only_card() -> Vec<Case> {
+    let only_card = |name| case(name, [card("VGA", "01.0", BOOT)]);
+    vec![
+        only_card("the only card stays with the host")
+            .asks("vfio.devs=00:01.0")
+            .outcome("0000:00:01.0", "refused")
+            .alive(BOOT)
+            .logs("add vfio.console=release to give it away"),
+        only_card("the only card is given away by vfio.console=release")
+            .asks("vfio.devs=00:01.0 vfio.console=release")
+            .outcome("0000:00:01.0", "bound")
+            .maps("0000:00:01.0")
+            .shows("this picture stops here, and the boot goes on"),
+        only_card("with a serial console alone every card can be given away")
+            .starts(Start::Serial)
+            .asks("vfio.devs=00:01.0")
+            .outcome("0000:00:01.0", "bound")
+            .maps("0000:00:01.0"),
+    ]
+}
+
+/// BIOS firmware and no framebuffer: the console is in VGA's text mode.
+fn text_mode(line: &str) -> Vec<Case> {
+    // Only the firmware's own card needs its option ROM, which sets the mode.
+    let boot = || card("VGA", "01.0", BOOT).option("romfile=vgabios-stdvga.bin");
+    // Two VGA cards of QEMU on one bus would both answer at VGA's fixed addresses.
+    let port = || card("pcie-root-port", "02.0", "port");
+    let other = || card("VGA", "00.0", OTHER).below("port");
+    let only_card = |name| case(name, [boot()]).starts(Start::TextMode);
+    let two_cards = |name| case(name, [boot(), port(), other()]).starts(Start::TextMode);
+    vec![
+        two_cards("in text mode the second card is given away")
+            .asks("vfio.devs=01:00.0")
+            .outcome("0000:01:00.0", "bound")
+            .alive(BOOT)
+            .maps("0000:01:00.0"),
+        two_cards("in text mode the boot card is given away, the other's driver in the initrd")
+            .asks("vfio.devs=00:01.0")
+            .driver_in_initrd()
+            .outcome("0000:00:01.0", "bound")
+            .alive(OTHER)
+            .maps("0000:00:01.0")
+            .logs("the console goes on at 0000:01:00.0"),
+        only_card("in text mode the only card stays with the host")
+            .asks("vfio.devs=00:01.0")
+            .outcome("0000:00:01.0", "refused")
+            .alive(BOOT),
+        only_card("in text mode the only card is given away by vfio.console=release")
+            .asks("vfio.devs=00:01.0 vfio.console=release")
+            .outcome("0000:00:01.0", "bound")
+            .maps("0000:00:01.0")
+            .shows("is given away with the screen (vfio.console=release)")
+            // There nothing takes the text mode away, and vgacon cannot be unbound.
+            .when(line == "5.10", |case| case.alive(BOOT)),
+    ]
+}
+
+/// A whole desktop.
+fn whole_machines() -> Vec<Case> {
+    let desktop = [
+        card("VGA", "01.0", BOOT),
+        card("pcie-root-port", "02.0", "port"),
+        card("VGA", "00.0", OTHER).below("port"),
+        card("ich9-intel-hda", "00.1", "audio").below("port"),
+        card("e1000e", "03.0", "network"),
+        card("qemu-xhci", "04.0", "usb"),
+    ];
+    vec![
+        case("the desktop's own graphics device is on the list with all the others", desktop)
+            .asks("vfio.devs=00:01.0,01:00.*,00:03.0,00:04.0")
+            .outcome("0000:00:01.0", "refused")
+            .outcome("0000:01:00.0", "bound")
+            .outcome("0000:01:00.1", "bound")
+            .outcome("0000:00:03.0", "bound")
+            .outcome("0000:00:04.0", "bound")
+            .alive(BOOT)
+            .maps("0000:01:00.0")
+            .logs("0000:00:01.0 1234:1111: refused: the host's console is on it")
+            .logs("take it off the list"),
+    ]
+}
+
+impl Case {
+    fn displays(&self) -> impl Iterator<Item = &str> {
+        let names = [BOOT, OTHER].into_iter();
+        names.filter(|name| {
+            self.start != Start::Serial && self.devices.iter().any(|device| device.id == *name)
+        })
+    }
+
+    /// Boots it; the error has all that helps.
+    fn check(&self, kernel: &Kernel, program: &Path) -> Result<(), String> {
+        let text = |error: anyhow::Error| format!("{error:#}");
+        let run = self.machine(kernel, program).and_then(Vm::boot).map_err(text)?;
+        let mut complaints = self.complaints(&run).unwrap_or_else(|error| vec![text(error)]);
+        complaints.extend(run.log_complaints());
+        complaints.extend(prediction::complaints(&run.executions, |_| BTreeMap::new()));
+        test::verdict(run, &complaints)
+    }
+
+    fn machine(&self, kernel: &Kernel, program: &Path) -> Result<Vm> {
+        let driver = if kernel.line == "5.10" { "bochs_drm" } else { "bochs" };
+        let mut machine = vm(kernel)
+            .topology(Topology::new(self.devices.clone()))
+            .program(program)
+            // Firmware and pictures make these the slowest machines.
+            .limit(Duration::from_mins(5))
+            .cmdline(self.command_line)
+            .file("/harness/characters", Font::CHARACTERS.join("\n") + "\n")
+            .tool("/bin/map-bar", guest_program::compile("map-bar")?);
+        if !self.unforeseen {
+            machine = machine.asking_first();
+        }
+        machine = match self.start {
+            Start::Framebuffer => machine.uefi(),
+            Start::TextMode => machine.bios(),
+            Start::Serial => machine,
+        };
+        for display in self.displays() {
+            machine = machine.display(display);
+        }
+        let has_displays = self.displays().next().is_some();
+        if has_displays {
+            // The last one gets what programs print; the kernel prints on both.
+            machine = machine.cmdline("console=tty0");
+            machine = machine
+                .shell(r"printf '\033[?25l\033[2J\033[H' >/dev/tty0; cat /harness/characters >/dev/tty0")
+                .shell("sleep 0.3")
+                .picture("characters");
+            machine = print(machine, PRINTED[0]);
+        }
+        if let Some(version) = self.version {
+            machine = machine
+                .file("/harness/version", version)
+                .shell("mount --bind /harness/version /proc/sys/kernel/version");
+        }
+        if self.driver_in_initrd {
+            machine = machine.modules([driver]);
+        }
+        for (index, after) in [&self.first, &self.second].into_iter().enumerate() {
+            machine = match (index, self.driver_in_initrd) {
+                (0, _) => machine.run([""; 0]),
+                (_, true) => machine.load([driver]).run(["bind"]),
+                (_, false) => machine.load_late([driver]).run(["bind"]),
+            };
+            if has_displays {
+                machine = machine.shell("sleep 0.3").picture(&format!("still{index}"));
+                machine = print(machine, PRINTED[index + 1]).picture(&format!("printed{index}"));
+            }
+            if let Some(address) = after.maps {
+                machine = machine.shell(&format!("/bin/map-bar {address}"));
+            }
+        }
+        Ok(machine)
+    }
+
+    /// All that is not as expected, one sentence each.
+    fn complaints(&self, run: &Run) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        let afters = [&self.first, &self.second];
+        for (after, execution) in afters.into_iter().zip(&run.executions) {
+            let devices = execution.report["devices"].as_array().cloned().unwrap_or_default();
+            let outcomes: BTreeMap<_, _> =
+                devices.iter().filter_map(|device| outcome(device)).collect();
+            if outcomes != after.outcomes {
+                found.push(format!("the outcomes are {outcomes:?}, not {:?}", after.outcomes));
+            }
+        }
+        let log = run.own_log();
+        for text in &self.log {
+            if !log.iter().any(|record| record.text.contains(text)) {
+                found.push(format!("no line of the log says {text:?}"));
+            }
+        }
+        let mapped = run.shells.iter().filter(|text| text.contains("BAR 0 is mapped")).count();
+        let wanted = afters.iter().filter(|after| after.maps.is_some()).count();
+        if mapped != wanted {
+            let said: Vec<_> = run.shells.iter().filter(|text| !text.trim().is_empty()).collect();
+            found.push(format!("BAR 0 could be mapped {mapped} times, not {wanted}: {said:?}"));
+        }
+        found.extend(self.display_complaints(run)?);
+        Ok(found)
+    }
+
+    fn display_complaints(&self, run: &Run) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        if self.displays().next().is_none() {
+            return Ok(found);
+        }
+        let mut font = Font::learn(&Screenshot::read(&run.picture("characters", BOOT))?)?;
+        // A card's text mode has a font of its own; what was on the screen goes on in the kernel's.
+        if self.start == Start::TextMode
+            && self.displays().any(|display| display == OTHER)
+            && let Ok(kernels) = Font::learn(&Screenshot::read(&run.picture("still0", OTHER))?)
+        {
+            font.extend(kernels);
+        }
+        for (index, after) in [&self.first, &self.second].into_iter().enumerate() {
+            for display in self.displays() {
+                let picture =
+                    |name: &str| Screenshot::read(&run.picture(&format!("{name}{index}"), display));
+                let (still, printed) = (picture("still")?, picture("printed")?);
+                let changed = still.differing(&printed);
+                let text = font.text(&printed);
+                let mut complain = |what: &str| {
+                    found.push(format!(
+                        "after run {}: {what} ({changed} pixels changed). The display {display} \
+                         shows:\n{}",
+                        index + 1,
+                        text.trim_end()
+                    ));
+                };
+                let shows = text.contains(PRINTED[index + 1]);
+                if after.alive == Some(display) {
+                    if !shows || changed < CHANGED {
+                        complain("the console should be alive there");
+                    }
+                    if index == 0 && !text.contains(PRINTED[0]) {
+                        complain("what was printed before the run is no longer there");
+                    }
+                } else if after.alive.is_none() && changed > 0 {
+                    complain("the picture should stand still");
+                }
+                if let Some(wanted) = after.shows
+                    && display == BOOT
+                    && !text.contains(wanted)
+                {
+                    complain(&format!("{wanted:?} cannot be read"));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn print(machine: Vm, text: &str) -> Vm {
+    machine.shell(&format!("for i in 1 2 3 4; do echo {text}; done >/dev/tty0; sleep 0.5"))
+}
+
+fn outcome(device: &Value) -> Option<(&str, &str)> {
+    Some((device["address"].as_str()?, device["outcome"].as_str()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supplies::kernels::LINES;
+
+    #[test]
+    fn what_is_run_on_every_kernel_is_a_case_of_each() {
+        for line in LINES.into_iter().chain([NIXOS]) {
+            let usual = boots(line).filter(is_usual).count();
+            let expected = if line == "6.1" { all(line).len() } else { EVERYWHERE.len() };
+            assert_eq!(usual, expected, "{line}");
+        }
+    }
+}

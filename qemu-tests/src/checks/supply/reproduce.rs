@@ -1,0 +1,145 @@
+//! `cargo xtask reproduce`: two builds, in different places, that have to make the same bytes.
+//!
+//! The second one has another folder, target folder, cargo folder, libkmod, language and time zone,
+//! and begins later. The toolchain and the C library are the same: those belong to the input.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::supplies::binary::workspace;
+use crate::supplies::{binary, cache, digest, libkmod, package, step};
+
+/// What came of two builds.
+#[derive(Debug)]
+pub struct Comparison {
+    /// SHA-256 of the binary of the first build, of its `libkmod.a` and of its Debian package.
+    pub digests: Vec<(&'static str, String)>,
+    /// What differs, and which folder of this machine is named in the binary.
+    pub complaints: Vec<String>,
+}
+
+/// Says the digests and what differs; whether nothing does.
+///
+/// # Errors
+/// When one of the builds fails.
+pub fn run() -> Result<bool> {
+    let comparison = compare()?;
+    for (what, digest) in &comparison.digests {
+        println!("{digest}  {what}");
+    }
+    for complaint in &comparison.complaints {
+        println!("{complaint}");
+    }
+    if comparison.complaints.is_empty() {
+        println!("two builds in different places made the same bytes");
+    }
+    Ok(comparison.complaints.is_empty())
+}
+
+/// The usual build, and another one.
+///
+/// # Errors
+/// As [`run`].
+pub fn compare() -> Result<Comparison> {
+    let package = package::build()?;
+    let first = binary::build()?;
+
+    let place = tempfile::Builder::new().prefix("again-").tempdir_in(cache::folder()?)?;
+    let folder = |name: &str| -> Result<_> {
+        let folder = place.path().join(name);
+        fs::create_dir(&folder)?;
+        Ok(folder)
+    };
+    let (tree, home, c, work) = (folder("tree")?, folder("home")?, folder("c")?, folder("work")?);
+    binary::copy_workspace(&tree)?;
+    copy_sources(Path::new(&binary::cargo_home()?), &home)?;
+    libkmod::build_again(None, &work, &c)?;
+    step::say("building once more, in another place");
+    let home = home.to_str().context("the cache's name is no text")?;
+    let second = binary::compile(
+        binary::cargo(&binary::BUILD)?
+            .args(binary::remap_of(home))
+            .current_dir(&tree)
+            .env(libkmod::VARIABLE, &c)
+            .env("CARGO_HOME", home)
+            .env("CARGO_TARGET_DIR", place.path().join("made"))
+            .env("LC_ALL", "C")
+            .env("TZ", "Pacific/Kiritimati"),
+    )?;
+    let second_package = package::pack(&tree, &second)?;
+
+    let kmod = libkmod::set_up()?.join(libkmod::ARCHIVE);
+    let pairs = [
+        ("vfio-early", first.clone(), second),
+        ("libkmod.a", kmod, c.join(libkmod::ARCHIVE)),
+        ("Debian package", package, second_package),
+    ];
+    let mut digests = Vec::new();
+    let mut complaints = Vec::new();
+    for (what, one, other) in pairs {
+        let digest = digest::sha256(&one)?;
+        if digest != digest::sha256(&other)? {
+            complaints.push(difference(what, &one, &other)?);
+        }
+        digests.push((what, digest));
+    }
+    let bytes = fs::read(&first)?;
+    let mut folders = vec![binary::cargo_home()?];
+    folders.extend([workspace(), &cache::folder()?].map(|folder| folder.display().to_string()));
+    complaints.extend(named(&bytes, &folders));
+    Ok(Comparison { digests, complaints })
+}
+
+/// What cargo has fetched, but not unpacked: that it has to do again, in its other folder.
+fn copy_sources(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir(to.join("registry"))?;
+    for name in ["config.toml", "registry/index", "registry/cache"] {
+        let (from, to) = (from.join(name), to.join(name));
+        if from.exists() {
+            step::run(Command::new("cp").args(["--archive", "--reflink=auto"]).args([from, to]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Where two files differ first; the second one is kept.
+fn difference(what: &str, one: &Path, other: &Path) -> Result<String> {
+    let kept = workspace().join("target/reproduce");
+    fs::create_dir_all(&kept)?;
+    let kept = kept.join(other.file_name().context("a file has a name")?);
+    fs::copy(other, &kept)?;
+    let (first, second) = (fs::read(one)?, fs::read(other)?);
+    let equal = first.iter().zip(&second).take_while(|(first, second)| first == second).count();
+    Ok(format!(
+        "{what} differs from byte {equal} on ({} and {} bytes): compare {} with {}",
+        first.len(),
+        second.len(),
+        one.display(),
+        kept.display()
+    ))
+}
+
+/// Those of the folders whose names are in the bytes.
+fn named(bytes: &[u8], folders: &[String]) -> Vec<String> {
+    folders
+        .iter()
+        .filter(|folder| bytes.windows(folder.len()).any(|window| window == folder.as_bytes()))
+        .map(|folder| format!("the binary names {folder}, a folder of the machine that built it"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_the_machine_in_the_binary_is_told() {
+        let folders = ["/home/one/.cargo".to_owned(), "/elsewhere".to_owned()];
+        let complaints = named(b"\0src/lib.rs\0/home/one/.cargo/registry/src/kmod.rs", &folders);
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        assert!(complaints[0].contains("names /home/one/.cargo,"), "{complaints:?}");
+    }
+}

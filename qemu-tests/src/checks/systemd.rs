@@ -1,0 +1,377 @@
+//! The units in a real systemd initrd, and in the real root after it.
+//!
+//! The machine has dracut's initrd, an ext4 root file system on a virtio disk,
+//! udev in both. What is observed takes no part in the ordering: commands before and after the
+//! unit's own, processes of that moment, the journal.
+
+use std::env;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::checks::dracut::image::{self, Image, Init, Unit};
+use crate::checks::nix;
+use crate::checks::real_root::{
+    self, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root, one_bound_one_absent,
+    untouched, without_colours, without_udev,
+};
+use crate::machine::run::HOST;
+use crate::machine::screen::{Font, Screenshot};
+use crate::machine::topology::Device;
+use crate::machine::vm::Vm;
+use crate::supplies::binary;
+use crate::supplies::kernels::Kernel;
+
+/// One machine, or one look at the units, and what comes out.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// A sentence.
+    pub name: &'static str,
+    /// None: nothing is booted.
+    command_line: Option<&'static str>,
+    /// With two graphics cards, and pictures of both.
+    screens: bool,
+    check: Check,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Check {
+    Verified(fn(&Image, &mut Wrong)),
+    Booted(fn(&Seen, &mut Wrong)),
+}
+
+const ALL_BOUND: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0";
+/// The driver of the device that is there is the first that dracut loads.
+const ONE_ABSENT: &str = "rd.driver.pre=e1000e vfio.devs=8086:10d3@00:03.0,00:1e.0";
+const ONE_ABSENT_STRICT: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0";
+const OFF: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0 vfio.off";
+
+const INITRD: &str = "vfio-early.service";
+const STRICT: &str = "vfio-early-strict.service";
+const FINISH: &str = "vfio-early-finish.service";
+
+/// Every case for a kernel line.
+#[must_use]
+pub fn all(line: &str) -> Vec<Case> {
+    let boots = |name, command_line, check| Case {
+        name,
+        command_line: Some(command_line),
+        screens: false,
+        check: Check::Booted(check),
+    };
+    let bound = boots(
+        "devices are bound before udev starts, and still after coldplug in the real root",
+        ALL_BOUND,
+        all_bound,
+    );
+    let stopped = boots(
+        "vfio.strict with an absent device stops the boot in the emergency shell",
+        ONE_ABSENT_STRICT,
+        stopped,
+    );
+    let reserved =
+        |name, command_line, check| Case { screens: true, ..boots(name, command_line, check) };
+    let after_udev = reserved(
+        "a reserved card is bound after udev has brought up the display, and the picture lives",
+        // Part of sysinit.target then, after which the unit comes.
+        "vfio.devs=00:01.0 systemd.wants=systemd-udev-settle.service",
+        finished_after_udev,
+    );
+    let beside_udev = reserved(
+        "a reserved card is bound while udev brings up the display, and the picture lives",
+        "vfio.devs=00:01.0",
+        finished,
+    );
+    let verify = Case {
+        name: "systemd-analyze verify finds nothing wrong with the units",
+        command_line: None,
+        screens: false,
+        check: Check::Verified(verified),
+    };
+    let nothing = boots("without vfio.devs= nothing runs", "vfio.strict", nothing);
+    let going_on = boots(
+        "without vfio.strict the boot goes on with failed units",
+        ONE_ABSENT,
+        red_and_going_on,
+    );
+    match line {
+        "6.1" => vec![
+            verify,
+            bound,
+            stopped,
+            nothing,
+            boots("vfio.off is the way out of a strict boot that stops", OFF, off),
+            going_on,
+            after_udev,
+        ],
+        // By another dracut and systemd.
+        "6.12" => vec![verify, stopped, nothing, going_on],
+        "nixos" => vec![bound, stopped, beside_udev],
+        _ => Vec::new(),
+    }
+}
+
+impl Case {
+    /// Whether it boots a machine, which takes long.
+    #[must_use]
+    pub fn boots(&self) -> bool {
+        self.command_line.is_some()
+    }
+
+    /// What is wrong, with all that helps.
+    ///
+    /// # Errors
+    /// When something is wrong, or cannot be found out.
+    pub fn run(&self, kernel: &Kernel, program: &Path) -> Result<(), String> {
+        let image = units()
+            .and_then(|units| image::set_up(kernel, program, &units, Init::Systemd))
+            .map_err(|error| format!("{error:#}"))?;
+        match self.check {
+            Check::Verified(check) => {
+                let mut wrong = Wrong::default();
+                check(&image, &mut wrong);
+                if wrong.0.is_empty() { Ok(()) } else { Err(wrong.0.join("\n")) }
+            }
+            Check::Booted(check) => real_root::boot(self.machine(kernel, &image), |seen, wrong| {
+                everywhere(seen, wrong);
+                check(seen, wrong);
+            }),
+        }
+    }
+
+    fn machine(&self, kernel: &Kernel, image: &Image) -> Vm {
+        let cards = [("01.0", BOOT_SCREEN), ("07.0", OTHER_SCREEN)];
+        let cards = cards.map(|(place, name)| Device::new("VGA", place).named(name));
+        let cards = cards.into_iter().filter(|_| self.screens);
+        let machine = real_root::machine(kernel, &image.initrd, &image.root, cards)
+            .cmdline("root=/dev/vda rootfstype=ext4 rw")
+            .cmdline(self.command_line.unwrap_or_default());
+        if !self.screens {
+            return machine;
+        }
+        // Nothing but the harness writes on the screen when pictures are taken.
+        let machine = machine.cmdline("console=tty0 quiet systemd.show_status=no harness.pictures");
+        machine.uefi().display(BOOT_SCREEN).display(OTHER_SCREEN).asks()
+    }
+}
+
+/// The graphics card that the firmware draws on; the name is for its pictures.
+const BOOT_SCREEN: &str = "boot";
+/// The one that stays with the host.
+const OTHER_SCREEN: &str = "other";
+/// The picture of the characters, and that of a line that is printed after it.
+const CHARACTERS: &str = "characters";
+const PRINTED: &str = "printed";
+
+/// The units as the `NixOS` module has them, where it can be evaluated, else those that it is made
+/// of; that both are the same but for the program's path is a check of [`nix`].
+fn units() -> Result<Vec<Unit>> {
+    if env::var_os(nix::LIBRARY).is_none_or(|folder| folder.is_empty()) {
+        return image::units(&binary::workspace().join("initrd/systemd"));
+    }
+    let evaluated = nix::units().context("the NixOS module's units")?;
+    Ok(evaluated.into_iter().map(|(name, text)| Unit { name, text }).collect())
+}
+
+/// No unit of ours is part of an ordering cycle, which systemd breaks by leaving a unit out.
+fn everywhere(seen: &Seen, wrong: &mut Wrong) {
+    wrong.unless(!seen.journal.is_empty(), "the journal is empty");
+    for line in &seen.journal {
+        let is_complaint = line.text.contains("ordering cycle")
+            || (line.text.contains("vfio-early") && line.text.contains("Unknown key"));
+        wrong.unless(!is_complaint, format!("the journal says: {}", line.text));
+    }
+}
+
+fn all_bound(seen: &Seen, wrong: &mut Wrong) {
+    before_udev(seen, wrong);
+    in_the_real_root(seen, wrong);
+    bound(seen, wrong, &[NETWORK, DISK, USB], &[]);
+    for unit in [INITRD, STRICT] {
+        let finished = seen.first("systemd", &format!("Finished {unit}"));
+        wrong.unless(finished.is_some(), format!("{unit} did not finish in the initrd"));
+    }
+    wrong.unless(seen.state(FINISH) == "active", format!("{FINISH} is {}", seen.state(FINISH)));
+}
+
+/// The unit had ended before the first udev daemon was started, and none was alive meanwhile.
+fn before_udev(seen: &Seen, wrong: &mut Wrong) {
+    let finished = seen
+        .first("systemd", &format!("Finished {INITRD}"))
+        .or_else(|| seen.first("systemd", &format!("Failed to start {INITRD}")));
+    let starting = seen.first("systemd", "Starting systemd-udevd.service");
+    let speaking = seen.first("systemd-udevd", "");
+    let coldplug = seen.first("systemd", "Starting systemd-udev-trigger.service");
+    for (what, time) in
+        [("udev was started", starting), ("udev spoke", speaking), ("coldplug began", coldplug)]
+    {
+        let (Some(finished), Some(time)) = (finished, time) else {
+            wrong.0.push(format!("the journal lacks it: {INITRD} {finished:?}, {what} {time:?}"));
+            continue;
+        };
+        wrong
+            .unless(finished < time, format!("{what} at {time} s, {INITRD} ended at {finished} s"));
+    }
+    without_udev(seen, wrong);
+}
+
+/// Without the parameter not even the program is started.
+fn nothing(seen: &Seen, wrong: &mut Wrong) {
+    for unit in [INITRD, STRICT, FINISH] {
+        let state = seen.state(unit);
+        wrong.unless(state == "inactive", format!("{unit} is {state}"));
+        let started = seen.first("systemd", &format!("Starting {unit}"));
+        wrong.unless(started.is_none(), format!("{unit} was started"));
+    }
+    wrong.unless(seen.spoken().is_none(), "the program ran");
+    untouched(seen, wrong);
+}
+
+/// It runs, and does nothing.
+fn off(seen: &Seen, wrong: &mut Wrong) {
+    wrong.unless(seen.spoken().is_some(), "the program did not run");
+    for unit in [INITRD, STRICT] {
+        let finished = seen.first("systemd", &format!("Finished {unit}"));
+        wrong.unless(finished.is_some(), format!("{unit} did not finish in the initrd"));
+    }
+    wrong.unless(seen.state(FINISH) == "active", format!("{FINISH} is {}", seen.state(FINISH)));
+    untouched(seen, wrong);
+}
+
+fn red_and_going_on(seen: &Seen, wrong: &mut Wrong) {
+    before_udev(seen, wrong);
+    in_the_real_root(seen, wrong);
+    bound(seen, wrong, &[NETWORK], &["absent"]);
+    for (unit, status) in [(INITRD, "1"), (FINISH, "1")] {
+        let found = (seen.state(unit), seen.property(unit, "ExecMainStatus"));
+        wrong.unless(found == ("failed", status), format!("{unit} is {found:?}"));
+    }
+    let strict = seen.property(STRICT, "ConditionResult");
+    wrong.unless(strict == "no", format!("{STRICT} has run, its condition is {strict}"));
+    let emergency = seen.state("emergency.target");
+    wrong.unless(emergency == "inactive", format!("emergency.target is {emergency}"));
+    one_bound_one_absent(seen, wrong);
+}
+
+/// The card of the firmware's framebuffer waits in the initrd, which has no driver of the other
+/// display; that comes up by udev in the real root.
+fn finished(seen: &Seen, wrong: &mut Wrong) {
+    in_the_real_root(seen, wrong);
+    let card = "0000:00:01.0";
+    let reserved = format!("{card} 1234:1111: reserved");
+    let waits = seen.first("vfio-early", &reserved);
+    let finishing = seen.first("systemd", &format!("Starting {FINISH}"));
+    wrong.unless(
+        waits.is_some() && waits < finishing,
+        format!("{card} was reserved at {waits:?} s, {FINISH} was started at {finishing:?} s"),
+    );
+    // It had failed; the unit that finished its work took that back.
+    wrong.unless(seen.state(INITRD) == "inactive", format!("{INITRD} is {}", seen.state(INITRD)));
+    wrong.unless(seen.state(FINISH) == "active", format!("{FINISH} is {}", seen.state(FINISH)));
+    wrong.unless(seen.run.last().status == 0, "`vfio-early status` is not content");
+    let display = host_display(seen);
+    wrong.unless(
+        display.is_some() && display > waits,
+        format!("the host's display came up at {display:?} s, {card} was reserved at {waits:?} s"),
+    );
+    for (address, wanted) in [(card, "vfio-pci"), ("0000:00:07.0", "bochs-drm")] {
+        let found = seen.driver(HOST, address);
+        wrong.unless(found == Some(wanted), format!("{address} is on {found:?}"));
+    }
+    if let Err(error) = living_picture(seen, wrong) {
+        wrong.0.push(format!("{error:#}"));
+    }
+}
+
+fn finished_after_udev(seen: &Seen, wrong: &mut Wrong) {
+    let display = host_display(seen);
+    let finishing = seen.first("systemd", &format!("Starting {FINISH}"));
+    wrong.unless(
+        display.is_some() && display < finishing,
+        format!("the host's display came up at {display:?} s, {FINISH} started at {finishing:?} s"),
+    );
+    finished(seen, wrong);
+}
+
+/// When the driver of the host's display had come up.
+fn host_display(seen: &Seen) -> Option<f64> {
+    let line = seen.journal.iter().find(|line| line.text.contains("Initialized bochs-drm"))?;
+    Some(line.time)
+}
+
+/// What is printed afterwards can be read on the display that stays.
+fn living_picture(seen: &Seen, wrong: &mut Wrong) -> Result<()> {
+    let picture = |name| Screenshot::read(&seen.run.picture(name, OTHER_SCREEN));
+    let (characters, printed) = (picture(CHARACTERS)?, picture(PRINTED)?);
+    let text = Font::learn(&characters)?.text(&printed);
+    wrong.unless(
+        text.contains("printed in the real root"),
+        format!("the display that stays shows:\n{}", text.trim_end()),
+    );
+    wrong.unless(characters.differing(&printed) > 0, "the picture stands still");
+    Ok(())
+}
+
+fn stopped(seen: &Seen, wrong: &mut Wrong) {
+    for (unit, status) in [(INITRD, "3"), (STRICT, "1")] {
+        let found = (seen.state(unit), seen.property(unit, "ExecMainStatus"));
+        wrong.unless(found == ("failed", status), format!("{unit} is {found:?}"));
+    }
+    for unit in ["emergency.target", "emergency.service"] {
+        let state = seen.state(unit);
+        wrong.unless(state == "active", format!("{unit} is {state}"));
+    }
+    // The boot does not go on under the shell. Up to the mount of the real root it may, where udev
+    // has not come to the disk yet: what leaves the initrd comes after initrd-root-fs.target, and that
+    // has failed.
+    let leaves = |unit: &str| {
+        unit.starts_with("initrd-") && unit != "initrd-root-device.target"
+            || unit == "initrd.target"
+    };
+    let mut jobs = seen.jobs.lines().filter_map(|job| job.split_whitespace().nth(1));
+    wrong.unless(!jobs.any(leaves), format!("there are jobs still: {}", seen.jobs));
+    let root = seen.state("initrd-root-fs.target");
+    wrong.unless(root == "inactive", format!("initrd-root-fs.target is {root}"));
+    let is_root = |line: &str| line.split(' ').nth(1) == Some("/") && !line.starts_with("rootfs ");
+    wrong.unless(!seen.mounts.lines().any(is_root), "the initrd was left");
+    for text in ["Entering emergency mode", "Require All of vfio.devs=."] {
+        let plain = without_colours(&seen.run.console);
+        wrong.unless(plain.contains(text), format!("the console does not show: {text}"));
+    }
+    one_bound_one_absent(seen, wrong);
+}
+
+fn verified(image: &Image, wrong: &mut Wrong) {
+    let found = image.verified.trim();
+    wrong.unless(found.is_empty(), format!("systemd-analyze verify says: {found}"));
+    // Its exit status is 0 even then.
+    wrong.unless(
+        image.verified_cycle.contains("Found ordering cycle"),
+        format!("a cycle is not found: systemd-analyze says: {}", image.verified_cycle),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cycle_that_is_not_reported_is_a_complaint() {
+        let image = |verified: &str, cycle: &str| Image {
+            initrd: "".into(),
+            root: "".into(),
+            verified: verified.to_owned(),
+            verified_cycle: cycle.to_owned(),
+            files: Default::default(),
+        };
+        for (image, complaints) in [
+            (image("", "a.service: Found ordering cycle on b.service/start"), 0),
+            (image("a.service: Found ordering cycle", "a: Found ordering cycle"), 1),
+            (image("", ""), 1),
+        ] {
+            let mut wrong = Wrong::default();
+            verified(&image, &mut wrong);
+            assert_eq!(wrong.0.len(), complaints, "{image:?}");
+        }
+    }
+}

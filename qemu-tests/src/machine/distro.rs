@@ -1,0 +1,295 @@
+//! Small Debians with systemd and udev: root file systems, and initrds that their own tools make.
+//!
+//! What the small machines of [`vm`](crate::machine::vm) leave out is here: the initrds that users have, and
+//! a real root after them. One archive for each [`Suite`] is made by debootstrap; a [`Recipe`] makes
+//! an initrd and a root file system out of it. Both are kept in the cache, by what they are made of.
+
+use std::borrow::Cow;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, Result};
+
+use crate::machine::initrd;
+use crate::machine::screen::Font;
+use crate::supplies::kernels::Kernel;
+use crate::supplies::{archive, cache, packages, step};
+
+/// A release of Debian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Suite {
+    /// Debian 12, whose kernel is 6.1.
+    Bookworm,
+    /// Debian 13, whose kernel is 6.12.
+    Trixie,
+}
+
+impl Suite {
+    /// Its name in Debian's archive.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+        }
+    }
+}
+
+/// What any recipe needs, besides what debootstrap takes of itself: one debootstrap is cheaper than
+/// several.
+const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dracut-core,initramfs-tools,busybox,zstd,\
+                        cryptsetup-initramfs,lvm2";
+
+const MAKE_ARCHIVE: &str = include_str!("../guest/distro/make-archive");
+const PRELUDE: &str = include_str!("../guest/distro/prelude");
+
+/// What observes in every real root: path, permissions, content.
+const HARNESS: &[(&str, u32, &str)] = &[
+    ("usr/lib/harness/ask", 0o755, include_str!("../guest/distro/ask")),
+    ("usr/lib/harness/look", 0o755, include_str!("../guest/distro/look")),
+    ("usr/lib/harness/collect", 0o755, include_str!("../guest/distro/collect")),
+    (
+        "usr/lib/systemd/system/harness.service",
+        0o644,
+        include_str!("../guest/distro/harness.service"),
+    ),
+];
+
+/// Modules in the real root: those of the machine's devices, where udev finds them.
+const MODULES: [&str; 8] = [
+    "virtio_blk",
+    "virtio_pci",
+    "ext4",
+    "e1000e",
+    "nvme",
+    "xhci_pci",
+    "vfio_pci",
+    "vfio_iommu_type1",
+];
+
+/// Entries of the cache that are kept, of those that the current ones have replaced.
+const KEPT: usize = 3;
+
+/// A file that is laid over a Debian.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum File {
+    /// A regular file.
+    Regular {
+        /// From the root, with or without a slash in front.
+        path: String,
+        /// Permissions.
+        mode: u32,
+        /// Its bytes.
+        content: Cow<'static, [u8]>,
+    },
+    /// A symbolic link.
+    Link {
+        /// From the root, with or without a slash in front.
+        path: String,
+        /// Where it leads.
+        target: String,
+    },
+}
+
+impl File {
+    /// A file of text that is not executable.
+    pub fn text(path: impl Into<String>, content: impl Into<String>) -> Self {
+        Self::of(path, 0o644, content.into().into_bytes())
+    }
+
+    /// A program or a script.
+    pub fn program(path: impl Into<String>, content: impl Into<Vec<u8>>) -> Self {
+        Self::of(path, 0o755, content.into())
+    }
+
+    fn of(path: impl Into<String>, mode: u32, content: impl Into<Cow<'static, [u8]>>) -> Self {
+        Self::Regular { path: path.into(), mode, content: content.into() }
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let (Self::Regular { path, .. } | Self::Link { path, .. }) = self;
+        let place = folder.join(path.trim_start_matches('/'));
+        fs::create_dir_all(place.parent().context("a file lies in a folder")?)?;
+        match self {
+            Self::Regular { mode, content, .. } => {
+                fs::write(&place, content)?;
+                fs::set_permissions(&place, PermissionsExt::from_mode(*mode))?;
+            }
+            Self::Link { target, .. } => symlink(target, &place)?,
+        }
+        Ok(())
+    }
+}
+
+/// How an initrd and a root file system are made out of a Debian.
+#[derive(Debug, Clone)]
+pub struct Recipe<'a> {
+    /// Begins the name of its entries in the cache.
+    pub name: &'static str,
+    /// Which Debian.
+    pub suite: Suite,
+    /// Whose modules the initrd is made from; the real root gets those of the machine's devices.
+    pub kernel: &'a Kernel,
+    /// Modules of the real root besides those of the machine's devices.
+    pub modules: &'static [&'static str],
+    /// Lies over it.
+    pub files: Vec<File>,
+    /// Shell that goes on where `guest/distro/prelude` ends, as root. It puts an `initrd` into
+    /// `$folder`, and ends with `real_root SIZE`.
+    pub script: &'static str,
+    /// The script's arguments.
+    pub arguments: Vec<String>,
+}
+
+impl Recipe<'_> {
+    /// The folder with `initrd`, `root.ext4` (an ext4 file system, to be used as a snapshot only)
+    /// and whatever else the script makes; made where it is not in the cache.
+    ///
+    /// # Errors
+    /// When Debian's mirror is out of reach, when this user cannot become root, or when the script
+    /// fails.
+    pub fn set_up(&self) -> Result<PathBuf> {
+        let Self { name, suite, kernel, modules, files, script, arguments } = self;
+        let line = &kernel.line;
+        let debian = archive_name(*suite);
+        let kernel_id = (&kernel.release, &kernel.package_version);
+        let key = key(&(
+            files, script, arguments, kernel_id, HARNESS, PRELUDE, MODULES, modules, &debian,
+        ));
+        let is_whole = |entry: &Path| entry.join("whole").exists();
+        let entry = cache::entry(&format!("distro/{name}-{line}-{key}"), is_whole, |new| {
+            packages::ensure(packages::DISTRO)?;
+            let archive = debian_archive(*suite, &debian)?;
+            let start = Instant::now();
+            let what = format!("{name}, kernel {line}: initrd and root file system");
+            step::say(format_args!("{what}: making them in Debian {}", suite.name()));
+            let overlay = tempfile::Builder::new().prefix("overlay-").tempdir_in(new)?;
+            self.lay_over(overlay.path())?;
+            step::run(
+                as_root(&format!("{PRELUDE}{script}"), new)?
+                    .args([&archive, overlay.path(), &kernel.modules, new])
+                    .args(arguments),
+            )?;
+            fs::write(new.join("whole"), "")?;
+            step::say(format_args!("{what}: done in {:.0?}", start.elapsed()));
+            Ok(())
+        })
+        .with_context(|| {
+            format!("{name}: cannot make a Debian {} for kernel {line}", suite.name())
+        })?;
+        // The age of an entry is that of its last use.
+        fs::File::open(entry.join("whole"))?.set_modified(SystemTime::now())?;
+        prune(&entry, &format!("{name}-{line}-"))?;
+        Ok(entry)
+    }
+
+    /// Fills the folder that lies over the Debian: the recipe's files, the harness, and the kernel's
+    /// modules for the real root.
+    fn lay_over(&self, overlay: &Path) -> Result<()> {
+        for (path, mode, content) in HARNESS {
+            File::of(*path, *mode, content.as_bytes()).write(overlay)?;
+        }
+        let characters = Font::CHARACTERS.join("\n") + "\n";
+        File::text("usr/lib/harness/characters", characters).write(overlay)?;
+        for file in &self.files {
+            file.write(overlay)?;
+        }
+        // The host's graphics driver is for the real root alone.
+        let display = if self.kernel.line == "5.10" { "bochs_drm" } else { "bochs" };
+        let modules = MODULES.iter().chain(self.modules).copied().chain([display]);
+        initrd::lay_out_modules(self.kernel, modules, &overlay.join("usr"))
+    }
+}
+
+fn archive_name(suite: Suite) -> String {
+    format!("distro/{}-{}", suite.name(), key(&(PACKAGES, MAKE_ARCHIVE)))
+}
+
+fn key(of: &impl Hash) -> String {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// The tar archive of a Debian without anything of ours.
+fn debian_archive(suite: Suite, name: &str) -> Result<PathBuf> {
+    let is_whole = |entry: &Path| entry.join("root.tar").exists();
+    let suite = suite.name();
+    let entry = cache::entry(name, is_whole, |new| {
+        let start = Instant::now();
+        step::say(format_args!("Debian {suite}: running debootstrap"));
+        let archive = new.join("new.tar");
+        step::run(
+            as_root(MAKE_ARCHIVE, new)?.args([suite, &archive::mirror()?, PACKAGES]).arg(&archive),
+        )?;
+        fs::rename(archive, new.join("root.tar"))?;
+        step::say(format_args!("Debian {suite}: done in {:.0?}", start.elapsed()));
+        Ok(())
+    })?;
+    Ok(entry.join("root.tar"))
+}
+
+/// A script, to be run as root in a mount namespace of its own.
+fn as_root(script: &str, folder: &Path) -> Result<Command> {
+    let file = folder.join("script");
+    fs::write(&file, script)?;
+    let mut command = packages::root_command("unshare")?.context(
+        "only root can run debootstrap and make initrds, and there is no sudo here: run this as \
+         root",
+    )?;
+    command.args(["--mount", "--propagation=private", "sh"]).arg(file);
+    // The tools in the other root have their own.
+    command.env_remove("TMPDIR");
+    Ok(command)
+}
+
+/// Removes entries beside this one whose names begin so, but for those that were used last.
+fn prune(entry: &Path, prefix: &str) -> Result<()> {
+    let folder = entry.parent().context("an entry lies in a folder")?;
+    let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
+    for each in fs::read_dir(folder)? {
+        let path = each?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(prefix)
+            && let Ok(used) = fs::metadata(path.join("whole")).and_then(|whole| whole.modified())
+        {
+            found.push((used, path));
+        }
+    }
+    found.sort();
+    found.reverse();
+    for (_, path) in found.into_iter().skip(KEPT) {
+        // They cost room, and nothing else.
+        if let Err(error) = fs::remove_dir_all(&path) {
+            step::say(format_args!("cannot remove {}: {error}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_replaced_entries_only_the_last_used_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["6.1-a", "6.1-b", "6.1-c", "6.1-d", "6.12-a", "debian-a"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("whole"), "").unwrap();
+        }
+        let old = fs::File::open(folder.path().join("6.1-b/whole")).unwrap();
+        old.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        prune(&folder.path().join("6.1-a"), "6.1-").unwrap();
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["6.1-a", "6.1-c", "6.1-d", "6.12-a", "debian-a"]);
+    }
+}

@@ -1,0 +1,22 @@
+//! Programs of the test machines that no package has, in C and linked statically.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::supplies::{binary, packages, step};
+
+/// Compiles `guest/NAME.c`; its bytes.
+///
+/// # Errors
+/// When there is no compiler and none can be installed, or it fails.
+pub fn compile(name: &str) -> Result<Vec<u8>> {
+    packages::ensure(packages::BUILD)?;
+    let source = binary::workspace().join("qemu-tests/src/guest").join(name).with_extension("c");
+    let folder = tempfile::Builder::new().prefix("vfio-early-cc-").tempdir()?;
+    let program = folder.path().join(name);
+    let options = ["-static", "-Os", "-Wall", "-Werror", "-o"];
+    step::run(Command::new("cc").args(options).arg(&program).arg(&source))?;
+    fs::read(&program).with_context(|| format!("cannot read {}", program.display()))
+}

@@ -1,0 +1,489 @@
+//! The initrd of a virtual machine: what a real one has before udev, and the steps to run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use cpio::newc::{self, ModeFileType};
+use duct::cmd;
+
+use crate::supplies::kernels::Kernel;
+
+/// `/init` of the guest.
+const INIT: &str = include_str!("../guest/init");
+
+/// Debian's static busybox, of the package busybox-static.
+const BUSYBOX: &str = "/bin/busybox";
+
+/// How the modules lie in the initrd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// As the kernel's package has them.
+    #[default]
+    AsPackaged,
+    /// `.ko.xz`, also for a kernel that cannot decompress them itself.
+    Xz,
+}
+
+/// What goes into an initrd.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// Modules to take along with everything that they need, by name.
+    pub modules: BTreeSet<String>,
+    /// Modules to leave out, although something needs them.
+    pub left_out: BTreeSet<String>,
+    /// How modules lie there.
+    pub compression: Compression,
+    /// The program under test, as `/bin/vfio-early`.
+    pub program: Option<PathBuf>,
+    /// Further files: absolute path to content.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Further programs: absolute path to content.
+    pub tools: BTreeMap<String, Vec<u8>>,
+    /// Modules to put, with everything that they need, where modprobe and libkmod do not look.
+    pub late: BTreeSet<String>,
+    /// What the guest does, one step a line.
+    pub steps: Vec<Step>,
+    /// A program that is `/init` in place of the one that does the steps.
+    pub init: Option<Vec<u8>>,
+}
+
+/// One step of the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Notes every PCI device's state under that name.
+    Moment(String),
+    /// Loads modules by name, with what they need.
+    Load(Vec<String>),
+    /// Loads modules of [`Contents::late`].
+    LoadLate(Vec<String>),
+    /// Waits until pictures of the displays have been taken under that name.
+    Picture(String),
+    /// Asks what the next run is going to do.
+    Check(Vec<String>),
+    /// Runs a program with arguments; the first run is number 1.
+    Run(Vec<String>),
+    /// Runs a line of shell and notes what it prints; also numbered from 1.
+    Shell(String),
+}
+
+/// Writes the initrd for that kernel to `file`; `folder` is for what is made on the way.
+///
+/// # Errors
+/// When a module, busybox or the program is not there, or a file cannot be written.
+pub fn write(kernel: &Kernel, contents: &Contents, folder: &Path, file: &Path) -> Result<()> {
+    let catalogue = Modules::read(kernel)?;
+    let paths = catalogue.closure(&contents.modules, &contents.left_out)?;
+    let lib = stage(kernel, &paths, contents.compression, folder)?;
+
+    let mut archive = Archive::create(file)?;
+    for each in ["bin", "sbin", "dev", "proc", "sys", "run", "tmp", "etc", "harness"] {
+        archive.folder(each)?;
+    }
+    archive.tree(&lib, "lib")?;
+    let busybox = fs::read(BUSYBOX)
+        .with_context(|| format!("cannot read {BUSYBOX}: the package busybox-static has it"))?;
+    archive.file("bin/busybox", 0o755, &busybox)?;
+    for applet in cmd!(BUSYBOX, "--list").read()?.lines().filter(|applet| *applet != "busybox") {
+        archive.link(&format!("bin/{applet}"), "busybox")?;
+    }
+    // Programs look for modprobe here, and the kernel does too.
+    archive.link("sbin/modprobe", "../bin/busybox")?;
+    if let Some(program) = &contents.program {
+        let bytes = fs::read(program)
+            .with_context(|| format!("cannot read the program under test {}", program.display()))?;
+        archive.file("bin/vfio-early", 0o755, &bytes)?;
+    }
+    for (path, content) in &contents.files {
+        archive.file(path.trim_start_matches('/'), 0o644, content)?;
+    }
+    for (path, content) in &contents.tools {
+        archive.file(path.trim_start_matches('/'), 0o755, content)?;
+    }
+    for path in catalogue.closure(&contents.late, &BTreeSet::new())? {
+        let source = kernel.modules.join(&path);
+        let module =
+            fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
+        archive.file(late_path(&path).trim_start_matches('/'), 0o644, &module)?;
+    }
+    let steps = render(&contents.steps, &catalogue, &paths, contents.compression)?;
+    archive.file("harness/steps", 0o644, steps.as_bytes())?;
+    let init = contents.init.as_deref().unwrap_or(INIT.as_bytes());
+    archive.file("init", 0o755, init)?;
+    archive.finish()
+}
+
+/// Lays out a `lib` in `folder` with these modules and all that they need, and depmod's files.
+///
+/// # Errors
+/// When the kernel has no such module, or a file cannot be written.
+pub(crate) fn lay_out_modules<'a>(
+    kernel: &Kernel,
+    names: impl IntoIterator<Item = &'a str>,
+    folder: &Path,
+) -> Result<()> {
+    let names = names.into_iter().map(str::to_owned).collect();
+    let paths = Modules::read(kernel)?.closure(&names, &BTreeSet::new())?;
+    stage(kernel, &paths, Compression::AsPackaged, folder).map(drop)
+}
+
+/// Paths, in the initrd of that kernel, of modules to insert so that these are loaded: each once,
+/// after what it needs.
+///
+/// # Errors
+/// When the kernel has no such module.
+pub(crate) fn load_order(kernel: &Kernel, names: &[&str]) -> Result<Vec<String>> {
+    let catalogue = Modules::read(kernel)?;
+    let mut order = Vec::new();
+    for name in names {
+        for path in catalogue.load_order(name)? {
+            let path = format!("/lib/modules/{}/{path}", kernel.release);
+            if !order.contains(&path) {
+                order.push(path);
+            }
+        }
+    }
+    Ok(order)
+}
+
+fn render(
+    steps: &[Step],
+    catalogue: &Modules,
+    present: &[String],
+    compression: Compression,
+) -> Result<String> {
+    let mut text = String::new();
+    let (mut runs, mut shells) = (0, 0);
+    for step in steps {
+        let (verb, words) = match step {
+            Step::Moment(name) => ("moment", vec![name.clone()]),
+            Step::Load(modules) => {
+                let mut words = Vec::new();
+                for module in modules {
+                    for path in catalogue.load_order(module)? {
+                        if !present.contains(&path) {
+                            bail!("the step that loads {module} needs {path}, which was left out");
+                        }
+                        let path = file_name_in_initrd(&path, compression);
+                        words.push(format!("/lib/modules/{}/{path}", catalogue.release));
+                    }
+                }
+                ("load", words)
+            }
+            Step::LoadLate(modules) => {
+                let mut words = Vec::new();
+                for module in modules {
+                    words.extend(catalogue.load_order(module)?.iter().map(|path| late_path(path)));
+                }
+                ("load", words)
+            }
+            Step::Picture(name) => ("picture", vec![name.clone()]),
+            Step::Check(words) => ("check", [vec![(runs + 1).to_string()], words.clone()].concat()),
+            Step::Run(words) => {
+                runs += 1;
+                ("run", [vec![runs.to_string()], words.clone()].concat())
+            }
+            Step::Shell(line) => {
+                shells += 1;
+                ("shell", vec![shells.to_string(), line.clone()])
+            }
+        };
+        if let Some(word) = words.iter().find(|word| word.contains('\n')) {
+            bail!("a step of the guest cannot hold a line break: {word:?}");
+        }
+        let quoted = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''")));
+        let line: Vec<String> = [verb.to_owned()].into_iter().chain(quoted).collect();
+        text.push_str(&line.join(" "));
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// What `modules.dep` and its companions say of a kernel's modules.
+struct Modules {
+    line: String,
+    release: String,
+    /// Name, with `_` only, to path below the release's folder.
+    paths: BTreeMap<String, String>,
+    /// Path to the paths that it needs, in the order of the file: the deepest last.
+    needs: BTreeMap<String, Vec<String>>,
+    /// Name to names that shall be loaded with it.
+    soft: BTreeMap<String, Vec<String>>,
+    built_in: BTreeSet<String>,
+}
+
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split(".ko").next().unwrap_or(file).replace('-', "_")
+}
+
+impl Modules {
+    fn read(kernel: &Kernel) -> Result<Self> {
+        let text = |file: &str| {
+            let path = kernel.modules.join(file);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let mut modules = Self {
+            line: kernel.line.clone(),
+            release: kernel.release.clone(),
+            paths: BTreeMap::new(),
+            needs: BTreeMap::new(),
+            soft: BTreeMap::new(),
+            built_in: text("modules.builtin")?.lines().map(name_of).collect(),
+        };
+        for line in text("modules.dep")?.lines() {
+            let (path, needs) =
+                line.split_once(':').context("modules.dep: a line without colon")?;
+            let needs = needs.split_whitespace().map(str::to_owned).collect();
+            modules.paths.insert(name_of(path), path.to_owned());
+            modules.needs.insert(path.to_owned(), needs);
+        }
+        for line in text("modules.softdep")?.lines() {
+            let mut words = line.split_whitespace();
+            if words.next() == Some("softdep")
+                && let Some(name) = words.next()
+            {
+                let others = words.filter(|word| !word.ends_with(':'));
+                let soft = modules.soft.entry(name.replace('-', "_")).or_default();
+                soft.extend(others.map(|other| other.replace('-', "_")));
+            }
+        }
+        Ok(modules)
+    }
+
+    /// Paths to load for a module, in order; none when it is built in.
+    fn load_order(&self, name: &str) -> Result<Vec<String>> {
+        let name = name.replace('-', "_");
+        let Some(path) = self.paths.get(&name) else {
+            if self.built_in.contains(&name) {
+                return Ok(Vec::new());
+            }
+            bail!("kernel {} has no module {name}", self.line);
+        };
+        let needs = self.needs[path].iter().rev();
+        Ok(needs.chain([path]).cloned().collect())
+    }
+
+    /// Paths of these modules and all that they need, softly or not.
+    fn closure(
+        &self,
+        names: &BTreeSet<String>,
+        left_out: &BTreeSet<String>,
+    ) -> Result<Vec<String>> {
+        let left_out: BTreeSet<String> =
+            left_out.iter().map(|name| name.replace('-', "_")).collect();
+        let mut found = BTreeSet::new();
+        let mut open: Vec<String> = names.iter().cloned().collect();
+        let mut seen = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            if !seen.insert(name.clone()) {
+                continue;
+            }
+            for path in self.load_order(&name)? {
+                let own = name_of(&path);
+                // What a soft dependency names need not exist.
+                let soft = self.soft.get(&own).into_iter().flatten();
+                open.extend(soft.filter(|soft| self.paths.contains_key(*soft)).cloned());
+                if !left_out.contains(&own) {
+                    found.insert(path);
+                }
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+}
+
+fn file_name_in_initrd(path: &str, compression: Compression) -> String {
+    match compression {
+        Compression::AsPackaged => path.to_owned(),
+        Compression::Xz => format!("{}.ko.xz", path.split(".ko").next().unwrap_or(path)),
+    }
+}
+
+/// Where a module of [`Contents::late`] lies.
+fn late_path(path: &str) -> String {
+    format!("/late/{}", path.rsplit('/').next().unwrap_or(path))
+}
+
+/// Lays the modules out in `folder` as they will lie in the initrd, and returns its `lib`.
+///
+/// depmod runs over the copy: its binary indexes must hold these modules and no others.
+fn stage(
+    kernel: &Kernel,
+    paths: &[String],
+    compression: Compression,
+    folder: &Path,
+) -> Result<PathBuf> {
+    let lib = folder.join("lib");
+    let release = lib.join("modules").join(&kernel.release);
+    fs::create_dir_all(&release)?;
+    for entry in fs::read_dir(&kernel.modules)? {
+        let name = entry?.file_name();
+        let text = name.to_string_lossy();
+        // depmod makes its own indexes of the built-in ones out of these.
+        if text == "modules.order"
+            || (text.starts_with("modules.builtin") && !text.ends_with(".bin"))
+        {
+            fs::copy(kernel.modules.join(&name), release.join(&name))?;
+        }
+    }
+    for path in paths {
+        let source = kernel.modules.join(path);
+        let target = release.join(file_name_in_initrd(path, compression));
+        fs::create_dir_all(target.parent().context("a module has a folder")?)?;
+        if *path == file_name_in_initrd(path, compression) {
+            fs::copy(&source, &target)
+                .with_context(|| format!("cannot copy {}", source.display()))?;
+        } else {
+            // Kernels that can decompress xz know only this checksum.
+            cmd!("xz", "--stdout", "--check=crc32", "-1", &source)
+                .stdout_path(&target)
+                .run()
+                .with_context(|| format!("cannot compress {}", source.display()))?;
+        }
+    }
+    cmd!("/sbin/depmod", "-b", folder, &kernel.release).run().context("depmod failed")?;
+    Ok(lib)
+}
+
+/// A newc archive, which is what the kernel unpacks.
+struct Archive {
+    file: BufWriter<File>,
+    inode: u32,
+}
+
+impl Archive {
+    fn create(path: &Path) -> Result<Self> {
+        let file =
+            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self { file: BufWriter::new(file), inode: 0 })
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, kind: ModeFileType, content: &[u8]) -> Result<()> {
+        self.inode += 1;
+        let size = u32::try_from(content.len())
+            .with_context(|| format!("{name} is too large for an initrd"))?;
+        let entry = newc::Builder::new(name).ino(self.inode).mode(mode).set_mode_file_type(kind);
+        let mut writer = entry.write(&mut self.file, size);
+        writer.write_all(content)?;
+        writer.finish()?;
+        Ok(())
+    }
+
+    fn folder(&mut self, name: &str) -> Result<()> {
+        self.entry(name, 0o755, ModeFileType::Directory, &[])
+    }
+
+    fn file(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+        // The kernel makes no folders on its own.
+        let above: Vec<&Path> = Path::new(name).ancestors().skip(1).collect();
+        for folder in above.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
+            self.folder(&folder.to_string_lossy())?;
+        }
+        self.entry(name, mode, ModeFileType::Regular, content)
+    }
+
+    fn link(&mut self, name: &str, target: &str) -> Result<()> {
+        self.entry(name, 0o777, ModeFileType::Symlink, target.as_bytes())
+    }
+
+    fn tree(&mut self, source: &Path, name: &str) -> Result<()> {
+        self.folder(name)?;
+        let mut entries = fs::read_dir(source)?.collect::<Result<Vec<_>, _>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let below = format!("{name}/{}", entry.file_name().to_string_lossy());
+            let meta = entry.metadata()?;
+            if meta.is_dir() {
+                self.tree(&entry.path(), &below)?;
+            } else if meta.is_symlink() {
+                let target = fs::read_link(entry.path())?;
+                self.entry(&below, 0o777, ModeFileType::Symlink, target.as_os_str().as_bytes())?;
+            } else {
+                let mode = meta.permissions().mode() & 0o777;
+                self.entry(&below, mode, ModeFileType::Regular, &fs::read(entry.path())?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        let mut file = newc::trailer(self.file)?;
+        file.flush()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalogue(folder: &Path) -> Modules {
+        let pci = "kernel/drivers/vfio/pci";
+        let files = [
+            ("modules.builtin", "kernel/drivers/char/random.ko\n".to_owned()),
+            (
+                "modules.dep",
+                format!(
+                    "{pci}/vfio-pci.ko.xz: {pci}/vfio-pci-core.ko.xz kernel/vfio.ko.xz\n\
+                     {pci}/vfio-pci-core.ko.xz: kernel/vfio.ko.xz\n\
+                     kernel/vfio.ko.xz:\n\
+                     kernel/vfio_iommu_type1.ko.xz: kernel/vfio.ko.xz\n"
+                ),
+            ),
+            ("modules.softdep", "softdep vfio post: vfio_iommu_type1 not_there\n".to_owned()),
+        ];
+        for (name, text) in files {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        Modules::read(&Kernel {
+            line: "6.12".to_owned(),
+            release: "6.12.0".to_owned(),
+            vmlinuz: PathBuf::new(),
+            vmlinux: PathBuf::new(),
+            modules: folder.to_owned(),
+            package_version: String::new(),
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_module_is_loaded_after_what_it_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = catalogue(folder.path()).load_order("vfio-pci").unwrap();
+        let names: Vec<_> = names.iter().map(|path| name_of(path)).collect();
+        assert_eq!(names, ["vfio", "vfio_pci_core", "vfio_pci"]);
+    }
+
+    #[test]
+    fn a_built_in_module_needs_no_loading_and_an_unknown_one_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = catalogue(folder.path());
+        assert!(catalogue.load_order("random").unwrap().is_empty());
+        let error = catalogue.load_order("nvidia").unwrap_err().to_string();
+        assert_eq!(error, "kernel 6.12 has no module nvidia");
+    }
+
+    #[test]
+    fn soft_dependencies_come_along_unless_they_are_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = catalogue(folder.path());
+        let names = BTreeSet::from(["vfio-pci".to_owned()]);
+        assert_eq!(catalogue.closure(&names, &BTreeSet::new()).unwrap().len(), 4);
+        let left_out = BTreeSet::from(["vfio-iommu-type1".to_owned()]);
+        assert_eq!(catalogue.closure(&names, &left_out).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn words_of_a_step_are_quoted_for_the_shell() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = catalogue(folder.path());
+        let steps = [Step::Run(vec!["/bin/vfio-early".to_owned(), "a'b c".to_owned()])];
+        let text = render(&steps, &catalogue, &[], Compression::AsPackaged).unwrap();
+        assert_eq!(text, "run '1' '/bin/vfio-early' 'a'\\''b c'\n");
+    }
+}

@@ -1,0 +1,267 @@
+//! The QEMU process: started, listened to, ended.
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use crate::machine::keyboard;
+use crate::machine::qmp::Qmp;
+
+/// QEMU's program.
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// What is done with a machine while it runs.
+pub(crate) struct Orders {
+    /// Properties of devices to plug in as soon as the binary says that it is waiting.
+    pub hot_added: Vec<Vec<(String, String)>>,
+    /// Socket of the monitor.
+    pub monitor: PathBuf,
+    /// What the guest may ask for; none where it does not.
+    pub asked: Option<Asked>,
+    /// Time until the machine is taken for hung.
+    pub limit: Duration,
+}
+
+/// What a guest asks for: pictures of its displays, and keys.
+pub(crate) struct Asked {
+    /// Socket of the serial port on which the guest asks, and waits for it.
+    pub port: PathBuf,
+    /// QEMU's ids of the graphics devices.
+    pub displays: Vec<String>,
+    /// Gets `NAME.DISPLAY.ppm`.
+    pub folder: PathBuf,
+}
+
+/// A machine that has stopped.
+pub(crate) struct Ended {
+    pub console: String,
+    pub elapsed: Duration,
+    /// Why it did not stop by itself, or not well.
+    pub problem: Option<String>,
+}
+
+/// Whether KVM works here: `/dev/kvm` is there on machines that cannot run guests on it, too.
+pub(crate) fn kvm_is_usable() -> bool {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let capable = flags
+        .lines()
+        .find(|line| line.starts_with("flags"))
+        .is_some_and(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"));
+    capable && OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+/// The command for a shell.
+pub(crate) fn to_paste(arguments: &[String]) -> String {
+    let words = arguments.iter().map(|argument| quoted(argument));
+    [PROGRAM.to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Runs QEMU until the guest powers off or its time is over.
+///
+/// # Errors
+/// When QEMU cannot be started or asked.
+pub(crate) fn run(arguments: &[String], orders: &Orders) -> Result<Ended> {
+    let start = Instant::now();
+    let mut child = Command::new(PROGRAM)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {PROGRAM}: `cargo xtask setup` installs it"))?;
+    let (sender, events) = mpsc::channel();
+    listen(child.stdout.take().context("QEMU's output is a pipe")?, sender.clone());
+    if let Some(asked) = &orders.asked {
+        listen_to_questions(asked.port.clone(), sender);
+    }
+    let mut stderr = child.stderr.take().context("QEMU's errors are a pipe")?;
+    let errors = thread::spawn(move || {
+        let mut text = String::new();
+        // What is no text is of no use in a message either.
+        let _ = stderr.read_to_string(&mut text);
+        text
+    });
+
+    let followed = follow(&events, orders, start);
+    let mut problem = match followed.problem {
+        Some(problem) => {
+            child.kill().context("cannot end QEMU")?;
+            Some(problem)
+        }
+        None => None,
+    };
+    let status = wait(&mut child, start + orders.limit)?;
+    let errors = errors.join().unwrap_or_default();
+    if problem.is_none() && !status.is_some_and(|status| status.success()) {
+        problem = Some(match status {
+            Some(status) => format!("QEMU ended with {status}"),
+            None => "QEMU closed its console but did not end".to_owned(),
+        });
+    }
+    if let Some(problem) = &mut problem
+        && !errors.trim().is_empty()
+    {
+        *problem = format!("{problem}; QEMU says: {}", errors.trim());
+    }
+    Ok(Ended { console: followed.console, elapsed: start.elapsed(), problem })
+}
+
+/// What a running machine says.
+enum Event {
+    /// A line of the console, without carriage returns.
+    Line(String),
+    /// The console is closed.
+    Closed,
+    /// The guest asks that, and waits for a line on this port.
+    Asks(String, UnixStream),
+}
+
+fn listen(stdout: impl Read + Send + 'static, sender: Sender<Event>) {
+    thread::spawn(move || {
+        let mut reader = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while let Ok(1..) = reader.read_until(b'\n', &mut line) {
+            let text = String::from_utf8_lossy(&line).replace(['\r', '\n'], "");
+            line.clear();
+            if sender.send(Event::Line(text)).is_err() {
+                return;
+            }
+        }
+        // Nobody listens any more where this fails.
+        let _ = sender.send(Event::Closed);
+    });
+}
+
+/// Ends by itself: when QEMU does not make the port, and when it closes it.
+fn listen_to_questions(port: PathBuf, sender: Sender<Event>) {
+    thread::spawn(move || {
+        let end = Instant::now() + Duration::from_secs(10);
+        let stream = loop {
+            match UnixStream::connect(&port) {
+                Ok(stream) => break stream,
+                Err(_) if Instant::now() < end => thread::sleep(Duration::from_millis(20)),
+                Err(_) => return,
+            }
+        };
+        let Ok(reader) = stream.try_clone() else { return };
+        for line in BufReader::new(reader).lines() {
+            let (Ok(text), Ok(answer)) = (line, stream.try_clone()) else { return };
+            if sender.send(Event::Asks(text, answer)).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+struct Followed {
+    console: String,
+    problem: Option<String>,
+}
+
+fn follow(events: &Receiver<Event>, orders: &Orders, start: Instant) -> Followed {
+    let mut console = String::new();
+    let mut plugged = orders.hot_added.is_empty();
+    let limit = orders.limit;
+    let problem = loop {
+        match events.recv_timeout((start + limit).saturating_duration_since(Instant::now())) {
+            Ok(Event::Line(line)) => {
+                console.push_str(&line);
+                console.push('\n');
+                if !plugged && line.contains("vfio-early") && line.contains("waiting for") {
+                    plugged = true;
+                    if let Err(error) = plug(orders) {
+                        break Some(format!("{error:#}"));
+                    }
+                }
+            }
+            Ok(Event::Asks(text, mut answer)) => {
+                let done = obey(orders, text.trim_end_matches('\r'));
+                if let Err(error) = done.and_then(|()| Ok(answer.write_all(b"\n")?)) {
+                    break Some(format!("{error:#}"));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                break Some(format!("it had not powered off after {} s", limit.as_secs()));
+            }
+            Ok(Event::Closed) | Err(RecvTimeoutError::Disconnected) => break None,
+        }
+    };
+    Followed { console, problem }
+}
+
+fn plug(orders: &Orders) -> Result<()> {
+    let mut monitor = Qmp::connect(&orders.monitor)?;
+    for properties in &orders.hot_added {
+        let arguments: Map<String, Value> = properties
+            .iter()
+            .map(|(key, value)| (key.clone(), Value::String(value.clone())))
+            .collect();
+        monitor.execute("device_add", &Value::Object(arguments))?;
+    }
+    Ok(())
+}
+
+/// Types, or takes a picture of every display.
+fn obey(orders: &Orders, text: &str) -> Result<()> {
+    if let Some(text) = text.strip_prefix("type ") {
+        return keyboard::type_text(&mut Qmp::connect(&orders.monitor)?, text);
+    }
+    if let Some(text) = text.strip_prefix("enter ") {
+        return keyboard::type_text(&mut Qmp::connect(&orders.monitor)?, &format!("{text}\n"));
+    }
+    take_pictures(orders, text)
+}
+
+fn take_pictures(orders: &Orders, name: &str) -> Result<()> {
+    let asked = orders.asked.as_ref().context("no picture can be taken")?;
+    let mut monitor = Qmp::connect(&orders.monitor)?;
+    for display in &asked.displays {
+        let file = asked.folder.join(format!("{name}.{display}.ppm"));
+        monitor.execute("screendump", &json!({ "device": display, "filename": file }))?;
+    }
+    Ok(())
+}
+
+/// Waits for the end; none when there is none before the deadline, and then it is killed.
+fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
+    // Its console is closed, so that this takes a moment at most.
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.wait().map(Some).context("cannot wait for QEMU")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_pasted_into_a_shell() {
+        let arguments = ["-append", "vfio.devs=\"01:00.0 it's\"", ""].map(str::to_owned);
+        assert_eq!(
+            to_paste(&arguments),
+            r#"qemu-system-x86_64 -append 'vfio.devs="01:00.0 it'\''s"' ''"#
+        );
+    }
+}

@@ -1,0 +1,18 @@
+//! What is fetched or built once, and kept in the cache: Debian's packages, kernels, libkmod, the
+//! binary under test and the packages of it, tools.
+//!
+//! Uses nothing of the rest.
+
+pub mod archive;
+pub mod binary;
+pub mod cache;
+mod cargo_tool;
+pub mod digest;
+pub mod kernels;
+pub mod libkmod;
+pub mod musl;
+pub mod package;
+pub mod packages;
+pub(crate) mod sbom;
+pub mod step;
+pub(crate) mod wheel;

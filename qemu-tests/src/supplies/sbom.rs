@@ -1,0 +1,225 @@
+//! A list of all that is linked into the program, for programs: `CycloneDX`, as JSON.
+//!
+//! cargo-cyclonedx lists the crates; the C libraries and Rust's own, which cargo does not know, are
+//! added here. What it lists besides and is not linked (macros, which run in the compiler) gets the
+//! scope that the format has for it. The program itself holds nothing of this: it travels in every
+//! initrd.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::supplies::cargo_tool::Tool;
+use crate::supplies::{binary, digest, libkmod, package, step};
+
+/// Lists crates.
+const CARGO_CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9" };
+
+/// The version of the format.
+pub(crate) const FORMAT: &str = "1.5";
+
+/// A library that is linked from an archive of a Debian package.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Archive {
+    /// Its name.
+    pub name: &'static str,
+    /// The file's name, by which the compiler finds it.
+    pub file: &'static str,
+    /// As SPDX has it.
+    pub licence: &'static str,
+}
+
+/// All of them; libkmod comes from source.
+pub(crate) const ARCHIVES: [Archive; 3] = [
+    Archive { name: "glibc", file: "libc.a", licence: "LGPL-2.1-or-later" },
+    Archive {
+        name: "libgcc",
+        file: "libgcc_eh.a",
+        licence: "GPL-3.0-or-later WITH GCC-exception-3.1",
+    },
+    // Public domain until 5.4: no SPDX licence.
+    Archive { name: "liblzma", file: "liblzma.a", licence: "LicenseRef-public-domain OR 0BSD" },
+];
+
+impl Archive {
+    /// Where the linker finds it.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(crate) fn path(self) -> Result<PathBuf> {
+        let said = step::run(Command::new("gcc").arg(format!("-print-file-name={}", self.file)))?;
+        let path = PathBuf::from(String::from_utf8(said)?.trim_end());
+        fs::canonicalize(&path).with_context(|| format!("gcc finds no {}", self.file))
+    }
+
+    /// Name and version of the Debian package that it came with.
+    ///
+    /// # Errors
+    /// When it came with none.
+    pub(crate) fn package(self) -> Result<(String, String)> {
+        let path = self.path()?;
+        let said = step::run(Command::new("dpkg-query").arg("--search").arg(&path))?;
+        let said = String::from_utf8(said)?;
+        let name = said.split(':').next().unwrap_or_default();
+        let format = "--showformat=${Version}";
+        let version = step::run(Command::new("dpkg-query").args(["--show", format, name]))?;
+        Ok((name.to_owned(), String::from_utf8(version)?))
+    }
+}
+
+/// Writes the list into `file`, as of `date` (seconds since 1970): the same input makes the same
+/// bytes.
+///
+/// # Errors
+/// When the tool cannot be had, or a library's origin cannot be told.
+pub(crate) fn write(file: &Path, date: &str) -> Result<()> {
+    let mut list = crates(date)?;
+    let linked = package::crates()?;
+    complete(&mut list, &linked, libraries()?)?;
+    let text = serde_json::to_string_pretty(&list)? + "\n";
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// What cargo-cyclonedx says.
+fn crates(date: &str) -> Result<Value> {
+    let tool = CARGO_CYCLONEDX.set_up()?;
+    // It writes beside each Cargo.toml.
+    let folder = tempfile::tempdir()?;
+    binary::copy_workspace(folder.path())?;
+    step::run(
+        Command::new(tool)
+            .args(["cyclonedx", "--format=json", "--spec-version", FORMAT, "--no-build-deps"])
+            .args(["--describe=binaries", "--quiet"])
+            .env("SOURCE_DATE_EPOCH", date)
+            .current_dir(folder.path()),
+    )?;
+    let file = folder.path().join("vfio-early_bin.cdx.json");
+    let text = fs::read_to_string(&file)
+        .with_context(|| format!("cargo-cyclonedx has not written {}", file.display()))?;
+    let here = format!("path+file://{}", folder.path().display());
+    Ok(serde_json::from_str(&text.replace(&here, "path+file://"))?)
+}
+
+/// The C libraries and Rust's own.
+fn libraries() -> Result<Vec<Value>> {
+    let mut libraries = vec![json!({
+        "type": "library",
+        "bom-ref": "libkmod",
+        "name": "libkmod",
+        "version": libkmod::VERSION,
+        "scope": "required",
+        "hashes": [{"alg": "SHA-256", "content": libkmod::SOURCE_SHA256}],
+        "licenses": [{"expression": "LGPL-2.1-or-later"}],
+        "purl": format!("pkg:generic/kmod@{}", libkmod::VERSION),
+    })];
+    for archive in ARCHIVES {
+        let (package, version) = archive.package()?;
+        libraries.push(json!({
+            "type": "library",
+            "bom-ref": archive.name,
+            "name": archive.name,
+            "version": version,
+            "scope": "required",
+            "hashes": [{"alg": "SHA-256", "content": digest::sha256(&archive.path()?)?}],
+            "licenses": [{"expression": archive.licence}],
+            "purl": format!("pkg:deb/debian/{package}@{}", version.replace('+', "%2B")),
+        }));
+    }
+    let said = step::run(Command::new("rustc").arg("--version"))?;
+    let said = String::from_utf8(said)?;
+    let version = said.split_whitespace().nth(1).context("rustc says no version")?;
+    libraries.push(json!({
+        "type": "library",
+        "bom-ref": "rust-std",
+        "name": "rust-std",
+        "version": version,
+        "scope": "required",
+        "licenses": [{"expression": "MIT OR Apache-2.0"}],
+        "purl": format!("pkg:generic/rust-std@{version}"),
+    }));
+    Ok(libraries)
+}
+
+/// Adds the libraries, and tells what is linked from what is not. `linked` has lines like
+/// `kmod v0.5.0`.
+fn complete(list: &mut Value, linked: &[String], libraries: Vec<Value>) -> Result<()> {
+    let program = &mut list["metadata"]["component"];
+    let fields = program.as_object_mut().context("the list says not of what it is")?;
+    // It is in no registry: another program may come to have its name there.
+    fields.remove("purl");
+    let program = fields["bom-ref"].clone();
+    let components = list["components"].as_array_mut().context("the list has no components")?;
+    for component in &mut *components {
+        let text = |field: &str| component[field].as_str().unwrap_or_default();
+        let line = format!("{} v{}", text("name"), text("version"));
+        if !linked.contains(&line) {
+            component["scope"] = json!("excluded");
+        }
+    }
+    let names: Vec<Value> = libraries.iter().map(|library| library["bom-ref"].clone()).collect();
+    components.extend(libraries);
+    let dependencies = list["dependencies"].as_array_mut().context("it has no dependencies")?;
+    let own = dependencies.iter_mut().find(|entry| entry["ref"] == program);
+    let own = own.and_then(|entry| entry["dependsOn"].as_array_mut());
+    own.context("the program depends on nothing")?.extend(names);
+    dependencies.push(json!({"ref": "libkmod", "dependsOn": ["glibc", "liblzma"]}));
+    dependencies.push(json!({"ref": "rust-std", "dependsOn": ["glibc", "libgcc"]}));
+    Ok(())
+}
+
+/// What such a list and what is linked have not in common, one sentence each.
+pub(crate) fn complaints(list: &Value, linked: &[String]) -> Vec<String> {
+    let components = list["components"].as_array().into_iter().flatten();
+    let listed: BTreeSet<String> = components
+        .filter(|component| component["scope"] == "required")
+        .map(|component| {
+            let text = |field: &str| component[field].as_str().unwrap_or_default();
+            let is_crate = text("purl").starts_with("pkg:cargo/");
+            let v = if is_crate { "v" } else { "" };
+            format!("{} {v}{}", text("name"), text("version"))
+        })
+        .collect();
+    let linked: BTreeSet<String> = linked.iter().cloned().collect();
+    let lacks = linked.difference(&listed).map(|name| format!("it does not name {name}"));
+    let extra = listed.difference(&linked).map(|name| format!("{name} is not linked in"));
+    lacks.chain(extra).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list() -> Value {
+        json!({
+            "metadata": {"component": {"bom-ref": "own", "purl": "pkg:cargo/own@1"}},
+            "components": [
+                {"name": "a", "version": "1.0.0", "scope": "required", "purl": "pkg:cargo/a@1"},
+                {"name": "m", "version": "2.0.0", "scope": "required", "purl": "pkg:cargo/m@2"},
+            ],
+            "dependencies": [{"ref": "own", "dependsOn": ["a"]}],
+        })
+    }
+
+    #[test]
+    fn what_is_not_linked_is_of_another_scope() {
+        let mut list = list();
+        let linked = ["a v1.0.0".to_owned()];
+        let c = json!({"bom-ref": "c", "name": "c", "version": "3", "scope": "required"});
+        complete(&mut list, &linked, vec![c]).unwrap();
+        assert_eq!(list["components"][1]["scope"], "excluded");
+        assert_eq!(list["dependencies"][0]["dependsOn"], json!(["a", "c"]));
+        assert!(list["metadata"]["component"].get("purl").is_none());
+        let with_c = [linked[0].clone(), "c 3".to_owned()];
+        assert_eq!(complaints(&list, &with_c), Vec::<String>::new());
+        assert_eq!(complaints(&list, &linked), ["c 3 is not linked in"]);
+        assert_eq!(
+            complaints(&list, &["a v1.0.1".to_owned()]),
+            ["it does not name a v1.0.1", "a v1.0.0 is not linked in", "c 3 is not linked in"]
+        );
+        complete(&mut json!({}), &linked, Vec::new()).unwrap_err();
+    }
+}

@@ -1,0 +1,100 @@
+//! The pages for readers: no link leads nowhere, and each system's page has the same steps.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use qemu_tests::supplies::binary::workspace;
+
+/// The steps, as headings in this order; a page may have others after them.
+const STEPS: [&str; 8] = [
+    "Install",
+    "Add the devices",
+    "Make the initrd",
+    "Check before the reboot",
+    "Reboot",
+    "Verify",
+    "Undo",
+    "Troubleshoot",
+];
+
+const SYSTEMS: [&str; 4] =
+    ["docs/debian.md", "docs/dracut.md", "docs/mkinitcpio.md", "docs/nixos.md"];
+
+fn read(page: &Path) -> String {
+    fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()))
+}
+
+/// Lines that are no code.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+fn headings(text: &str) -> impl Iterator<Item = &str> {
+    prose(text).filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches(['#', ' ']))
+}
+
+/// As a link names a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages = Vec::new();
+    for folder in ["", "docs", "docs/measurements"].map(|folder| workspace().join(folder)) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            pages.extend(path.extension().is_some_and(|end| end == "md").then_some(path));
+        }
+    }
+    pages
+}
+
+#[test]
+fn no_link_leads_nowhere() {
+    let mut broken = Vec::new();
+    for page in pages() {
+        let text = read(&page);
+        // A link may stand on two lines.
+        let prose = prose(&text).collect::<Vec<_>>().join("\n");
+        for link in prose.split("](").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().expect("a file lies in a folder").join(file)
+            };
+            let leads = target.exists()
+                && (heading.is_empty()
+                    || headings(&read(&target)).any(|found| anchor(found) == heading));
+            if !leads {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn each_systems_page_has_the_same_steps() {
+    for page in SYSTEMS {
+        let text = read(&workspace().join(page));
+        let found: Vec<&str> = headings(&text).filter(|found| STEPS.contains(found)).collect();
+        assert_eq!(found, STEPS, "{page}");
+    }
+}
+
+#[test]
+fn headings_are_no_comments_of_code() {
+    let text = "# Page\n```sh\n# comment\n```\n## `vfio-pci.ids=` and softdeps\n";
+    assert_eq!(headings(text).collect::<Vec<_>>(), ["Page", "`vfio-pci.ids=` and softdeps"]);
+    assert_eq!(anchor("`vfio-pci.ids=` and softdeps"), "vfio-pciids-and-softdeps");
+}
