@@ -15,7 +15,7 @@
 //! - before each of them it is asked what is going to come of it, and nothing comes of the question;
 //! - what was seen on the way is an [`Observed`]: the report as JSON with `644` as its mode, the
 //!   moments `before`, `after 1` … and, with host modules, `host`, and the log's lines;
-//! - [`Scenario::complaints`] must be empty, and [`answers::keep`](crate::scenario::answers::keep) leaves
+//! - [`Scenario::complaints`] must be empty, and [`answers::keep`] leaves
 //!   the answer for the same scenario in QEMU.
 
 pub mod answers;
@@ -78,7 +78,7 @@ pub struct Scenario {
     pub command_line: String,
     /// The IOMMU is there, and the kernel has it off: a table, but no groups.
     pub iommu_off: bool,
-    /// Kernels that it runs on each time; the [matrix](crate::scenario::matrix) has it on the others, too.
+    /// Kernels that it runs on each time; the [matrix] has it on the others, too.
     pub kernels: &'static [&'static str],
     /// The only kernels on which it makes sense, and why.
     pub only_on: Option<(&'static [&'static str], &'static str)>,

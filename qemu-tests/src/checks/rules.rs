@@ -344,7 +344,7 @@ pub const NOT_ASKED: &[(&str, &str)] = &[
         "what a `Fault` makes go wrong: a write that fails, a probe that is refused, a module that \
          is broken, no netlink, framebuffers that come late or never, a device that goes away",
         "they are premises of a test and no claims; what follows from a hang and from a device that \
-         goes away is asked here, and the rest is made to happen in `qemu-tests/src/faults.rs`",
+         goes away is asked here, and the rest is made to happen in `qemu-tests/src/checks/faults.rs`",
     ),
     (
         "which driver takes a device whose id it does not have, but whose override names it",
@@ -371,7 +371,7 @@ pub const NOT_ASKED: &[(&str, &str)] = &[
         "memory regions in `resource`, but for the shadowed ROM; and `/proc/iomem`, but for the \
          firmware's framebuffer",
         "nothing else of them is read; whether memory can be mapped is tried in \
-         `qemu-tests/src/screens.rs`",
+         `qemu-tests/src/checks/screens.rs`",
     ),
     (
         "a default VGA device that is not the one whose memory the firmware's framebuffer is in",

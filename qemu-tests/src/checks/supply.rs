@@ -137,7 +137,7 @@ fn archives() -> Result<Outcome> {
         if archive.name == "liblzma" && (version.as_str(), sum.as_str()) != LIBLZMA {
             complaints.push(format!(
                 "{name}, of {package} {version}, has the SHA-256 {sum}; if that comes from Debian's \
-                 signed index, put it into qemu-tests/src/supply.rs"
+                 signed index, put it into qemu-tests/src/checks/supply.rs"
             ));
         }
     }

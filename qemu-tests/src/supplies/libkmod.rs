@@ -109,7 +109,7 @@ fn checked_source(files: &[PathBuf]) -> Result<&Path> {
     ensure!(
         sum == SOURCE_SHA256,
         "Debian {SUITE} has another kmod than {VERSION}: {} has the SHA-256 {sum}; if its signed \
-         index has it so, put the new VERSION and SOURCE_SHA256 into qemu-tests/src/libkmod.rs",
+         index has it so, put the new VERSION and SOURCE_SHA256 into qemu-tests/src/supplies/libkmod.rs",
         source.display()
     );
     Ok(source)
