@@ -19,6 +19,17 @@ pub enum Console {
     Release,
 }
 
+/// What may become of the disks that the host lives from ([`crate::keep`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Host {
+    /// They stay with it.
+    #[default]
+    Keep,
+    /// They may go: "I mean it".
+    Release,
+}
+
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Request {
@@ -31,6 +42,8 @@ pub struct Request {
     pub off: bool,
     /// `vfio.console=`.
     pub console: Console,
+    /// `vfio.host=`.
+    pub host: Host,
     /// `vfio.wait=`: seconds to wait for devices that are not there yet, at most 60.
     pub wait: u8,
     /// `vfio.driver=`: this driver for all.
@@ -66,7 +79,7 @@ impl Request {
 }
 
 /// Our parameters, all behind `vfio.`.
-pub const KEYS: [&str; 7] = ["devs", "off", "console", "wait", "driver", "strict", "debug"];
+pub const KEYS: [&str; 8] = ["devs", "off", "console", "host", "wait", "driver", "strict", "debug"];
 
 /// Parameters of the module `vfio` (`drivers/vfio/`), and what every module has.
 const MODULE_KEYS: [&str; 3] = ["enable_unsafe_noiommu_mode", "dyndbg", "async_probe"];
@@ -188,6 +201,12 @@ impl Request {
                 "vfio.console={} is neither keep nor release; the console is kept",
                 escape::short(other)
             )),
+            ("host", Some("keep")) => self.host = Host::Keep,
+            ("host", Some("release")) => self.host = Host::Release,
+            ("host", Some(other)) => warnings.push(format!(
+                "vfio.host={} is neither keep nor release; what the host lives from is kept",
+                escape::short(other)
+            )),
             ("wait", Some(value)) => match value.parse::<u64>() {
                 Ok(seconds) if seconds > u64::from(LONGEST_WAIT) => {
                     self.wait = LONGEST_WAIT;
@@ -213,7 +232,7 @@ impl Request {
                     ));
                 }
             }
-            ("devs" | "console" | "wait" | "driver", None) => {
+            ("devs" | "console" | "host" | "wait" | "driver", None) => {
                 warnings.push(format!("vfio.{key} has no value, as in vfio.{key}=…; ignored"));
             }
             _ if MODULE_KEYS.contains(&key) => {}
@@ -318,6 +337,8 @@ mod tests {
             ("vfio.strict=y vfio.debug=on", Request { strict: true, debug: true, ..base() }),
             ("vfio.console=keep", base()),
             ("vfio.console=release", Request { console: Console::Release, ..base() }),
+            ("vfio.host=keep", base()),
+            ("vfio.host=release", Request { host: Host::Release, ..base() }),
             ("vfio.wait=10", Request { wait: 10, ..base() }),
             ("vfio.wait=60", Request { wait: 60, ..base() }),
             (
@@ -353,6 +374,9 @@ mod tests {
             ("vfio.devs", "vfio.devs has no value", Request::default()),
             ("vfio.driver", "vfio.driver has no value", Request::default()),
             ("vfio.console=dark", "the console is kept", Request::default()),
+            ("vfio.host=mine", "what the host lives from is kept", Request::default()),
+            ("vfio.host", "vfio.host has no value", Request::default()),
+            ("vfio.hosts=release", "is vfio.host meant?", Request::default()),
             ("vfio.wait=soon", "not waiting", Request::default()),
             ("vfio.wait=-1", "not waiting", Request::default()),
             ("vfio.wait=61", "at most 60", Request { wait: 60, ..Request::default() }),

@@ -1,6 +1,7 @@
 //! Commands for the running host.
 
 pub mod check;
+pub mod keep;
 pub mod list;
 pub mod names;
 pub mod next_initrd;

@@ -52,7 +52,8 @@ pub fn start(debug: bool) {
 
 /// systemd marks an initrd by a file; in others the root is the kernel's own rootfs still. A host
 /// has `/proc`, so that without it this must be an initrd, too.
-fn in_initrd() -> bool {
+#[must_use]
+pub fn in_initrd() -> bool {
     // The names of mount points need not be UTF-8.
     let on_rootfs = |mounts: Vec<u8>| {
         String::from_utf8_lossy(&mounts).lines().any(|line| line.contains(" / rootfs "))

@@ -10,6 +10,7 @@ pub mod cmdline;
 pub mod console;
 pub mod escape;
 pub mod host;
+pub mod keep;
 pub mod kernel;
 pub mod kmsg;
 pub mod modules;
@@ -121,8 +122,18 @@ fn machine(
     Ok((machine, late))
 }
 
+/// Of more wrong lines of the record nothing is said.
+const MOST_WRONG: usize = 8;
+
 /// Adds what is only asked of the devices that the request means, and of the modules.
 fn complete(machine: &mut Machine, request: &Request, sysfs: &Sysfs, kernel: &mut impl Kernel) {
+    let record = sysfs.record();
+    record.wrong.iter().take(MOST_WRONG).for_each(|why| log::warn!("{why}; left out"));
+    if !record.entries.is_empty() {
+        for device in machine.devices.values_mut() {
+            device.kept = record.find(device, |place| sysfs.id_at(place));
+        }
+    }
     let requested = plan::requested(request, machine);
     let mut variants = None;
     for address in &requested {

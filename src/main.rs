@@ -17,10 +17,10 @@ use vfio_early::host::list::formats::{self, FORMATS, Format};
 use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
-use vfio_early::host::{check, list, next_initrd, status};
+use vfio_early::host::{check, keep, list, next_initrd, status};
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
-use vfio_early::sysfs::Sysfs;
+use vfio_early::sysfs::{RECORD, Sysfs};
 use vfio_early::{escape, kmsg, report_file};
 
 const HELP: &str = "\
@@ -29,14 +29,14 @@ vfio-pci; see vfio-early(8) and vfio-early.cmdline(7).
 
 usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
        vfio-early list [FILTER...] [--json | --format NAME]
-       vfio-early check [TEXT] [--json]
-       vfio-early status [--json]
+       vfio-early check [TEXT] [--json] | status [--json] | keep
 
   bind            what runs in the initrd; later it finishes what was reserved
   list            the devices by IOMMU group, with the items to paste; a FILTER
                   is gpu, usb, net, storage, an id, or any item of vfio.devs=
   check           what bind would do here; TEXT is items or a command line
   status          the last report against what holds now
+  keep            what this host lives from, for the initrd that is made on it
   --cmdline TEXT  read TEXT instead of /proc/cmdline
   --dry-run       print the plan, write nothing
   --format NAME   print the devices for libvirt, qemu, nix or kubevirt
@@ -56,6 +56,7 @@ enum Command {
     List,
     Check,
     Status,
+    Keep,
 }
 
 struct Arguments {
@@ -110,6 +111,7 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
                 cmdline = Some(check::command_line(&text.string()?).into_bytes());
             }
             Value(word) if word == "status" && command.is_none() => command = Some(Command::Status),
+            Value(word) if word == "keep" && command.is_none() => command = Some(Command::Keep),
             Value(word) if word == "list" && command.is_none() => command = Some(Command::List),
             Value(text) if command == Some(Command::List) => {
                 filters.push(text.string()?.parse::<Filter>()?);
@@ -119,7 +121,7 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
     }
     let command = command.unwrap_or(Command::Bind);
     let is_bind = command == Command::Bind;
-    if json && is_bind {
+    if json && (is_bind || command == Command::Keep) {
         return Err("--json is for list, check and status".into());
     }
     if format.is_some() && command != Command::List {
@@ -174,6 +176,9 @@ fn run(words: Vec<OsString>) -> u8 {
         kmsg::start(false);
         return list(&arguments, &sysfs);
     }
+    if arguments.command == Command::Keep {
+        return keep(&sysfs, &arguments.root);
+    }
     let text = match arguments.cmdline.map_or_else(|| sysfs.cmdline(), Ok) {
         Ok(text) => text,
         Err(why) => {
@@ -227,6 +232,14 @@ fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     let report = Report { command_line, kernel: sysfs.kernel_release(), ..report };
     if let Err(why) = report_file::save(&report, Path::new(report_file::FOLDER)) {
         log::warn!("no report in {}: {why}", report_file::FOLDER);
+    }
+    // Of an initrd, which will be gone.
+    if let Ok(record) = sysfs.bytes(RECORD)
+        && kmsg::in_initrd()
+        && let Err(why) =
+            report_file::write(report_file::RECORD, &record, Path::new(report_file::FOLDER))
+    {
+        log::warn!("no record in {}: {why}", report_file::FOLDER);
     }
     vfio_early::phase_over("report");
     for (level, line) in report.lines() {
@@ -307,6 +320,39 @@ fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
             exit_status(true, false)
         }
     }
+}
+
+/// Prints the record. What it says besides goes to standard error, whatever runs it: who makes an
+/// initrd is no initrd.
+fn keep(sysfs: &Sysfs, root: &Path) -> u8 {
+    let say = |text: &str| {
+        // Where it fails there is nobody left to tell.
+        let _ = writeln!(std::io::stderr(), "vfio-early: {}", escape::line(text));
+    };
+    let elsewhere = if root == Path::new("/") { keep::elsewhere() } else { None };
+    let record = match keep::record(sysfs, elsewhere.is_none()) {
+        Ok(record) => record,
+        Err(why) => {
+            say(&format!("no record of what the host lives from: {why}"));
+            return exit_status(true, false);
+        }
+    };
+    record.wrong.iter().for_each(|why| say(&format!("/{RECORD}, {why}; left out")));
+    if record.entries.is_empty() {
+        say(&match elsewhere {
+            Some(why) => format!(
+                "no record of what the host lives from: {why}, where what is in use is another \
+                 system's; make the initrd anew on the running one, or write /{RECORD}"
+            ),
+            None => {
+                "no record of what the host lives from: nothing of it is on the PCI bus".to_owned()
+            }
+        });
+        return exit_status(true, false);
+    }
+    print(keep::HEADING);
+    record.entries.iter().for_each(|entry| print(&format!("{entry}\n")));
+    exit_status(false, false)
 }
 
 fn list(arguments: &Arguments, sysfs: &Sysfs) -> u8 {

@@ -86,6 +86,15 @@ pub struct Hop {
     pub function: Option<u8>,
 }
 
+impl Hop {
+    /// Whether the device there is on this hop, of whatever bus.
+    #[must_use]
+    pub fn is_of(self, address: Address) -> bool {
+        address.device == self.device
+            && self.function.is_none_or(|function| address.function == function)
+    }
+}
+
 /// Where a device sits: an address, or a path of hops below bridges, which survives other
 /// bus numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]

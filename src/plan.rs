@@ -4,9 +4,10 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::cmdline::{Console, Request};
+use crate::cmdline::{Console, Host, Request};
 use crate::escape;
-use crate::pci::{Address, Choice, Hop, Id, Item, Place};
+use crate::keep::Kind;
+use crate::pci::{Address, Choice, Id, Item, Place};
 use crate::sysfs::{Device, Iommu, Machine, User, VFIO_PCI};
 
 /// The driver that a device is to get.
@@ -276,16 +277,12 @@ fn resolve_place(place: &Place, machine: &Machine) -> Vec<Address> {
     for hop in below {
         let Some(bridge) = found.first().copied() else { break };
         let is_there = |address: &Address, device: &Device| {
-            is_at(*address, *hop) && device.parent() == Some(bridge)
+            hop.is_of(*address) && device.parent() == Some(bridge)
         };
         let devices = machine.devices.iter();
         found = devices.filter(|(a, d)| is_there(a, d)).map(|(address, _)| *address).collect();
     }
     found
-}
-
-fn is_at(address: Address, hop: Hop) -> bool {
-    address.device == hop.device && hop.function.is_none_or(|function| address.function == function)
 }
 
 fn targets(request: &Request, machine: &Machine) -> (Targets, Vec<Absent>) {
@@ -398,6 +395,9 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
             remedy_for(usage.by),
         ));
     }
+    if let (Some(why), Host::Keep) = (kept(device), request.host) {
+        return Decision::Refuse(why);
+    }
     Decision::Take(match (&request.driver, &device.driver, &device.variant) {
         (Some(name), Some(driver), _) if is_same_name(name, driver) => {
             Driver::Named(driver.clone())
@@ -413,13 +413,26 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
     })
 }
 
+/// Why the host keeps a disk that it lives from, by the record in the initrd.
+fn kept(device: &Device) -> Option<Why> {
+    // A VM may have it by now, whatever the record says.
+    if device.driver.as_deref().is_some_and(is_vfio_driver) {
+        return None;
+    }
+    let disk = device.kept.iter().find(|kept| kept.kind == Kind::Disk)?;
+    Some(Why::new(
+        format!("the host lives from this disk, by the record in its initrd: {}", disk.words),
+        "take it off the list, or, if that is meant, add vfio.host=release",
+    ))
+}
+
 /// How what uses a device comes to its end. A boot with a disk listed does without it, and stops
 /// where it is asked for.
 #[must_use]
 pub fn remedy_for(user: User) -> &'static str {
     match user {
         User::Host => "the host runs from this disk, so take it off the list",
-        User::Storage => {
+        User::Boot | User::Storage => {
             "stop that first, and let no boot ask for it again (/etc/fstab, /etc/crypttab)"
         }
         User::Network => {

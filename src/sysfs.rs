@@ -2,11 +2,13 @@
 
 mod details;
 mod files;
+mod keep;
 mod screen;
 mod usage;
 
 pub use details::Input;
 pub use files::LONGEST;
+pub use keep::{RECORD, RECORD_OF_BOOT};
 pub use screen::VGACON;
 pub use usage::{Usage, User};
 
@@ -24,6 +26,7 @@ use nix::unistd::read;
 
 use crate::cmdline::Request;
 use crate::console::{Display, Screen};
+use crate::keep::Kept;
 use crate::pci::{Address, Choice, Class, Id, Item};
 use crate::syscall;
 
@@ -45,6 +48,8 @@ pub struct Device {
     pub display: Option<Display>,
     /// What the host uses it for; asked only of a requested device on a host driver.
     pub usage: Option<Usage>,
+    /// What the host lives from it, by the record in the initrd ([`Sysfs::record`]).
+    pub kept: Vec<Kept>,
     /// The module of its variant of vfio-pci; asked only of a requested device.
     pub variant: Option<String>,
     /// The host's modules for it that the initrd has; asked only of a graphics device that no
@@ -478,6 +483,7 @@ impl Sysfs {
             group: group.and_then(|number| number.parse().ok()),
             folder,
             usage: None,
+            kept: Vec::new(),
             variant: None,
             modules: Vec::new(),
         })

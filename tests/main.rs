@@ -12,6 +12,7 @@ mod groups;
 mod hostile;
 mod interruptions;
 mod journal;
+mod keep;
 mod linux;
 mod list;
 mod machine;

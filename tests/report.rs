@@ -93,6 +93,7 @@ fn the_json_has_every_field_of_the_format() {
             "rejected": [{ "text": "zz", "reason": "…" }],
             "off": false,
             "console": "keep",
+            "host": "keep",
             "wait": 0,
             "driver": null,
             "strict": true,

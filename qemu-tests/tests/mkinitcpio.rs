@@ -20,7 +20,18 @@ impl Hooks {
     fn new() -> Self {
         let hooks = Self(tempfile::tempdir().unwrap());
         hooks.copy("install", "/sys/bus", hooks.path("sys/bus").to_str().unwrap());
-        hooks
+        hooks.keeping("exit 1")
+    }
+
+    /// The program that makes the record.
+    fn keeping(self, program: &str) -> Self {
+        let (hook, place) = (self.path("install/vfio-early"), self.path("keep"));
+        fs::write(&place, program).unwrap();
+        let text = fs::read_to_string(&hook).unwrap();
+        // A file that was just written may still be open in another test's process.
+        let runs = format!("sh {} keep", place.display());
+        fs::write(&hook, text.replace(&format!("{BINARY} keep"), &runs)).unwrap();
+        self
     }
 
     /// As the installer does where something lies elsewhere.
@@ -101,6 +112,19 @@ fn without_systemd_a_runtime_hook_is_added_with_the_program_and_its_modules() {
             "add_module vfio_iommu_type1",
         ]
     );
+    assert!(succeeds);
+}
+
+#[test]
+fn the_record_is_in_the_image_where_the_program_can_make_it() {
+    let line = "disk 144d:a808@00:1d.0/00.0  # nvme0n1p2 is mounted on /";
+    let hooks = Hooks::new().keeping(&format!("[ \"$1\" = keep ] && echo '{line}'"));
+    let (added, succeeds) = hooks.install("vfio-early");
+    assert_eq!(added.last(), Some(&format!("record: {line}")));
+    assert!(succeeds);
+    // What it had begun to print is none.
+    let (added, succeeds) = Hooks::new().keeping("echo disk; exit 1").install("vfio-early");
+    assert!(!added.iter().any(|line| line.starts_with("record")), "{added:?}");
     assert!(succeeds);
 }
 

@@ -215,7 +215,7 @@ fn look_closer(entry: &mut Entry, machine: &Machine, sysfs: &Sysfs, inputs: &[In
         return;
     }
     let address = entry.address;
-    for input in inputs.iter().filter(|input| input.address == address) {
+    for input in inputs.iter().filter(|input| input.address == Some(address)) {
         // One mouse makes several, as "Mouse" and "Mouse Consumer Control".
         if !entry.inputs.iter().any(|there| input.name.starts_with(there.as_str())) {
             entry.inputs.push(input.name.clone());
@@ -247,7 +247,7 @@ fn behind_same_bridge(address: Address, machine: &Machine) -> Vec<Address> {
 
 /// Guarded by its id; below a bridge as a path, which survives other bus numbers, unless that
 /// names another device, too.
-fn item(address: Address, machine: &Machine) -> String {
+pub(crate) fn item(address: Address, machine: &Machine) -> String {
     let Id { vendor, device, .. } = machine.devices[&address].id;
     // Where the id could not be read there is nothing to guard by: zeros alone are no id.
     let guard = match (vendor, device) {

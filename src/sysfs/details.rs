@@ -13,10 +13,15 @@ use crate::sysfs::Machine;
 /// An input device of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// The PCI device that it hangs on, as a keyboard on its USB controller.
-    pub address: Address,
+    /// The PCI device that it hangs on, as a keyboard on its USB controller; `None` for others, as one
+    /// on a PS/2 port.
+    pub address: Option<Address>,
     /// As it calls itself.
     pub name: String,
+    /// Whether it has the keys of one; see [`Sysfs::keyboards`].
+    pub has_keys: bool,
+    /// Whether it has lights, as for the shift lock.
+    pub has_lights: bool,
 }
 
 impl Sysfs {
@@ -62,8 +67,8 @@ impl Sysfs {
         link_name(&self.device_folder(address).join("physfn")).ok()??.parse().ok()
     }
 
-    /// Keyboards, mice and the like by their names, but not the jacks of sound cards. Source:
-    /// `/sys/class/input`.
+    /// Keyboards, mice and the like by their names, but neither the jacks of sound cards nor what
+    /// software makes. Source: `/sys/class/input`.
     #[must_use]
     pub fn inputs(&self) -> Vec<Input> {
         let folder = self.root.join("sys/class/input");
@@ -75,22 +80,42 @@ impl Sysfs {
             }
             let path = folder.join(name);
             let link = fs::read_link(&path).unwrap_or_default();
-            let name = self.text(path.join("name")).unwrap_or_default();
-            if let Some(address) = input_device(&link) {
-                let input = Input { address, name: name.trim().to_owned() };
-                let at = inputs.partition_point(|there| there.name <= input.name);
-                inputs.insert(at, input);
+            if link.iter().any(|part| part == "sound" || part == "virtual") {
+                continue;
             }
+            let text = |name: &str| self.text(path.join(name)).unwrap_or_default();
+            let input = Input {
+                address: link.iter().rev().find_map(|part| part.to_str()?.parse().ok()),
+                name: text("name").trim().to_owned(),
+                has_keys: last_word(&text("capabilities/key")) & KEYS == KEYS,
+                has_lights: last_word(&text("capabilities/led")) != 0,
+            };
+            let at = inputs.partition_point(|there| there.name <= input.name);
+            inputs.insert(at, input);
         }
         inputs
     }
+
+    /// What somebody can type on, as far as the kernel tells: mice with many buttons have the keys of a
+    /// keyboard, too, but no lights.
+    #[must_use]
+    pub fn keyboards(&self) -> Vec<Input> {
+        let mut keyboards = self.inputs();
+        keyboards.retain(|input| input.has_keys);
+        if keyboards.iter().any(|input| input.has_lights) {
+            keyboards.retain(|input| input.has_lights);
+        }
+        keyboards
+    }
 }
 
-/// The innermost PCI device in the path of an input device that is none of a sound card.
-fn input_device(path: &Path) -> Option<Address> {
-    let mut parts = path.iter().rev();
-    if path.iter().any(|part| part == "sound") {
-        return None;
-    }
-    parts.find_map(|part| part.to_str()?.parse().ok())
+/// The first 32 keys but the reserved one, from escape to D (`include/uapi/linux/input-event-codes.h`):
+/// udev takes a device with all of them for a keyboard.
+const KEYS: u64 = 0xffff_fffe;
+
+/// The lowest bits of a bitmap as `input_print_bitmap()` writes it: hexadecimal words, the lowest
+/// last.
+fn last_word(bitmap: &str) -> u64 {
+    let word = bitmap.split_whitespace().last();
+    word.and_then(|word| u64::from_str_radix(word, 16).ok()).unwrap_or(0)
 }

@@ -20,11 +20,13 @@ pub struct Usage {
     pub by: User,
 }
 
-/// Who uses a device, by what it takes to end that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who uses a device, by what it takes to end that; of several the first counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum User {
     /// The host itself, which runs from this disk.
     Host,
+    /// A file system that each boot asks for, or swap space.
+    Boot,
     /// A file system, swap space, or a device that is made of this disk.
     Storage,
     /// A network link.
@@ -42,21 +44,30 @@ impl Sysfs {
     /// all else.
     #[must_use]
     pub fn usage(&self, address: Address) -> Option<Usage> {
-        let address = address.to_string();
-        self.virtual_functions(&address)
-            .or_else(|| {
-                let mut seen = Vec::new();
-                let disks = self.below("block", &address);
-                let known = disks.iter().filter_map(|disk| self.disk_usage(disk, &mut seen));
-                first_of_all(known).or_else(|| disks.iter().find_map(|disk| self.claim(disk)))
-            })
-            .or_else(|| self.below("net", &address).iter().find_map(|link| self.net_usage(link)))
+        self.virtual_functions(address)
+            .or_else(|| self.disks_usage(address))
+            .or_else(|| self.links_usage(address))
+    }
+
+    /// What uses the disks below the device.
+    #[must_use]
+    pub fn disks_usage(&self, address: Address) -> Option<Usage> {
+        let mut seen = Vec::new();
+        let disks = self.below("block", &address.to_string());
+        let known = disks.iter().filter_map(|disk| self.disk_usage(disk, &mut seen));
+        known.min_by_key(by).or_else(|| disks.iter().find_map(|disk| self.claim(disk)))
+    }
+
+    /// What uses the network links below the device.
+    #[must_use]
+    pub fn links_usage(&self, address: Address) -> Option<Usage> {
+        self.below("net", &address.to_string()).iter().find_map(|link| self.net_usage(link))
     }
 
     /// vfio-pci takes no device whose virtual functions are on (`vfio_pci_core_register_device()`),
     /// and they would go with it. Source: `sriov_numvfs`.
-    fn virtual_functions(&self, address: &str) -> Option<Usage> {
-        let path = self.pci().join("devices").join(address).join("sriov_numvfs");
+    fn virtual_functions(&self, address: Address) -> Option<Usage> {
+        let path = self.device_folder(address).join("sriov_numvfs");
         let count = self.text(path).ok()?;
         let count = Some(count.trim()).filter(|count| *count != "0")?;
         let words =
@@ -108,13 +119,14 @@ impl Sysfs {
             return None;
         }
         seen.push(disk.to_owned());
-        let held = first_of_all(holders.map(|holder| {
+        let held = holders.map(|holder| {
             let part = format!("{name} is part of {}", holder.display());
             match self.disk_usage(&holder, seen) {
                 Some(above) => Usage { words: format!("{part}, and {}", above.words), ..above },
                 None => Usage { words: part, by: User::Storage },
             }
-        }));
+        });
+        let held = held.min_by_key(by);
         if held.is_some() {
             return held;
         }
@@ -126,7 +138,7 @@ impl Sysfs {
             nodes.extend(self.nodes(member));
         }
         let mountinfo = self.proc("self/mountinfo");
-        let mounted = first_of_all(mounts(&mountinfo).filter_map(|mount| {
+        let mounted = mounts(&mountinfo).filter_map(|mount| {
             // File systems on several disks have a number of their own. btrfs names one of them,
             // and bcachefs all.
             let mut sources = mount.source.split(':');
@@ -135,21 +147,38 @@ impl Sysfs {
             let point = mount.point;
             is_mount.then(|| Usage {
                 words: format!("{name} is mounted on {point}"),
-                by: if OF_THE_HOST.contains(&point) { User::Host } else { User::Storage },
+                by: if OF_THE_HOST.contains(&point) {
+                    User::Host
+                } else if self.is_asked_for(point) {
+                    User::Boot
+                } else {
+                    User::Storage
+                },
             })
-        }));
-        let of_storage = |words| Some(Usage { words, by: User::Storage });
+        });
+        let mounted = mounted.min_by_key(by);
         let swaps = self.proc("swaps");
         let mut swaps = swaps.lines().filter_map(|line| line.split_whitespace().next());
         if mounted.is_some() {
             mounted
         } else if !members.is_empty() {
-            of_storage(format!("{name} is part of a btrfs"))
+            Some(Usage { words: format!("{name} is part of a btrfs"), by: User::Storage })
         } else if swaps.any(|swap| nodes[..own].iter().any(|node| node == swap)) {
-            of_storage(format!("{name} is swap space"))
+            Some(Usage { words: format!("{name} is swap space"), by: User::Boot })
         } else {
             None
         }
+    }
+
+    /// Whether a boot mounts something there, and does not go on without it. Source: `/etc/fstab`.
+    fn is_asked_for(&self, point: &str) -> bool {
+        let fstab = self.text("etc/fstab").unwrap_or_default();
+        fstab.lines().any(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            let is_here = words.next() == Some(point) && !line.trim_start().starts_with('#');
+            let options = words.nth(1).unwrap_or_default();
+            is_here && !options.split(',').any(|option| matches!(option, "noauto" | "nofail"))
+        })
     }
 
     /// The disks of the btrfs that the disk is part of, itself among them.
@@ -239,14 +268,7 @@ fn node(disk: &OsStr) -> String {
     format!("/dev/{}", disk.to_string_lossy().replace('!', "/"))
 }
 
-/// The first by which the host runs, else the first.
-fn first_of_all(usages: impl Iterator<Item = Usage>) -> Option<Usage> {
-    let mut first = None;
-    for usage in usages {
-        if usage.by == User::Host {
-            return Some(usage);
-        }
-        first.get_or_insert(usage);
-    }
-    first
+/// Of several the first that the least counts for, as [`Iterator::min_by_key`] finds it.
+fn by(usage: &Usage) -> User {
+    usage.by
 }

@@ -8,9 +8,9 @@ const PCI_IDS: &str = include_str!("pci.ids");
 
 /// One function: its place (below bridges as `00:01.0/01:00.0`), id, class, group, and driver, if
 /// it has one.
-type Row = (&'static str, &'static str, u32, u32, &'static str);
+pub type Row = (&'static str, &'static str, u32, u32, &'static str);
 
-fn address(place: &str) -> String {
+pub fn address(place: &str) -> String {
     let last = place.rsplit('/').next().expect("a place has a part");
     if last.matches(':').count() == 2 { last.to_owned() } else { format!("0000:{last}") }
 }
@@ -32,9 +32,14 @@ fn folder(place: &str) -> String {
     above.to_owned()
 }
 
-fn function((place, id, class, group, driver): &Row) -> Function {
+/// Without a driver.
+pub fn bare_function((place, id, class, group, _): &Row) -> Function {
     let function = Function::new(&address(place), id, *class).in_folder(&folder(place));
-    let function = function.group(*group);
+    function.group(*group)
+}
+
+fn function(row: &Row) -> Function {
+    let (function, driver) = (bare_function(row), row.4);
     if driver.is_empty() { function } else { function.built_in(driver) }
 }
 
@@ -44,6 +49,12 @@ fn host(rows: &[Row]) -> Machine {
 
 fn boot(machine: &Machine) -> Fake {
     let fake = machine.boot();
+    dress(&fake);
+    fake
+}
+
+/// Files that every running host has.
+pub fn dress(fake: &Fake) {
     fake.tree.write("usr/share/misc/pci.ids", PCI_IDS);
     for (file, text) in [
         ("proc/self/mountinfo", "1 1 0:2 / / rw - rootfs rootfs rw\n"),
@@ -53,7 +64,6 @@ fn boot(machine: &Machine) -> Fake {
     ] {
         fake.tree.write(file, text);
     }
-    fake
 }
 
 impl Fake {
@@ -71,7 +81,7 @@ impl Fake {
     }
 
     /// Something of a class below a device, as `usb1/1-2/input/input3`.
-    fn below(&self, place: &str, class: &str, path: &str) -> String {
+    pub fn below(&self, place: &str, class: &str, path: &str) -> String {
         let name = path.rsplit('/').next().expect("a path has a name");
         let folder = format!("devices/{}/{}/{path}", folder(place), address(place));
         self.tree.folder(&format!("sys/{folder}"));
@@ -79,13 +89,13 @@ impl Fake {
         format!("sys/{folder}")
     }
 
-    fn input(&self, place: &str, path: &str, name: &str) {
+    pub fn input(&self, place: &str, path: &str, name: &str) {
         let folder = self.below(place, "input", path);
         self.tree.write(&format!("{folder}/name"), &format!("{name}\n"));
     }
 
     /// A disk that is mounted there.
-    fn disk(&self, place: &str, path: &str, mounted: &str) {
+    pub fn disk(&self, place: &str, path: &str, mounted: &str) {
         let folder = self.below(place, "block", path);
         self.tree.write(&format!("{folder}/dev"), "8:2\n");
         self.tree.folder(&format!("{folder}/holders"));
@@ -94,7 +104,7 @@ impl Fake {
     }
 
     /// A network link with an address.
-    fn link(&self, place: &str, name: &str) {
+    pub fn link(&self, place: &str, name: &str) {
         self.below(place, "net", &format!("net/{name}"));
         let line = format!("Iface\tDestination\n{name}\t0000A8C0\t00000000\n");
         self.tree.write("proc/net/route", &line);

@@ -1,6 +1,6 @@
 #!/bin/bash
-# dracut's module: the program, what starts it, and the modules that it loads. Where the program lies
-# elsewhere, the installer replaces the path, as in the units.
+# dracut's module: the program, the record of what this host lives from, what starts the program, and
+# the modules that it loads. Where the program lies elsewhere, the installer replaces the path, as in the units.
 #
 # To try it:
 #   dracut --force /tmp/initrd && lsinitrd /tmp/initrd | grep vfio
@@ -44,6 +44,16 @@ install() {
     local unit
 
     inst_binary /usr/bin/vfio-early
+    # With --sysroot this host is not the one that boots.
+    # shellcheck disable=SC2154 # variables of dracut
+    if [[ ${dracutsysrootdir-} ]]; then
+        inst_multiple -o /etc/vfio-early/keep
+    else
+        # Where it cannot make the record, it says why, and at boot no disk is refused by it.
+        mkdir -p "$initdir/etc/vfio-early"
+        /usr/bin/vfio-early keep >"$initdir/etc/vfio-early/keep" ||
+            rm -f "$initdir/etc/vfio-early/keep"
+    fi
     if ! dracut_module_included systemd; then
         # Not among the hooks pre-udev: some of cmdline load modules, those of force_drivers= and
         # rd.driver.pre= as 01-parse-kernel.sh.

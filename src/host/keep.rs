@@ -1,0 +1,91 @@
+//! `vfio-early keep`: the record of what this host lives from, for an initrd that is made on it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::host::list;
+use crate::keep::{Entry, Kind, Record};
+use crate::pci::Address;
+use crate::sysfs::{Machine, RECORD, Sysfs, User};
+
+/// The number of the first namespace for processes (`PROC_PID_INIT_INO` in `include/linux/proc_ns.h`).
+const FIRST_NAMESPACE: &str = "pid:[4026531836]";
+
+/// What begins the file.
+pub const HEADING: &str = "\
+# What this host lives from, by vfio-early keep. In an initrd that has this, vfio-early leaves the
+# disks to the host, unless vfio.host=release is given, and warns of the rest.
+";
+
+/// Why what is in use here is not what the root of this process will live from: it is a container, or a
+/// folder in which somebody makes an image for another machine, or installs one.
+#[must_use]
+pub fn elsewhere() -> Option<&'static str> {
+    let namespace = fs::read_link("/proc/self/ns/pid");
+    if !namespace.is_ok_and(|name| name == Path::new(FIRST_NAMESPACE)) {
+        return Some("this is a container, or has no /proc");
+    }
+    let of = |root: &str| fs::metadata(root).map(|root| (root.dev(), root.ino())).ok();
+    match (of("/"), of("/proc/1/root/")) {
+        (Some(ours), Some(of_init)) if ours == of_init => None,
+        (_, None) => Some("/proc/1/root cannot be read, which tells a chroot from a host"),
+        _ => Some("this is a chroot"),
+    }
+}
+
+/// What the administrator wrote, and what a host that runs from this root lives from now; `None` where
+/// it does not run from it.
+///
+/// # Errors
+/// When the PCI bus cannot be read; the error names the file.
+pub fn record(sysfs: &Sysfs, runs_here: bool) -> io::Result<Record> {
+    let text = sysfs.text(RECORD).unwrap_or_default();
+    let mut record = Record::parse(&text);
+    if runs_here {
+        for entry in of_host(sysfs, &sysfs.whole_machine()?) {
+            let is_there = |there: &Entry| (there.kind, &there.item) == (entry.kind, &entry.item);
+            if !record.entries.iter().any(is_there) {
+                record.entries.push(entry);
+            }
+        }
+    }
+    Ok(record)
+}
+
+/// What the host lives from now: disks first, each in the order of their addresses.
+#[must_use]
+pub fn of_host(sysfs: &Sysfs, machine: &Machine) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut add = |kind, address: Address, reason: String| {
+        if let Ok(item) = list::item(address, machine).parse() {
+            entries.push(Entry { kind, item, reason });
+        }
+    };
+    let devices = machine.devices.iter().filter(|(_, device)| !device.class.is_pci_bridge());
+    let addresses: Vec<Address> = devices.map(|(address, _)| *address).collect();
+    for address in &addresses {
+        if let Some(usage) = sysfs.disks_usage(*address)
+            && matches!(usage.by, User::Host | User::Boot)
+        {
+            add(Kind::Disk, *address, usage.words);
+        }
+    }
+    let keyboards = sysfs.keyboards();
+    // One that is on no PCI device stays whatever is given away.
+    if keyboards.iter().all(|keyboard| keyboard.address.is_some()) {
+        for address in &addresses {
+            let mut of_device = keyboards.iter().filter(|it| it.address == Some(*address));
+            if let Some(keyboard) = of_device.next() {
+                add(Kind::Keyboard, *address, keyboard.name.clone());
+            }
+        }
+    }
+    for address in &addresses {
+        if let Some(usage) = sysfs.links_usage(*address) {
+            add(Kind::Network, *address, usage.words);
+        }
+    }
+    entries
+}

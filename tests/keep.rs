@@ -1,0 +1,210 @@
+//! The host keeps what it lives from: what its record has, what a boot does with it, and what is told
+//! before.
+
+pub mod hosts;
+
+use vfio_early::host::keep;
+
+use crate::fake::Fake;
+use crate::outcome::{assert_says, outcomes, words};
+use hosts::Board;
+
+/// The record that an initrd made on this host gets.
+pub fn record(fake: &Fake) -> String {
+    let record = keep::record(&fake.sysfs(), true).expect("the PCI bus can be read");
+    let lines = record.entries.iter().map(|entry| format!("{entry}\n"));
+    keep::HEADING.to_owned() + &lines.collect::<String>()
+}
+
+fn lines(board: &Board) -> Vec<String> {
+    let record = record(&board.running());
+    record.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_record_has_the_disks_the_keyboards_and_the_network() {
+    for (board, expected) in [
+        (
+            hosts::b450(),
+            &[
+                "disk 144d:a808@00:01.3/00.2/00.0/00.0  # nvme0n1p2 is mounted on /",
+                "keyboard 1022:43d5@00:01.3/00.0  # Cherry Keyboard",
+                "network 10ec:8168@00:01.3/00.2/01.0/00.0  # enp6s0 has an address",
+            ][..],
+        ),
+        (
+            hosts::apu(),
+            &[
+                "disk 144d:a80c@00:02.1/00.0  # nvme0n1p2 is mounted on /",
+                "keyboard 1022:15b6@00:08.1/00.3  # Cherry Keyboard",
+            ],
+        ),
+        (hosts::twin_disks(), &["disk 1b36:0010@00:1c.0/00.0  # nvme0n1p2 is mounted on /"]),
+        (
+            hosts::encrypted(),
+            &[
+                "disk 144d:a808@00:1d.0/00.0  # nvme0n1p3 is part of dm-0, and dm-0 is part of \
+                 dm-1, and dm-1 is mounted on /",
+                "keyboard 8086:a36d@00:14.0  # Cherry Keyboard",
+            ],
+        ),
+        // A keyboard on a PS/2 port stays, whatever is given away.
+        (
+            hosts::single_gpu(),
+            &[
+                "disk 8086:a352@00:17.0  # sda2 is mounted on /",
+                "disk 144d:a808@00:1d.0/00.0  # nvme0n1p1 is swap space",
+            ],
+        ),
+    ] {
+        assert_eq!(lines(&board), expected);
+    }
+}
+
+#[test]
+fn a_disk_that_each_boot_asks_for_is_in_the_record() {
+    for (fstab, is_there) in [
+        ("/dev/nvme1n1p1 /srv ext4 defaults 0 2\n", true),
+        ("/dev/nvme1n1p1 /srv ext4\n", true),
+        ("# /dev/nvme1n1p1 /srv ext4 defaults 0 2\n", false),
+        ("/dev/nvme1n1p1 /srv ext4 rw,nofail 0 2\n", false),
+        ("/dev/nvme1n1p1 /srv ext4 noauto,rw 0 2\n", false),
+        ("/dev/nvme1n1p1 /srv/more ext4 defaults 0 2\n", false),
+        ("", false),
+    ] {
+        let fake = hosts::twin_disks().running();
+        fake.tree.write("etc/fstab", fstab);
+        fake.mounts(&[
+            "22 1 259:2 / / rw - ext4 /dev/nvme0n1p2 rw",
+            "23 22 259:4 / /srv rw - ext4 /dev/nvme1n1p1 rw",
+        ]);
+        let line = "disk 1b36:0010@00:1d.0/00.0  # nvme1n1p1 is mounted on /srv\n";
+        assert_eq!(record(&fake).contains(line), is_there, "{fstab:?}");
+    }
+}
+
+#[test]
+fn what_the_administrator_wrote_is_in_the_record_too() {
+    let fake = hosts::twin_disks().running();
+    let lines = "disk pci:8086:0a54 # the archive\n\nnonsense\ndisk 1b36:0010@00:1c.0/00.0\n";
+    fake.tree.write("etc/vfio-early/keep", lines);
+    let record = keep::record(&fake.sysfs(), true).expect("the PCI bus can be read");
+    let texts: Vec<_> = record.entries.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["disk pci:8086:0a54  # the archive", "disk 1b36:0010@00:1c.0/00.0"]);
+    assert_eq!(record.wrong, ["line 3: \"nonsense\" is not as in: disk 144d:a808@00:1d.0/00.0"]);
+    // In a chroot or a container, what is in use is another system's.
+    let record = keep::record(&fake.sysfs(), false).expect("nothing else is read");
+    assert_eq!(record.entries.len(), 2);
+}
+
+/// A disk that the host runs from, listed in whatever way, stays; with the parameter it goes.
+#[test]
+fn a_boot_leaves_the_disks_of_the_record_to_the_host() {
+    let (b450, twins) = (hosts::b450(), hosts::twin_disks());
+    let (encrypted, single) = (hosts::encrypted(), hosts::single_gpu());
+    for (board, item, disk, said) in [
+        (&b450, "03:00.0", "0000:03:00.0", "nvme0n1p2 is mounted on /"),
+        (&b450, "144d:a808@00:01.3/00.2/00.0/00.0", "0000:03:00.0", "nvme0n1p2 is mounted on /"),
+        (&b450, "group:07:00.0", "0000:03:00.0", "nvme0n1p2 is mounted on /"),
+        (&twins, "pci:1b36:0010", "0000:01:00.0", "nvme0n1p2 is mounted on /"),
+        (&twins, "01:00.*", "0000:01:00.0", "nvme0n1p2 is mounted on /"),
+        (&encrypted, "02:00.0", "0000:02:00.0", "dm-1 is mounted on /"),
+        (&single, "00:17.0", "0000:00:17.0", "sda2 is mounted on /"),
+        (&single, "02:00.0", "0000:02:00.0", "nvme0n1p1 is swap space"),
+    ] {
+        let record = record(&board.running());
+        let mut fake = board.in_initrd(&record);
+        let before = fake.tree.everything();
+        let report = fake.bind(&format!("vfio.devs={item}"));
+        let refused = format!("{disk} refused");
+        assert!(outcomes(&report).contains(&refused), "{item}: {:?}", outcomes(&report));
+        assert_says(
+            &words(&report, disk),
+            &["the host lives from this disk", said, "vfio.host=release"],
+        );
+        assert_eq!(fake.driver_override(disk), None, "{item}");
+        if report.devices.len() == 1 {
+            assert_eq!(fake.tree.everything(), before, "{item}");
+        }
+        let report = board.in_initrd(&record).bind(&format!("vfio.host=release vfio.devs={item}"));
+        let bound = format!("{disk} bound");
+        assert!(outcomes(&report).contains(&bound), "{item}: {:?}", outcomes(&report));
+        // Nothing else keeps it: without the record it would be gone.
+        let report = board.in_initrd("").bind(&format!("vfio.devs={item}"));
+        assert!(outcomes(&report).contains(&bound), "{item}: {:?}", outcomes(&report));
+    }
+}
+
+#[test]
+fn the_twin_of_a_disk_in_the_record_is_given_away() {
+    let board = hosts::twin_disks();
+    let record = record(&board.running());
+    let report = board.in_initrd(&record).bind("vfio.devs=pci:1b36:0010");
+    assert_eq!(outcomes(&report), ["0000:01:00.0 refused", "0000:02:00.0 bound"]);
+}
+
+/// A record of places and ids finds its disk when a card that was added has moved it.
+#[test]
+fn a_disk_that_has_moved_is_found_again() {
+    let board = hosts::twin_disks();
+    let record = record(&board.running());
+    // Another bus number: the path is the same.
+    let report =
+        board.renumbered(&record, "0000:01:", "0000:05:").bind("vfio.devs=05:00.0,02:00.0");
+    assert_eq!(outcomes(&report), ["0000:02:00.0 bound", "0000:05:00.0 refused"]);
+    // Another slot: the id is, and which of the two it was nobody can tell any more.
+    let mut fake = board.renumbered(&record, "0000:00:1c.0", "0000:00:1b.0");
+    let report = fake.bind("vfio.devs=pci:1b36:0010");
+    assert_eq!(outcomes(&report), ["0000:01:00.0 refused", "0000:02:00.0 refused"]);
+    let said = "nvme0n1p2 is mounted on /; it may have moved from 00:1c.0/00.0";
+    assert_says(&words(&report, "0000:01:00.0"), &[said]);
+    // Another device is in its place.
+    let other = record.replace("1b36:0010", "144d:a808");
+    let report = board.in_initrd(&other).bind("vfio.devs=01:00.0");
+    assert_eq!(outcomes(&report), ["0000:01:00.0 bound"]);
+}
+
+#[test]
+fn a_record_of_any_form_of_item_keeps_its_disk() {
+    let board = hosts::twin_disks();
+    for (line, is_kept) in [
+        ("disk 01:00.0", true),
+        ("disk 0000:01:00.* # all of it", true),
+        ("disk 00:1c.0/00.0", true),
+        ("disk 00:1c.0/00.*", true),
+        ("disk pci:1b36:0010", true),
+        ("disk 1b36:0010:0:0@00:1c.0/00.0", true),
+        ("disk 00:1d.0/00.0", false),
+        ("disk 00:1c.0/00.0/00.0", false),
+        ("disk 02:1c.0/00.0", false),
+        ("disk pci:1b36:0011", false),
+        ("keyboard 01:00.0", false),
+        ("network 01:00.0", false),
+        ("disk group:01:00.0", false),
+        ("disk", false),
+        ("disk 01:00.0 02:00.0", false),
+        ("# disk 01:00.0", false),
+        ("disks 01:00.0", false),
+    ] {
+        let report = board.in_initrd(&format!("{line}\n")).bind("vfio.devs=01:00.0");
+        let expected = if is_kept { "refused" } else { "bound" };
+        assert_eq!(outcomes(&report), [format!("0000:01:00.0 {expected}")], "{line:?}");
+    }
+}
+
+#[test]
+fn the_record_of_the_boot_counts_on_the_host_too() {
+    let board = hosts::twin_disks();
+    // /boot is not mounted any more.
+    let fake = board.running();
+    let line = "disk 1b36:0010@00:1d.0/00.0 # nvme1n1p1 is mounted on /boot\n";
+    fake.tree.write("run/vfio-early/keep", line);
+    let mut fake = fake;
+    let report = fake.bind("vfio.devs=02:00.0");
+    assert_eq!(outcomes(&report), ["0000:02:00.0 refused"]);
+    assert_says(&words(&report, "0000:02:00.0"), &["/boot", "vfio.host=release"]);
+    // What is mounted now is not taken, whatever is meant.
+    let report = fake.bind("vfio.host=release vfio.devs=pci:1b36:0010");
+    assert_eq!(outcomes(&report), ["0000:01:00.0 refused", "0000:02:00.0 bound"]);
+    assert_says(&words(&report, "0000:01:00.0"), &["the host runs from this disk"]);
+}
