@@ -30,12 +30,22 @@ impl Place {
     fn find() -> Place {
         if in_initrd() {
             Place::Kmsg
-        } else if std::env::var_os("JOURNAL_STREAM").is_some() {
+        } else if is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) {
             Place::Journal
         } else {
             Place::Terminal
         }
     }
+}
+
+/// Whether standard error is what `JOURNAL_STREAM` names by device and inode: a child of a unit has the
+/// variable, too, wherever its own standard error goes (`systemd.exec(5)`).
+fn is_journal(stream: Option<&str>) -> bool {
+    let Some((device, inode)) = stream.and_then(|stream| stream.split_once(':')) else {
+        return false;
+    };
+    let stderr = nix::sys::stat::fstat(std::io::stderr());
+    stderr.is_ok_and(|file| device.parse() == Ok(file.st_dev) && inode.parse() == Ok(file.st_ino))
 }
 
 /// Finds its place when there is something to log: a boot that asks for nothing does not pay for it.
@@ -134,6 +144,22 @@ mod tests {
             [(Level::Error, 3), (Level::Warn, 4), (Level::Info, 6), (Level::Debug, 7)]
         {
             assert_eq!(printk_level(level), expected, "{level}");
+        }
+    }
+
+    #[test]
+    fn the_journal_is_where_standard_error_itself_goes_there() {
+        let file = nix::sys::stat::fstat(std::io::stderr()).expect("there is a standard error");
+        let (device, inode) = (file.st_dev, file.st_ino);
+        for (stream, expected) in [
+            (None, false),
+            (Some(String::new()), false),
+            (Some("9:9".to_owned()), false),
+            (Some(format!("{device}")), false),
+            (Some(format!("{device}:{}", inode + 1)), false),
+            (Some(format!("{device}:{inode}")), true),
+        ] {
+            assert_eq!(is_journal(stream.as_deref()), expected, "JOURNAL_STREAM {stream:?}");
         }
     }
 

@@ -1,9 +1,9 @@
 //! The program itself: arguments, exit status, and what goes where.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -190,15 +190,27 @@ fn what_is_wrong_goes_to_standard_error_with_a_name_in_front() {
 }
 
 #[test]
-fn for_the_journal_lines_have_their_level_in_front() {
-    let output = Command::new(env!("CARGO_BIN_EXE_vfio-early"))
-        .args(["--dry-run", "--root", "/nowhere", "--cmdline", "vfio.devs=00:14.0 vfio.dev=1"])
-        .env("JOURNAL_STREAM", "8:1")
-        .output()
-        .expect("the program starts");
-    let stderr = String::from_utf8(output.stderr).expect("text");
-    let levels: Vec<_> = stderr.lines().map(|line| &line[..3]).collect();
-    assert_eq!(levels, ["<4>", "<3>"], "{stderr}");
+fn lines_have_their_level_in_front_where_standard_error_is_the_journal() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stderr");
+    let stderr = File::create(&path).expect("a file");
+    let metadata = stderr.metadata().expect("it is there");
+    let here = format!("{}:{}", metadata.dev(), metadata.ino());
+    // Of a unit whose standard error goes elsewhere, or of a shell that a unit started.
+    let elsewhere = "9:9";
+    for (stream, expected) in [(here.as_str(), ["<4>", "<3>"]), (elsewhere, ["vfi", "vfi"])] {
+        fs::write(&path, "").expect("it can be emptied");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_vfio-early"));
+        let status = program
+            .args(["--dry-run", "--root", "/nowhere", "--cmdline", "vfio.devs=00:14.0 vfio.dev=1"])
+            .env("JOURNAL_STREAM", stream)
+            .stderr(OpenOptions::new().append(true).open(&path).expect("it can be written"))
+            .status();
+        assert!(status.is_ok(), "{status:?}");
+        let text = fs::read_to_string(&path).expect("text");
+        let levels: Vec<_> = text.lines().map(|line| &line[..3]).collect();
+        assert_eq!(levels, expected, "{stream}: {text}");
+    }
 }
 
 #[test]
