@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use qemu_tests::checks::rules::record::Record;
-use qemu_tests::checks::rules::{self, Op, Place, Rule, Step, escaped};
+use qemu_tests::checks::rules::rule::{Op, Place, Rule, Step, escaped};
+use qemu_tests::checks::rules::{self, machines};
 use vfio_early::kernel::{Kernel, Write};
 
 use crate::fake::modules::{Module, name_of};
@@ -32,19 +33,20 @@ fn yes_or_no(yes: bool) -> String {
 fn machine(place: Place, line: Line) -> Machine {
     match place {
         Place::Plain => {
-            let mut machine = Machine::of(&rules::plain()).line(line);
+            let mut machine = Machine::of(&machines::plain()).line(line);
             // Without ACS, the port's group is also that of what is below it.
-            let of_port = machine.function(rules::PORT).group;
-            let below = machine.functions.iter_mut().filter(|it| it.address == rules::BELOW_PORT);
+            let of_port = machine.function(machines::PORT).group;
+            let below =
+                machine.functions.iter_mut().filter(|it| it.address == machines::BELOW_PORT);
             below.for_each(|function| function.group = of_port);
-            let apart = Function::new(rules::NO_GROUP, "1234:11e8", 0x00_ff00).group(None);
+            let apart = Function::new(machines::NO_GROUP, "1234:11e8", 0x00_ff00).group(None);
             machine.functions.push(apart);
             machine.bridges_have("shpchp").module(Module::new("pci_stub", &[]).driver("pci-stub"))
         }
         Place::TwoCards => {
-            let mut machine = Machine::of(&rules::two_cards()).line(line);
+            let mut machine = Machine::of(&machines::two_cards()).line(line);
             for function in &mut machine.functions {
-                function.boot_vga = function.address == rules::FIRST_CARD;
+                function.boot_vga = function.address == machines::FIRST_CARD;
                 // The kernel takes the copy for that of each VGA device whose accesses get there;
                 // 5.10 only for that of the first.
                 function.rom_shadow = match line {
@@ -52,7 +54,7 @@ fn machine(place: Place, line: Line) -> Machine {
                     _ => function.class >> 8 == 0x0300 && function.above == "pci0000:00",
                 };
             }
-            machine.firmware_on(rules::FIRST_CARD)
+            machine.firmware_on(machines::FIRST_CARD)
         }
     }
 }

@@ -4,7 +4,7 @@ use std::env;
 use std::ops::Range;
 
 use qemu_tests::checks::soak;
-use qemu_tests::machine::run::BEFORE;
+use qemu_tests::machine::observed::BEFORE;
 use qemu_tests::scenario::answers;
 use qemu_tests::supplies::kernels;
 

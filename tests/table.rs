@@ -6,9 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use qemu_tests::machine::moment::{Device, Moment};
-use qemu_tests::machine::run::{BEFORE, Execution, HOST, Record};
-use qemu_tests::scenario::prediction::Prediction;
-use qemu_tests::scenario::{Observed, Scenario, Sides};
+use qemu_tests::machine::observed::{BEFORE, Execution, HOST, Observed, Prediction, Record};
+use qemu_tests::scenario::{Scenario, Sides};
 use qemu_tests::scenario::{answers, matrix, table};
 use vfio_early::report::{Report, exit_status};
 use vfio_early::{cmdline, kmsg, report_file};

@@ -1,20 +1,57 @@
 //! What is checked: a file or folder for each subject.
 //!
-//! Uses all but [`commands`](crate::commands): no check knows which command runs it.
+//! Uses [`scenario`], [`mod@check`](crate::check), [`machine`](crate::machine) and
+//! [`supplies`](crate::supplies). No check knows which command runs it: each subject has a line in one of
+//! the two lists below, by which [`commands`](crate::commands) find its checks.
 
 pub(crate) mod bench;
-pub mod dracut;
-pub(crate) mod faults;
-pub(crate) mod flavours;
-pub(crate) mod host;
+pub(crate) mod cargo;
+mod dracut;
+mod faults;
+mod flavours;
+mod host;
 pub(crate) mod initramfs_tools;
-pub mod nix;
-pub(crate) mod packaging;
-pub(crate) mod races;
-mod real_root;
+pub(crate) mod left_out;
+pub(crate) mod nix;
+mod packaging;
+mod races;
 pub mod rules;
 pub(crate) mod screens;
 pub mod soak;
-pub mod supply;
-pub mod systemd;
-mod trial;
+pub(crate) mod supply;
+mod systemd;
+
+use crate::check::{Boot, Check};
+use crate::scenario;
+
+/// Checks that boot a virtual machine, in the order in which they are begun.
+const BOOTS: &[fn() -> Vec<Boot>] = &[
+    // What is made once for many takes minutes.
+    systemd::listings,
+    dracut::listings,
+    initramfs_tools::listings,
+    scenario::run::usual,
+    rules::ask::boots,
+    screens::boots,
+    host::boots,
+    faults::boots,
+    flavours::boots,
+    races::boots,
+    soak::boots,
+    bench::guard::boots,
+    // What waits for it.
+    systemd::boots,
+    dracut::boots,
+    initramfs_tools::boots,
+];
+
+/// Checks that boot none, or one on the way; [`cargo`] has those that come before all others.
+const OTHERS: &[fn() -> Vec<Check>] = &[nix::checks, packaging::checks, supply::checks];
+
+pub(crate) fn boots() -> Vec<Boot> {
+    BOOTS.iter().flat_map(|of_subject| of_subject()).collect()
+}
+
+pub(crate) fn others() -> Vec<Check> {
+    OTHERS.iter().flat_map(|of_subject| of_subject()).collect()
+}

@@ -5,9 +5,15 @@
 pub mod bench;
 pub mod boot;
 pub mod coverage;
+mod cpu;
 pub mod demo;
 pub mod fuzz;
 pub mod model;
+pub mod nix;
+pub mod reproduce;
+pub mod rules;
 pub mod screenshots;
-pub(crate) mod table;
+pub mod setup;
+pub mod soak;
+mod table;
 pub mod test;

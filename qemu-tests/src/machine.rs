@@ -9,6 +9,8 @@ pub mod initrd;
 mod keyboard;
 pub mod models;
 pub mod moment;
+pub mod observed;
+pub(crate) mod profiles;
 mod qemu;
 pub mod qmp;
 pub mod run;

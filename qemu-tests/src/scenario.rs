@@ -1,6 +1,6 @@
 //! A scenario is data: what is there, what is asked, what comes out.
 //!
-//! The same table runs in QEMU and over the fake kernel. Both sides fill in an [`Observed`], and
+//! The same table runs in QEMU and over the fake kernel. Both sides fill in an [`Observed`](crate::machine::observed::Observed), and
 //! [`Scenario::complaints`] holds it against what is expected, and against what holds always: no
 //! device that was not asked for is touched, every warning is one that was expected.
 //!
@@ -13,7 +13,7 @@
 //!   [`Scenario::command_line`], and without the modules in [`Scenario::left_out`];
 //! - then the drivers of [`Scenario::host_modules`] take what they can get;
 //! - before each of them it is asked what is going to come of it, and nothing comes of the question;
-//! - what was seen on the way is an [`Observed`]: the report as JSON with `644` as its mode, the
+//! - what was seen on the way is an `Observed`: the report as JSON with `644` as its mode, the
 //!   moments `before`, `after 1` … and, with host modules, `host`, and the log's lines;
 //! - [`Scenario::complaints`] must be empty, and [`answers::keep`] leaves
 //!   the answer for the same scenario in QEMU.
@@ -21,20 +21,15 @@
 pub mod answers;
 mod complaints;
 pub mod matrix;
-pub mod prediction;
+pub(crate) mod run;
 pub mod table;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
-use crate::machine::moment::Moment;
-use crate::machine::run::{Execution, Record};
+use crate::check::prediction::Unforeseen;
 use crate::machine::topology::{Device, Function, Iommu, Topology};
 use crate::machine::vm::{Vm, vm};
-use crate::scenario::complaints::group_of;
-use crate::scenario::prediction::Unforeseen;
 use crate::supplies::kernels::{self, Kernel};
 
 /// Where a scenario can run.
@@ -125,19 +120,6 @@ pub struct Scenario {
     pub reports: bool,
     /// Whether vfio's modules are loaded at the end; not looked at when none.
     pub loads_vfio: Option<bool>,
-}
-
-/// What was seen, on either side.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Observed {
-    /// Each run of the binary.
-    pub executions: Vec<Execution>,
-    /// `before`, `after 1`, `after 2` …, and `host` when host modules were loaded.
-    pub moments: BTreeMap<String, Moment>,
-    /// `MODULE/parameters/NAME` to value.
-    pub parameters: BTreeMap<String, String>,
-    /// What the binary logged.
-    pub log: Vec<Record>,
 }
 
 /// The kernel lines that a scenario runs on unless it says otherwise.
@@ -464,54 +446,4 @@ impl Scenario {
         let all_bound = self.wanted.iter().all(|wanted| wanted.outcome == "bound");
         self.exit_status.unwrap_or(i32::from(!all_bound || !self.rejected.is_empty()))
     }
-}
-
-impl Observed {
-    /// What must be the same on both sides, whatever numbers the groups have: the outcomes, and
-    /// every device that the scenario's machine has.
-    #[must_use]
-    pub fn answer(&self) -> serde_json::Value {
-        let reports: Vec<_> = self
-            .executions
-            .iter()
-            .map(|execution| {
-                let devices = execution.report["devices"].as_array().cloned().unwrap_or_default();
-                let answer = |device| device_answer(device, group_of(device, &execution.report));
-                let devices: Vec<_> = devices.iter().map(answer).collect();
-                serde_json::json!({
-                    "status": execution.status,
-                    "request": execution.report["request"],
-                    "devices": devices,
-                })
-            })
-            .collect();
-        let moments: BTreeMap<_, _> = self
-            .moments
-            .iter()
-            .map(|(name, moment)| {
-                let devices: BTreeMap<_, _> = moment
-                    .devices
-                    .iter()
-                    .map(|(address, device)| {
-                        (address, (&device.id, &device.driver, &device.driver_override))
-                    })
-                    .collect();
-                (name, devices)
-            })
-            .collect();
-        serde_json::json!({ "runs": reports, "moments": moments })
-    }
-}
-
-fn device_answer(device: &serde_json::Value, group: &serde_json::Value) -> serde_json::Value {
-    let mut answer = device.clone();
-    if let Some(fields) = answer.as_object_mut() {
-        fields.remove("group");
-        fields.insert("members".to_owned(), group["members"].clone());
-        // Their words hold the numbers of groups.
-        fields.remove("warnings");
-        fields.remove("reason");
-        fields.remove("remedy");
-    }
-    answer
 }

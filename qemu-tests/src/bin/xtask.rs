@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use qemu_tests::checks::supply::reproduce;
-use qemu_tests::checks::{nix, rules, soak};
-use qemu_tests::commands::{bench, boot, coverage, demo, fuzz, model, screenshots, test};
-use qemu_tests::supplies::{binary, kernels, libkmod, package, packages, step};
+use qemu_tests::commands::{
+    bench, boot, coverage, demo, fuzz, model, nix, reproduce, rules, screenshots, setup, soak, test,
+};
+use qemu_tests::supplies::{binary, package};
 
 /// Sets up, builds, boots, shows and tests vfio-early.
 #[derive(Parser)]
@@ -20,7 +20,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Install what this machine lacks, and fetch the kernels that the tests boot
-    Setup(Setup),
+    Setup(setup::Arguments),
     /// Build the static release binary; its path is the last line of the output
     Build,
     /// Boot one virtual machine with any devices and any command line, and say what became of them
@@ -40,7 +40,7 @@ enum Command {
     /// Make the Debian package; its path is the last line of the output
     Package,
     /// Ask real kernels what the fake one claims of them; see docs/kernel-rules.md
-    Rules(rules::record::Arguments),
+    Rules(rules::Arguments),
     /// Build twice, in different places, and compare every byte; says the digests
     Reproduce,
     /// Take the pictures in docs/ anew: a terminal's, the announcement, the console after a hand-over
@@ -49,14 +49,6 @@ enum Command {
     Soak(soak::Arguments),
     /// Run every check: format, lints, unit tests, fake kernel, virtual machines
     Test(test::Arguments),
-}
-
-#[derive(clap::Args)]
-struct Setup {
-    /// Fetch only this kernel (may be repeated); without it the four lines of Debian. nixos, builtin
-    /// and cdev are built: the first of them for about ten minutes
-    #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
-    kernels: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -73,7 +65,7 @@ fn main() -> ExitCode {
 /// Whether what was asked for came out well, where that is an answer and not an error.
 fn run(command: Command) -> Result<bool> {
     match command {
-        Command::Setup(setup) => set_up(&setup)?,
+        Command::Setup(arguments) => setup::run(&arguments)?,
         Command::Build => println!("{}", binary::build()?.display()),
         Command::Boot(arguments) => boot::run(arguments)?,
         Command::Demo(arguments) => demo::run(&arguments)?,
@@ -83,27 +75,11 @@ fn run(command: Command) -> Result<bool> {
         Command::Fuzz(arguments) => return fuzz::run(&arguments),
         Command::Nix(arguments) => return nix::run(&arguments),
         Command::Package => println!("{}", package::build()?.display()),
-        Command::Rules(arguments) => return rules::record::run(&arguments),
+        Command::Rules(arguments) => return rules::run(&arguments),
         Command::Reproduce => return reproduce::run(),
         Command::Screenshots(arguments) => screenshots::run(&arguments)?,
         Command::Soak(arguments) => return soak::run(&arguments),
         Command::Test(arguments) => return test::run(&arguments),
     }
     Ok(true)
-}
-
-fn set_up(setup: &Setup) -> Result<()> {
-    packages::ensure(&[packages::BUILD, packages::TEST, packages::BOOT].concat())?;
-    step::say(format_args!("libkmod {} is in {}", libkmod::VERSION, libkmod::set_up()?.display()));
-    for line in kernels::NAMES {
-        let usual = setup.kernels.is_empty() && kernels::LINES.contains(&line);
-        if usual || setup.kernels.iter().any(|wanted| wanted == line) {
-            let kernel = kernels::set_up(line)?;
-            step::say(format_args!(
-                "kernel {line} is {} (Debian {})",
-                kernel.release, kernel.package_version
-            ));
-        }
-    }
-    Ok(())
 }

@@ -6,11 +6,12 @@ pub(crate) mod image;
 use std::path::Path;
 
 use self::image::{Image, Init};
-use crate::checks::real_root::{
+use crate::check::Boot;
+use crate::check::real_root::{
     self, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root, one_bound_one_absent,
     untouched, without_udev,
 };
-use crate::commands::test::Boot;
+use crate::machine::observed::HOST;
 use crate::supplies::binary;
 use crate::supplies::kernels::Kernel;
 
@@ -19,17 +20,25 @@ const ALL_BOUND: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04
 const ONE_ABSENT: &str = "rd.driver.pre=e1000e vfio.devs=8086:10d3@00:03.0,00:1e.0";
 const ONE_ABSENT_STRICT: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0";
 
-/// What is made once, with a look into it, and every machine.
-pub(crate) fn boots(line: &'static str) -> (Vec<Boot>, Vec<Boot>) {
-    if !["6.1", "6.12"].contains(&line) {
-        return (Vec::new(), Vec::new());
-    }
-    let look = Boot {
+const LINES: [&str; 2] = ["6.1", "6.12"];
+
+/// What is made once, with a look into it.
+pub(crate) fn listings() -> Vec<Boot> {
+    let listing = |kernel| Boot {
         name: "dracut: the initrd has the program, its modules, and drivers of displays that stay"
             .to_owned(),
-        kernel: line,
+        kernel,
         check: Box::new(|kernel, program, _| placed(&image(kernel, program)?)),
     };
+    LINES.map(listing).into()
+}
+
+/// Every machine.
+pub(crate) fn boots() -> Vec<Boot> {
+    LINES.into_iter().flat_map(boots_on).collect()
+}
+
+fn boots_on(line: &'static str) -> Vec<Boot> {
     let boot = |name: &str, command_line: &'static str, check: fn(&Seen, &mut Wrong)| Boot {
         name: format!("dracut: {name}"),
         kernel: line,
@@ -57,7 +66,7 @@ pub(crate) fn boots(line: &'static str) -> (Vec<Boot>, Vec<Boot>) {
             all_bound,
         ));
     }
-    (vec![look], boots)
+    boots
 }
 
 fn image(kernel: &Kernel, program: &Path) -> Result<Image, String> {
@@ -121,7 +130,7 @@ fn stopped(seen: &Seen, wrong: &mut Wrong) {
         let is_shown = seen.run.console.contains(text);
         wrong.unless(is_shown, format!("the console does not show: {text}"));
     }
-    let other = seen.driver(crate::machine::run::HOST, real_root::OTHER_NETWORK);
+    let other = seen.driver(HOST, real_root::OTHER_NETWORK);
     wrong.unless(other == Some("e1000e"), format!("the other network card is on {other:?}"));
     one_bound_one_absent(seen, wrong);
 }

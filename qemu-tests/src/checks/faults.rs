@@ -1,16 +1,21 @@
 //! What goes wrong around the binary: each time there is an outcome, a message, and the boot comes
 //! to its end.
 
-use crate::checks::trial::{Check, Trial};
+use crate::check::Boot;
+use crate::check::prediction::Unforeseen;
+use crate::check::trial::{self, Check, Trial};
 use crate::machine::topology::{Device, SUBSYSTEM};
 use crate::machine::vm::Vm;
-use crate::scenario::prediction::Unforeseen;
 use crate::supplies::kernels::NIXOS;
 
 const KERNELS: &[&str] = &["6.1", "6.12"];
 
 /// All of them.
-pub(crate) fn all() -> Vec<Trial> {
+pub(crate) fn boots() -> Vec<Boot> {
+    trial::boots(&all())
+}
+
+fn all() -> Vec<Trial> {
     vec![
         Trial {
             name: "an initrd without what it usually has mounted gets messages and no panic",

@@ -1,13 +1,18 @@
 //! What is other on kernels that have vfio built in or without groups, and on one that is locked
 //! down.
 
-use crate::checks::trial::{Check, Trial};
+use crate::check::Boot;
+use crate::check::prediction::Unforeseen;
+use crate::check::trial::{self, Check, Trial};
 use crate::machine::vm::Vm;
-use crate::scenario::prediction::Unforeseen;
 use crate::supplies::kernels::{BUILT_IN, CDEV};
 
 /// All of them.
-pub(crate) fn all() -> Vec<Trial> {
+pub(crate) fn boots() -> Vec<Boot> {
+    trial::boots(&all())
+}
+
+fn all() -> Vec<Trial> {
     vec![
         Trial {
             name: "without groups a VM takes a device by iommufd, unless the host has its sibling",

@@ -10,23 +10,23 @@ mod lspci;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::checks::trial::{Check, Trial};
-use crate::commands::test::Boot;
+use crate::check::Boot;
+use crate::check::trial::{self, Check, Trial};
 use crate::machine::topology::{Device, Iommu, SUBSYSTEM};
 use crate::machine::vm::Vm;
 use crate::supplies::packages;
 
-/// Every check on a kernel of that name.
-pub(crate) fn boots(kernel: &'static str) -> impl Iterator<Item = Boot> {
-    all().into_iter().filter_map(move |trial| {
-        let boot = trial.boot(kernel)?;
+/// All of them.
+pub(crate) fn boots() -> Vec<Boot> {
+    let with_packages = |boot: Boot| {
         let check = boot.check;
         let with_packages = move |kernel: &_, program: &_, answers: &_| {
             packages::ensure(packages::HOST).map_err(|error| format!("{error:#}"))?;
             check(kernel, program, answers)
         };
-        Some(Boot { name: format!("host: {}", boot.name), check: Box::new(with_packages), ..boot })
-    })
+        Boot { name: format!("host: {}", boot.name), check: Box::new(with_packages), ..boot }
+    };
+    trial::boots(&all()).into_iter().map(with_packages).collect()
 }
 
 fn all() -> Vec<Trial> {

@@ -7,13 +7,14 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use self::image::{Files, Image, PASSPHRASE};
-use crate::checks::real_root::{
+use crate::check::Boot;
+use crate::check::real_root::{
     self, AFTER_INITRD, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root,
     in_the_real_root_on, one_bound_one_absent, untouched, without_udev,
 };
-use crate::commands::test::Boot;
 use crate::machine::distro::Suite;
-use crate::machine::run::{BEFORE, HOST, Run};
+use crate::machine::observed::{BEFORE, HOST};
+use crate::machine::run::Run;
 use crate::machine::screen::{Font, Screenshot};
 use crate::machine::topology::Device;
 use crate::machine::vm::Vm;

@@ -1,4 +1,4 @@
-//! `cargo xtask nix`: the NixOS module evaluated, its files checked, its scripted branch booted.
+//! The NixOS module evaluated, its files checked, its scripted branch booted.
 //!
 //! What a machine does not have is said to be not run, and never counted as passed: nixpkgs' lib
 //! (the folder that `NIXPKGS_LIB` names), nixfmt and deadnix. nix-bin is a Debian package.
@@ -12,13 +12,12 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use self::evaluation::Nix;
-use crate::commands::test::{Count, Outcome};
+use self::evaluation::{EXPECTED, Nix};
+use crate::check::{Check, Outcome};
 use crate::supplies::binary::{self, workspace};
 use crate::supplies::packages::{self, Package};
 use crate::supplies::{kernels, musl, step};
@@ -31,103 +30,39 @@ pub const LIBRARY: &str = "NIXPKGS_LIB";
 const KERNEL: &str = "6.1";
 const KERNEL_MUSL: &str = "6.12";
 
-const EXPECTED: &str = "initrd/nixos/tests/expected.json";
 const OPTIONS_PAGE: &str = "docs/nixos-options.md";
 
-/// Arguments of `cargo xtask nix`.
-#[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// Take what comes out for what is expected, and write the options page
-    #[arg(long)]
-    write: bool,
-    /// Only write the systemd units, as the module has them, into this folder
-    #[arg(long, value_name = "FOLDER")]
-    units: Option<PathBuf>,
+/// All of them.
+pub(crate) fn checks() -> Vec<Check> {
+    type Kind = fn(Option<&Path>) -> Result<Outcome>;
+    let check = |name: &str, kernel: Option<&'static str>, kind: Kind| Check {
+        name: kernel.map_or(String::new(), |kernel| format!("{kernel} ")) + "nix: " + name,
+        kernel,
+        run: Box::new(move |program| kind(program).into()),
+    };
+    vec![
+        check("files parse", None, |_| parse()),
+        check("format", None, |_| tool("nixfmt", "no nixfmt", &["--check"])),
+        check("dead code", None, |_| tool("deadnix", "no deadnix", &["--fail"])),
+        check("module", None, module),
+        check("the scripted branch in its place of stage 1", Some(KERNEL), scripted),
+        check(
+            "the same, built with musl as for NixOS, and its arguments",
+            Some(KERNEL_MUSL),
+            |_| with_musl(),
+        ),
+    ]
 }
 
-/// One check.
-#[derive(Debug, Clone)]
-pub struct Check {
-    /// Its name, in which a scenario's kernel comes first.
-    pub name: String,
-    kind: Kind,
+/// That program, or the binary of this tree.
+fn program(given: Option<&Path>) -> Result<PathBuf> {
+    given.map_or_else(binary::build, |program| Ok(program.to_owned()))
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Parse,
-    Format,
-    DeadCode,
-    Module,
-    Scripted,
-    Musl,
-}
-
-/// All checks, those in virtual machines only for these kernel lines; for all where none is named.
-#[must_use]
-pub fn checks(kernels: &[String]) -> Vec<Check> {
-    let check = |name: &str, kind| Check { name: name.to_owned(), kind };
-    let mut checks = vec![
-        check("nix: files parse", Kind::Parse),
-        check("nix: format", Kind::Format),
-        check("nix: dead code", Kind::DeadCode),
-        check("nix: module", Kind::Module),
-    ];
-    for (line, name, kind) in [
-        (KERNEL, "the scripted branch in its place of stage 1", Kind::Scripted),
-        (KERNEL_MUSL, "the same, built with musl as for NixOS, and its arguments", Kind::Musl),
-    ] {
-        if kernels.is_empty() || kernels.iter().any(|wanted| wanted == line) {
-            checks.push(check(&format!("{line} nix: {name}"), kind));
-        }
-    }
-    checks
-}
-
-impl Check {
-    /// Runs it, with this program or else the binary of this tree. What could not be run at all
-    /// has failed.
-    #[must_use]
-    pub fn run(&self, program: Option<&Path>) -> Outcome {
-        let program = || program.map_or_else(binary::build, |program| Ok(program.to_owned()));
-        let outcome = match self.kind {
-            Kind::Parse => parse(),
-            Kind::Format => tool("nixfmt", "no nixfmt", &["--check"]),
-            Kind::DeadCode => tool("deadnix", "no deadnix", &["--fail"]),
-            Kind::Module => module(program),
-            Kind::Scripted => program().and_then(|program| {
-                packages::ensure(packages::BOOT)?;
-                Ok(Outcome::of(&scripted::problems(&kernels::set_up(KERNEL)?, &program)?))
-            }),
-            Kind::Musl => with_musl(),
-        };
-        outcome.into()
-    }
-}
-
-/// Runs `cargo xtask nix`; whether nothing failed.
-///
-/// # Errors
-/// When something is to be written, and cannot be.
-pub fn run(arguments: &Arguments) -> Result<bool> {
-    if let Some(folder) = &arguments.units {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for (name, text) in units()? {
-            fs::write(folder.join(name), text)?;
-        }
-        return Ok(true);
-    }
-    if arguments.write {
-        write()?;
-    }
-    let mut count = Count::default();
-    for check in checks(&[]) {
-        let start = Instant::now();
-        count.note(&check.name, start, check.run(None));
-    }
-    let Count { passed, failed, not_run, .. } = count;
-    println!("{passed} passed, {} failed, {not_run} not run", failed.len());
-    Ok(failed.is_empty())
+fn scripted(program: Option<&Path>) -> Result<Outcome> {
+    let program = self::program(program)?;
+    packages::ensure(packages::BOOT)?;
+    Ok(Outcome::of(&scripted::problems(&kernels::set_up(KERNEL)?, &program)?))
 }
 
 /// The systemd units as the module has them for a program in `/usr/bin`: name to text.
@@ -235,7 +170,11 @@ fn outcomes(nix: &Nix) -> Result<Value> {
     nix.evaluate("{ inherit (tests) configurations messages flake package; }")
 }
 
-fn write() -> Result<()> {
+/// Takes what comes out for what is expected, and writes the options page.
+///
+/// # Errors
+/// When it does not come out, or cannot be written.
+pub(crate) fn write() -> Result<()> {
     packages::ensure(NIX)?;
     let library = library()?
         .with_context(|| format!("nothing is written: {LIBRARY} names no nixpkgs lib"))?;
@@ -250,7 +189,7 @@ fn write() -> Result<()> {
 /// What stands for the Nix store in what is expected.
 const STORE: &str = "/nix/store";
 
-fn module(program: impl FnOnce() -> Result<PathBuf>) -> Result<Outcome> {
+fn module(program: Option<&Path>) -> Result<Outcome> {
     let Some(library) = library()? else { return Ok(Outcome::NotRun("no nixpkgs lib".to_owned())) };
     packages::ensure(NIX)?;
     let nix = Nix::new(&library, STORE)?;
@@ -292,7 +231,7 @@ fn module(program: impl FnOnce() -> Result<PathBuf>) -> Result<Outcome> {
         Err(error) if error.to_string().contains("an id (pci:10de:1c03)") => {}
         other => problems.push(format!("10de:1c03 is no item, but the module says {other:?}")),
     }
-    problems.extend(items::problems(&nix, &program()?)?);
+    problems.extend(items::problems(&nix, &self::program(program)?)?);
     Ok(Outcome::of(&problems))
 }
 
@@ -337,14 +276,5 @@ mod tests {
             .filter_map(|text| Some(text.split_once(':')?.0.to_owned()))
             .collect();
         assert_eq!(names, ["configurations b", "configurations c", "configurations d"]);
-    }
-
-    #[test]
-    fn the_checks_in_virtual_machines_follow_the_wanted_kernels() {
-        let names = |kernels: &[&str]| {
-            let kernels: Vec<_> = kernels.iter().map(|line| (*line).to_owned()).collect();
-            checks(&kernels).len()
-        };
-        assert_eq!((names(&[]), names(&["6.12"]), names(&["7.2"])), (6, 5, 4));
     }
 }

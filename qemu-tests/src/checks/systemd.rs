@@ -9,24 +9,25 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::checks::dracut::image::{self, Image, Init, Unit};
-use crate::checks::nix;
-use crate::checks::real_root::{
+use crate::check::Boot;
+use crate::check::real_root::{
     self, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root, one_bound_one_absent,
     untouched, without_colours, without_udev,
 };
-use crate::machine::run::HOST;
+use crate::checks::dracut::image::{self, Image, Init, Unit};
+use crate::checks::nix;
+use crate::machine::observed::HOST;
 use crate::machine::screen::{Font, Screenshot};
 use crate::machine::topology::Device;
 use crate::machine::vm::Vm;
 use crate::supplies::binary;
-use crate::supplies::kernels::Kernel;
+use crate::supplies::kernels::{Kernel, NAMES};
 
 /// One machine, or one look at the units, and what comes out.
 #[derive(Debug, Clone, Copy)]
-pub struct Case {
+struct Case {
     /// A sentence.
-    pub name: &'static str,
+    name: &'static str,
     /// None: nothing is booted.
     command_line: Option<&'static str>,
     /// With two graphics cards, and pictures of both.
@@ -50,9 +51,29 @@ const INITRD: &str = "vfio-early.service";
 const STRICT: &str = "vfio-early-strict.service";
 const FINISH: &str = "vfio-early-finish.service";
 
+/// What is made once, with a look at it.
+pub(crate) fn listings() -> Vec<Boot> {
+    of_kind(false)
+}
+
+/// Every machine.
+pub(crate) fn boots() -> Vec<Boot> {
+    of_kind(true)
+}
+
+fn of_kind(boots: bool) -> Vec<Boot> {
+    let boot = |kernel, case: Case| Boot {
+        name: format!("systemd: {}", case.name),
+        kernel,
+        check: Box::new(move |kernel, program, _| case.run(kernel, program)),
+    };
+    let cases = |line| all(line).into_iter().filter(move |case| case.boots() == boots);
+    let on = |line| cases(line).map(move |case| boot(line, case));
+    NAMES.into_iter().flat_map(on).collect()
+}
+
 /// Every case for a kernel line.
-#[must_use]
-pub fn all(line: &str) -> Vec<Case> {
+fn all(line: &str) -> Vec<Case> {
     let boots = |name, command_line, check| Case {
         name,
         command_line: Some(command_line),
@@ -113,16 +134,12 @@ pub fn all(line: &str) -> Vec<Case> {
 
 impl Case {
     /// Whether it boots a machine, which takes long.
-    #[must_use]
-    pub fn boots(&self) -> bool {
+    fn boots(&self) -> bool {
         self.command_line.is_some()
     }
 
     /// What is wrong, with all that helps.
-    ///
-    /// # Errors
-    /// When something is wrong, or cannot be found out.
-    pub fn run(&self, kernel: &Kernel, program: &Path) -> Result<(), String> {
+    fn run(&self, kernel: &Kernel, program: &Path) -> Result<(), String> {
         let image = units()
             .and_then(|units| image::set_up(kernel, program, &units, Init::Systemd))
             .map_err(|error| format!("{error:#}"))?;

@@ -6,7 +6,7 @@
 
 mod page;
 mod plot;
-pub(crate) mod results;
+mod results;
 mod size;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,13 +18,12 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use crate::checks::bench::contender::{self, CONTENDERS, Contender, FLOOR, PROGRAM};
-use crate::checks::bench::machine::{Bench, Look, Outcome};
+use crate::checks::bench::guard;
+use crate::checks::bench::machine::{Bench, COUNTS, Look, Outcome};
 use crate::machine::run::Run;
 use crate::supplies::{binary, digest, kernels, musl, packages, step};
 use results::{Calls, Entry, Measurements, Phases, Wall};
 
-/// Device counts; with 0 nothing is asked for.
-pub(crate) const COUNTS: [usize; 8] = [0, 1, 3, 16, 64, 128, 256, 512];
 /// Kernels that are measured.
 const KERNELS: [&str; 2] = ["6.1", "6.12"];
 /// Two counts of the same may differ by this part.
@@ -133,7 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     packages::ensure(packages::BOOT)?;
     let program = arguments.binary.clone().map_or_else(binary::build, Ok)?;
     if arguments.quick {
-        let (text, passes) = crate::checks::bench::guard::run(&program, arguments.write)?;
+        let (text, passes) = guard::run(&program, arguments.write)?;
         print!("{text}");
         return Ok(passes);
     }

@@ -6,7 +6,8 @@ use anyhow::Result;
 use serde_json::{Map, Value, json};
 
 use crate::commands::table::table;
-use crate::machine::run::{BEFORE, HOST, Run};
+use crate::machine::observed::{BEFORE, HOST};
+use crate::machine::run::Run;
 use crate::machine::topology::Iommu;
 use crate::machine::vm::vm;
 use crate::supplies::{binary, kernels, packages};

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::machine::profiles;
 use crate::supplies::{binary, packages, step};
 use lines::{Lines, Sum};
 
@@ -37,9 +38,6 @@ const LLVM: &str = "19";
 
 /// The kernel of the virtual machines.
 const KERNEL: &str = "6.1";
-
-/// Where a guest's profiles go, see [`keep_guest_profiles`].
-const GUEST_PROFILES: &str = "VFIO_EARLY_GUEST_PROFILES";
 
 /// Where all of it is; profiles of earlier runs are gone when a new one begins.
 fn folder() -> PathBuf {
@@ -126,7 +124,7 @@ fn boot(program: &Path, filters: &[String]) -> Result<bool> {
     let xtask = std::env::current_exe().context("this program's own name")?;
     let mut command = Command::new(xtask);
     command.args(["test", "--kernel", KERNEL, "--binary"]).arg(program).args(filters);
-    command.env(GUEST_PROFILES, folder().join("guest"));
+    command.env(profiles::VARIABLE, folder().join("guest"));
     let status = command.status().with_context(|| format!("`{}`", step::typed(&command)))?;
     Ok(status.success())
 }
@@ -222,29 +220,6 @@ fn report(what: &str, files: &BTreeMap<String, Lines>) -> Result<()> {
             let shown = text.lines().nth(first - 1).unwrap_or_default().trim();
             let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
             println!("{file}:{range}: {shown}");
-        }
-    }
-    Ok(())
-}
-
-/// Keeps the profiles that a guest sent, where they are asked for: a tar archive, compressed, as
-/// text.
-///
-/// # Errors
-/// When it is none.
-pub(crate) fn keep_guest_profiles(text: &str) -> Result<()> {
-    let Some(folder) = std::env::var_os(GUEST_PROFILES) else { return Ok(()) };
-    let place = tempfile::Builder::new().prefix("boot-").tempdir_in(&folder)?;
-    let file = place.path().join("profiles");
-    fs::write(&file, text)?;
-    let unpack = "base64 -d profiles | tar -xz";
-    step::run(Command::new("sh").args(["-c", unpack]).current_dir(place.path()))?;
-    for profile in names(place.path())? {
-        if let (Some(name), Some(boot)) = (profile.file_name(), place.path().file_name())
-            && profile.extension().is_some_and(|extension| extension == "profraw")
-        {
-            let name = format!("{}-{}", boot.display(), name.display());
-            fs::copy(&profile, Path::new(&folder).join(name))?;
         }
     }
     Ok(())

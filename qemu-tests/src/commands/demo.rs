@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use crate::commands::table::table;
 use crate::machine::models::Kind;
-use crate::machine::run::{HOST, Run};
+use crate::machine::observed::HOST;
+use crate::machine::run::Run;
 use crate::machine::topology::{Device, Function, Topology};
 use crate::machine::vm::{Vm, vm};
 use crate::supplies::kernels::{self, Kernel};

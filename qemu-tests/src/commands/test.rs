@@ -1,22 +1,20 @@
 //! `cargo xtask test`: every check.
 
-use std::collections::{BTreeMap, VecDeque};
+mod summary;
+
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::checks::{
-    dracut, faults, flavours, host, initramfs_tools, nix, packaging, races, rules, screens, soak,
-    supply, systemd,
-};
-use crate::machine::run::{BEFORE, Run};
-use crate::scenario::Sides;
-use crate::scenario::answers;
-use crate::scenario::matrix::{self, Cell};
+use crate::check::{Boot, Check, Count, Outcome};
+use crate::checks;
+use crate::checks::cargo::{self, Cargo};
+use crate::checks::left_out::{self, LeftOut};
+use crate::scenario;
 use crate::supplies::kernels::{self, Kernel};
 use crate::supplies::{binary, packages};
 
@@ -42,185 +40,6 @@ pub struct Arguments {
     pub matrix: bool,
 }
 
-/// A check that is a cargo command.
-struct Cargo {
-    name: &'static str,
-    arguments: &'static [&'static str],
-    variable: Option<(&'static str, &'static str)>,
-    /// What it needs besides what a build needs.
-    packages: &'static [packages::Package],
-}
-
-const CARGO: &[Cargo] = &[
-    Cargo {
-        name: "format",
-        arguments: &["fmt", "--all", "--check"],
-        variable: None,
-        packages: &[],
-    },
-    Cargo {
-        name: "lints",
-        arguments: &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"],
-        variable: None,
-        packages: &[],
-    },
-    Cargo {
-        name: "documentation",
-        arguments: &["doc", "--workspace", "--no-deps", "--document-private-items", "--quiet"],
-        variable: Some(("RUSTDOCFLAGS", "-Dwarnings")),
-        packages: &[],
-    },
-    Cargo {
-        name: "unit tests and fake kernel",
-        arguments: &["test", "--workspace", "--no-fail-fast"],
-        // Each fuzz target of tests/fuzz.
-        variable: Some(("VFIO_EARLY_FUZZ_MANY", "1")),
-        packages: packages::TEST,
-    },
-];
-
-/// What the matrix needs of them: the fake kernel's answers, to hold those of Linux against.
-const MATRIX: &[Cargo] = &[Cargo {
-    name: "the fake kernel's answers",
-    arguments: &["test", "--test", "fake", "every_scenario_ends_as_the_table_says"],
-    variable: None,
-    packages: &[],
-}];
-
-/// How a check ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// All of it holds.
-    Passed,
-    /// What does not hold.
-    Failed(String),
-    /// What is not here.
-    NotRun(String),
-}
-
-impl Outcome {
-    /// Of a check that has these complaints.
-    #[must_use]
-    pub fn of(complaints: &[String]) -> Self {
-        if complaints.is_empty() { Self::Passed } else { Self::Failed(complaints.join("\n")) }
-    }
-}
-
-impl From<Result<(), String>> for Outcome {
-    fn from(result: Result<(), String>) -> Self {
-        result.map_or_else(Self::Failed, |()| Self::Passed)
-    }
-}
-
-/// What could not be run at all has failed.
-impl From<Result<Outcome>> for Outcome {
-    fn from(result: Result<Outcome>) -> Self {
-        result.unwrap_or_else(|error| Self::Failed(format!("{error:#}")))
-    }
-}
-
-/// What was counted.
-#[derive(Default)]
-pub(crate) struct Count {
-    pub passed: usize,
-    pub failed: Vec<String>,
-    pub not_run: usize,
-    /// Name of each check to whether it passed, and its seconds.
-    results: BTreeMap<String, (bool, f64)>,
-}
-
-impl Count {
-    /// Says how a check went, and counts it.
-    pub(crate) fn note(&mut self, name: &str, start: Instant, outcome: impl Into<Outcome>) {
-        let seconds = start.elapsed().as_secs_f64();
-        let outcome = outcome.into();
-        let has_passed = outcome == Outcome::Passed;
-        match outcome {
-            Outcome::Passed => {
-                println!("ok {name} ({seconds:.1} s)");
-                self.passed += 1;
-            }
-            Outcome::Failed(details) => {
-                println!("FAILED {name} ({seconds:.1} s)\n{details}");
-                self.failed.push(name.to_owned());
-            }
-            Outcome::NotRun(why) => {
-                println!("not run: {name}: {why}");
-                self.not_run += 1;
-                return;
-            }
-        }
-        self.results.insert(name.to_owned(), (has_passed, seconds));
-    }
-}
-
-/// A check that boots a virtual machine.
-pub(crate) struct Boot {
-    /// A sentence.
-    pub name: String,
-    /// One of [`kernels::NAMES`].
-    pub kernel: &'static str,
-    /// Boots that kernel with that program and checks all, given the folder of the fake kernel's
-    /// answers; the error has all that helps.
-    pub check: Box<Check>,
-}
-
-type Check = dyn Fn(&Kernel, &Path, &Path) -> Result<(), String> + Send + Sync;
-
-impl Boot {
-    fn name(&self) -> String {
-        format!("{} {}", self.kernel, self.name)
-    }
-}
-
-/// Every one. What is made once for many takes minutes: it is begun at once, and what waits for it
-/// comes last.
-fn boots() -> Vec<Boot> {
-    let mut boots = Vec::new();
-    let mut last = Vec::new();
-    for kernel in kernels::NAMES {
-        for case in systemd::all(kernel) {
-            let boot = Boot {
-                name: format!("systemd: {}", case.name),
-                kernel,
-                check: Box::new(move |kernel, program, _| case.run(kernel, program)),
-            };
-            if case.boots() { last.push(boot) } else { boots.push(boot) }
-        }
-        let (first, others) = dracut::boots(kernel);
-        boots.extend(first);
-        last.extend(others);
-    }
-    boots.extend(initramfs_tools::listings());
-    last.extend(initramfs_tools::boots());
-    boots.extend(scenarios(|cell| cell.usual));
-    for kernel in kernels::NAMES {
-        // The record has Debian's kernels.
-        if kernels::LINES.contains(&kernel) {
-            boots.extend(rules::ask::boots(kernel));
-        }
-        boots.extend(screens::boots(kernel));
-        boots.extend(host::boots(kernel));
-        let trials = faults::all().into_iter().chain(flavours::all()).chain(races::all());
-        boots.extend(trials.filter_map(|trial| trial.boot(kernel)));
-    }
-    boots.extend(soak::boots());
-    boots.push(crate::checks::bench::guard::boot());
-    boots.extend(last);
-    boots
-}
-
-/// These cells of the matrix.
-fn scenarios(wanted: impl Fn(&Cell) -> bool) -> Vec<Boot> {
-    let (cells, _) = matrix::all();
-    let boot = |cell: Cell| Boot {
-        name: cell.name(),
-        kernel: cell.flavour.kernel,
-        check: Box::new(move |kernel, program, answers| boot(&cell, kernel, program, answers)),
-    };
-    cells.into_iter().filter(wanted).map(boot).collect()
-}
-
 /// Runs the checks; whether all passed. What the counts are is the last line that it prints.
 ///
 /// # Errors
@@ -230,66 +49,52 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let wanted = |name: &str| {
         arguments.filters.is_empty() || arguments.filters.iter().any(|text| name.contains(text))
     };
-    let cargo = if arguments.matrix { MATRIX } else { CARGO };
+    let is_on = |kernel: Option<&str>| match kernel {
+        Some(kernel) => {
+            arguments.kernels.is_empty() || arguments.kernels.iter().any(|k| k == kernel)
+        }
+        None => true,
+    };
+    let (cargo, mut boots, mut others) = if arguments.matrix {
+        (cargo::MATRIX, scenario::run::boots(|_| true), Vec::new())
+    } else {
+        (cargo::CARGO, checks::boots(), checks::others())
+    };
     let cargo: Vec<&Cargo> = cargo.iter().filter(|check| wanted(check.name)).collect();
-    let boots = if arguments.matrix { scenarios(|_| true) } else { boots() };
-    let boots: Vec<Boot> = boots
-        .into_iter()
-        .filter(|boot| {
-            arguments.kernels.is_empty() || arguments.kernels.iter().any(|k| k == boot.kernel)
-        })
-        .filter(|boot| wanted(&boot.name()))
-        .collect();
-    let wanted = |name: &str| !arguments.matrix && wanted(name);
-    let nix: Vec<nix::Check> =
-        nix::checks(&arguments.kernels).into_iter().filter(|check| wanted(&check.name)).collect();
-    let packaging: Vec<&packaging::Check> =
-        packaging::CHECKS.iter().filter(|check| wanted(check.name)).collect();
-    let supply: Vec<&supply::Check> =
-        supply::CHECKS.iter().filter(|check| wanted(check.name)).collect();
-    let without_boot = nix.len() + packaging.len() + supply.len();
-    if cargo.is_empty() && boots.is_empty() && without_boot == 0 {
+    boots.retain(|boot| is_on(Some(boot.kernel)) && wanted(&boot.name()));
+    others.retain(|check| is_on(check.kernel) && wanted(&check.name));
+    if cargo.is_empty() && boots.is_empty() && others.is_empty() {
         bail!("no check has {} in its name", arguments.filters.join(" or "));
     }
     if arguments.list {
         let names = cargo.iter().map(|check| check.name.to_owned());
-        let names = names.chain(nix.iter().map(|check| check.name.clone()));
-        let names = names.chain(packaging.iter().map(|check| check.name.to_owned()));
-        let names = names.chain(supply.iter().map(|check| check.name.to_owned()));
+        let names = names.chain(others.iter().map(|check| check.name.clone()));
         names.chain(boots.iter().map(Boot::name)).for_each(|name| println!("{name}"));
         return Ok(true);
     }
 
-    let (not_run, boots): (Vec<Boot>, Vec<Boot>) =
-        boots.into_iter().partition(|boot| is_left_out(boot, arguments));
+    let mut not_run = Vec::new();
+    boots.retain(|boot| is_run(&boot.name(), Some(boot.kernel), arguments, &mut not_run));
+    others.retain(|check| is_run(&check.name, check.kernel, arguments, &mut not_run));
 
     let answers = tempfile::Builder::new().prefix("vfio-early-answers-").tempdir()?;
     let mut count = Count::default();
     for check in cargo {
-        run_cargo(check, answers.path(), &mut count)?;
+        check.run(answers.path(), &mut count)?;
     }
-    // Most of the others keep one processor busy.
     let shared = Mutex::new(&mut count);
     thread::scope(|scope| {
-        scope.spawn(|| run_others(&nix, &packaging, &supply, arguments, &shared));
+        scope.spawn(|| run_others(&others, arguments, &shared));
         if boots.is_empty() { Ok(()) } else { boot_all(boots, arguments, answers.path(), &shared) }
     })?;
     println!("\nthat took {:.0} s", start.elapsed().as_secs_f64());
     for name in &count.failed {
         println!("failed: {name}");
     }
-    for kernel in kernels::NAMES {
-        let number = not_run.iter().filter(|boot| boot.kernel == kernel).count();
-        if number > 0 {
-            println!(
-                "NOT RUN: {number} checks on kernel {kernel}: `cargo xtask setup --kernel {kernel}`, \
-                 then `cargo xtask test --kernel {kernel}`"
-            );
-        }
-        count.not_run += number;
-    }
+    tell(&not_run);
+    count.not_run += not_run.len();
     if arguments.filters.is_empty() && arguments.kernels.is_empty() || arguments.matrix {
-        print_matrix(&count.results, arguments.matrix);
+        summary::print(&count.results, arguments.matrix);
     }
     if count.not_run > 0 {
         println!("{} not run", count.not_run);
@@ -298,125 +103,71 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     Ok(count.failed.is_empty())
 }
 
-/// The checks that are neither cargo's nor a boot, in their order.
-fn run_others(
-    nix: &[nix::Check],
-    packaging: &[&packaging::Check],
-    supply: &[&supply::Check],
+/// Why a check is not run.
+enum NotRun {
+    /// The kernel is not set up, or is for those who name it.
+    Kernel(&'static str),
+    /// It is on the list.
+    Listed(&'static LeftOut),
+}
+
+/// Whether a check is run; if not, why goes to the list. Kernels that are built or seldom used are for
+/// those who set them up and name them, or want all of the matrix; the one as NixOS has it is booted
+/// wherever it is. What else is not run each time is for those who name it or its kernel.
+fn is_run(
+    name: &str,
+    kernel: Option<&'static str>,
     arguments: &Arguments,
-    count: &Mutex<&mut Count>,
-) {
-    let run = |name: &str, check: &dyn Fn() -> Outcome| {
-        let start = Instant::now();
-        let outcome = check();
-        count.lock().expect("no check panics").note(name, start, outcome);
-    };
-    for check in nix {
-        run(&check.name, &|| check.run(arguments.binary.as_deref()));
-    }
-    for check in packaging {
-        run(check.name, &|| check.run());
-    }
-    for check in supply {
-        run(check.name, &|| check.run());
-    }
-}
-
-/// What is for those who name it or its kernel: it depends little on the kernel, and is run on 6.1 each
-/// time. Of Debian 13's systemd, dracut and initramfs-tools one boot each is left.
-const SELDOM: [&str; 7] = [
-    "6.12 systemd: without vfio.devs= nothing runs",
-    "6.12 systemd: without vfio.strict the boot goes on with failed units",
-    "6.12 dracut: without vfio.devs= the program says and does nothing",
-    "6.12 dracut: vfio.strict with an absent device stops the boot in the emergency shell",
-    "6.12 initramfs-tools: without vfio.devs= the boot is as without the package",
-    "6.12 initramfs-tools: vfio.strict with an absent device stops the boot in a shell that can be used",
-    "6.12 killed before any of its writes and run again it comes to the same end",
-];
-
-/// Kernels that are built or seldom used are for those who set them up and name them, or want all of
-/// the matrix; the one as NixOS has it is booted wherever it is. What else is not run each time is for
-/// those who name it or its kernel.
-fn is_left_out(boot: &Boot, arguments: &Arguments) -> bool {
+    not_run: &mut Vec<NotRun>,
+) -> bool {
     if !arguments.kernels.is_empty() {
-        return false;
+        return true;
     }
-    let is_named = arguments.matrix || !arguments.filters.is_empty();
-    let is_seldom = SELDOM.contains(&boot.name().as_str());
-    let is_usual = is_named || screens::is_usual(boot) && !is_seldom;
-    let is_line = kernels::LINES.contains(&boot.kernel);
-    let is_wanted = is_line || arguments.matrix || boot.kernel == kernels::NIXOS;
-    !is_usual || !is_wanted || !is_line && kernels::get(boot.kernel).is_err()
-}
-
-/// What of the matrix was run, and what not.
-fn print_matrix(results: &BTreeMap<String, (bool, f64)>, whole: bool) {
-    let (cells, left) = matrix::all();
-    if whole {
-        print!("\n{}", matrix::reasons(&left));
-    }
-    println!("\nthe matrix of scenarios:\n{}", matrix::summary(&cells, &left, results));
-    if !whole {
-        println!(
-            "`cargo xtask test --matrix` runs all of it, and says what makes no sense and why"
-        );
-    }
-    if let Some(seconds) = matrix::cpu_seconds() {
-        println!("that took {:.1} minutes of CPU", seconds / 60.0);
-    }
-}
-
-fn run_cargo(check: &Cargo, answers: &Path, count: &mut Count) -> Result<()> {
-    let start = Instant::now();
-    packages::ensure(check.packages)?;
-    let mut command: Command = binary::cargo(check.arguments)?;
-    command.env(answers::VARIABLE, answers).stdin(Stdio::null());
-    if let Some((key, value)) = check.variable {
-        command.env(key, value);
-    }
-    let output = command.output().with_context(|| format!("cannot run cargo: {}", check.name))?;
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let result = if output.status.success() {
-        Ok(())
-    } else {
-        Err(format!("{stdout}{}", String::from_utf8_lossy(&output.stderr)))
+    let is_here = |kernel: &str| {
+        let is_line = kernels::LINES.contains(&kernel);
+        let is_wanted = arguments.matrix || kernel == kernels::NIXOS;
+        is_line || is_wanted && kernels::get(kernel).is_ok()
     };
-    // A command of tests counts as many as it says; others count as one.
-    match tests(&stdout) {
-        Some((passed, failed)) => {
-            count.passed += passed;
-            let name = format!("{}: {passed} passed, {} failed", check.name, failed.len());
-            match result {
-                Ok(()) => println!("ok {name} ({:.1} s)", start.elapsed().as_secs_f64()),
-                Err(details) => {
-                    println!("FAILED {name}\n{details}");
-                    // A test program that died says nothing of its tests.
-                    let died = failed.is_empty().then(|| check.name.to_owned());
-                    count.failed.extend(failed.into_iter().chain(died));
-                }
-            }
-        }
-        None => count.note(check.name, start, result),
-    }
-    Ok(())
+    let is_named = arguments.matrix || !arguments.filters.is_empty();
+    let why = match kernel.filter(|kernel| !is_here(kernel)) {
+        Some(kernel) => Some(NotRun::Kernel(kernel)),
+        None if is_named => None,
+        None => left_out::by(name).map(NotRun::Listed),
+    };
+    let is_run = why.is_none();
+    not_run.extend(why);
+    is_run
 }
 
-/// Passed tests, and the names of failed ones, in the output of `cargo test`.
-fn tests(output: &str) -> Option<(usize, Vec<String>)> {
-    let lines: Vec<&str> = output.lines().collect();
-    lines.iter().find(|line| line.starts_with("test result: "))?;
-    let passed = lines
-        .iter()
-        .filter_map(|line| line.strip_prefix("test result: "))
-        .filter_map(|line| line.split_once(". ")?.1.split_once(" passed"))
-        .filter_map(|(number, _)| number.parse::<usize>().ok())
-        .sum();
-    let failed = lines
-        .iter()
-        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
-        .map(str::to_owned)
-        .collect();
-    Some((passed, failed))
+/// Says what was not run, why, and how to run it.
+fn tell(not_run: &[NotRun]) {
+    for kernel in kernels::NAMES {
+        let of_kernel = |why: &&NotRun| matches!(why, NotRun::Kernel(other) if *other == kernel);
+        let number = not_run.iter().filter(of_kernel).count();
+        if number > 0 {
+            println!(
+                "NOT RUN: {number} checks on kernel {kernel}: `cargo xtask setup --kernel {kernel}`, \
+                 then `cargo xtask test --kernel {kernel}`"
+            );
+        }
+    }
+    for left in left_out::LIST {
+        let listed =
+            |why: &&NotRun| matches!(why, NotRun::Listed(other) if std::ptr::eq(*other, left));
+        let number = not_run.iter().filter(listed).count();
+        if number > 0 {
+            println!("NOT RUN: {number}: {}; `cargo xtask test` runs it by its name", left.text());
+        }
+    }
+}
+
+/// One after the other.
+fn run_others(others: &[Check], arguments: &Arguments, count: &Mutex<&mut Count>) {
+    for check in others {
+        let start = Instant::now();
+        let outcome = (check.run)(arguments.binary.as_deref());
+        count.lock().expect("no check panics").note(&check.name, start, outcome);
+    }
 }
 
 fn boot_all(
@@ -471,59 +222,9 @@ fn boot_all(
     Ok(())
 }
 
-/// How long a scenario may take on a machine that is busy with others: `PREEMPT_RT` is slow there.
-const LIMIT: Duration = Duration::from_mins(5);
-
-/// Boots one scenario; the error has all that helps.
-fn boot(cell: &Cell, kernel: &Kernel, program: &Path, answers: &Path) -> Result<(), String> {
-    let scenario = &cell.scenario;
-    let machine = scenario.machine(kernel, program).limit(LIMIT);
-    let run = machine.boot().map_err(|error| format!("{error:#}"))?;
-    let seen = run.observed();
-    let mut complaints = scenario.topology_complaints(run.at(BEFORE));
-    complaints.extend(scenario.complaints(&seen));
-    complaints.extend(run.log_complaints());
-    let sign = cell.flavour.sign;
-    if !run.log.iter().any(|record| record.text.contains(sign)) {
-        complaints.push(format!("the kernel's log does not say {sign:?}"));
-    }
-    if scenario.sides == Sides::Both && cell.has_usual_drivers {
-        match answers::kept(answers, scenario) {
-            Ok(Some(fake)) => complaints.extend(answers::differences(&fake, &seen)),
-            Ok(None) => {}
-            Err(error) => complaints.push(format!("the fake kernel's answer: {error:#}")),
-        }
-    }
-    verdict(run, &complaints)
-}
-
-/// The complaints with all that helps to see where they come from.
-pub(crate) fn verdict(run: Run, complaints: &[String]) -> Result<(), String> {
-    if complaints.is_empty() {
-        return Ok(());
-    }
-    let details = run.details();
-    Err(format!(
-        "{}\n{details}\n--- its files are kept in {}",
-        complaints.join("\n"),
-        run.keep().display()
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_counts_of_all_test_programs_are_added_up() {
-        let output = "running 2 tests\n\
-                      test cmdline::tests::a ... ok\n\
-                      test plan::tests::b ... FAILED\n\
-                      test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured\n\
-                      test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured\n";
-        assert_eq!(tests(output), Some((8, vec!["plan::tests::b".to_owned()])));
-        assert_eq!(tests("nothing was run"), None);
-    }
 
     fn arguments(filters: &[&str], kernels: &[&str], matrix: bool) -> Arguments {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
@@ -533,19 +234,18 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_run_where_it_or_its_kernel_is_named() {
-        let boots = boots();
         let nothing = arguments(&[], &[], false);
-        for name in SELDOM {
-            let boot = boots.iter().find(|boot| boot.name() == name).expect(name);
-            assert!(is_left_out(boot, &nothing), "{name}");
-            assert!(!is_left_out(boot, &arguments(&[name], &[], false)), "{name}");
-            assert!(!is_left_out(boot, &arguments(&[], &[boot.kernel], false)), "{name}");
-            let on_6_1 = name.replace("6.12", "6.1");
-            let boot = boots.iter().find(|boot| boot.name() == on_6_1).expect(name);
-            assert!(!is_left_out(boot, &nothing), "{on_6_1}");
-        }
-        let rt = boots.iter().find(|boot| boot.kernel == "6.1-rt").expect("a check on 6.1-rt");
-        assert!(is_left_out(rt, &nothing));
-        assert!(!is_left_out(rt, &arguments(&[], &["6.1-rt"], false)));
+        let is_run = |name: &str, kernel, arguments: &Arguments| {
+            super::is_run(name, Some(kernel), arguments, &mut Vec::new())
+        };
+        let (name, kernel) = ("6.12 systemd: without vfio.devs= nothing runs", "6.12");
+        assert!(!is_run(name, kernel, &nothing));
+        assert!(is_run(name, kernel, &arguments(&[name], &[], false)));
+        assert!(is_run(name, kernel, &arguments(&[], &[kernel], false)));
+        assert!(is_run(&name.replace("6.12", "6.1"), "6.1", &nothing));
+        let rt = "6.1-rt a guard that matches lets its device be bound";
+        assert!(!is_run(rt, "6.1-rt", &nothing));
+        assert!(!is_run(rt, "6.1-rt", &arguments(&["a guard"], &[], false)));
+        assert!(is_run(rt, "6.1-rt", &arguments(&[], &["6.1-rt"], false)));
     }
 }

@@ -5,48 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::commands::coverage;
-use crate::machine::moment::Moment;
-use crate::machine::topology;
-use crate::scenario::Observed;
-use crate::scenario::prediction::Prediction;
-
-/// Name of the moment before the binary runs.
-pub const BEFORE: &str = "before";
-/// Name of the moment after the binary's first run; a second is `after 2`.
-pub const AFTER: &str = "after 1";
-/// Name of the moment after the host's drivers were loaded.
-pub const HOST: &str = "host";
-
-/// One run of a program in the guest.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Execution {
-    /// Exit status as the shell says it: 128 and more for a signal.
-    pub status: i32,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-    /// `/run/vfio-early/report.json` after it, `Null` when there was none.
-    pub report: Value,
-    /// Permissions of that file, such as `644`.
-    pub report_mode: String,
-    /// What `check` said before it; none where it was not asked.
-    pub prediction: Option<Prediction>,
-}
-
-/// One record of the kernel's log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// 0 emergency … 7 debug, without the facility.
-    pub level: u8,
-    /// The text without level and time.
-    pub text: String,
-}
+use super::moment::Moment;
+use super::observed::{Execution, HOST, Observed, Prediction, Record};
+use super::{profiles, topology};
 
 /// A boot that came to its end.
 #[derive(Debug)]
@@ -89,7 +53,7 @@ impl Run {
             match (kind, rest) {
                 ("end", "") => ended = true,
                 ("problem", "") => bail!("the guest could not do a step: {}", body.trim()),
-                ("profiles", "") => coverage::keep_guest_profiles(body)?,
+                ("profiles", "") => profiles::keep(body)?,
                 ("parameters", "") => self.parameters = parameters(body),
                 ("command", "line") => body.trim_end().clone_into(&mut self.command_line),
                 ("kernel", "log") => self.log = body.lines().map(record).collect(),
@@ -145,7 +109,8 @@ impl Run {
         &self.last().report
     }
 
-    /// The devices at that moment, [`BEFORE`], [`AFTER`] or [`HOST`].
+    /// The devices at that moment, [`BEFORE`](super::observed::BEFORE),
+    /// [`AFTER`](super::observed::AFTER) or [`HOST`].
     ///
     /// # Panics
     /// When the guest noted no such moment.
@@ -231,7 +196,7 @@ impl Run {
             .collect()
     }
 
-    /// What a scenario's expectation is held against.
+    /// What the fake kernel's side has, too.
     #[must_use]
     pub fn observed(&self) -> Observed {
         Observed {

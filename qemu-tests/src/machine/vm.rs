@@ -24,8 +24,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::machine::initrd::{self, Compression, Contents, Step};
+use crate::machine::observed::{BEFORE, HOST};
 use crate::machine::qemu::{self, Asked, Orders};
-use crate::machine::run::{BEFORE, HOST, Run};
+use crate::machine::run::Run;
 use crate::machine::topology::{self, Device, Iommu, Topology};
 use crate::machine::tsc;
 use crate::supplies::kernels::{self, Kernel};
@@ -181,8 +182,8 @@ impl Vm {
         self
     }
 
-    /// Asks before each run of `bind` what it is going to do; see
-    /// [`prediction`](crate::scenario::prediction).
+    /// Asks before each run of `bind` what it is going to do; the answer is in
+    /// [`Execution::prediction`](super::observed::Execution).
     pub fn asking_first(mut self) -> Self {
         self.asks_first = true;
         self

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::check::prediction::{self, Unforeseen};
 use crate::machine::moment::Moment;
-use crate::machine::run::{BEFORE, Execution, HOST};
+use crate::machine::observed::Observed;
+use crate::machine::observed::{BEFORE, Execution, HOST};
 use crate::machine::topology::Function;
-use crate::scenario::prediction::{self, Unforeseen};
-use crate::scenario::{Observed, Scenario, Wanted};
+use crate::scenario::{Scenario, Wanted};
 
 /// From here on the binary logs a line only for devices that are not bound.
 const LINES_FOR_ALL: usize = 32;

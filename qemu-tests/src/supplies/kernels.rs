@@ -283,16 +283,9 @@ fn take_out(tree: &Path, entry: &Path) -> Result<String> {
     .with_context(|| format!("its packages have no image of {release}"))?;
 
     fs::rename(image, entry.join("vmlinuz"))?;
-    make_module_folders(entry)?;
+    build::make_module_folders(entry)?;
     fs::rename(&modules, entry.join("lib/modules"))?;
     Ok(release.clone())
-}
-
-/// Makes `lib` for the modules, and `usr/lib`, where newer depmods look.
-pub(crate) fn make_module_folders(entry: &Path) -> Result<()> {
-    fs::create_dir(entry.join("lib"))?;
-    fs::create_dir(entry.join("usr"))?;
-    Ok(std::os::unix::fs::symlink("../lib", entry.join("usr/lib"))?)
 }
 
 #[cfg(test)]

@@ -106,27 +106,10 @@ fn write_built_using(workspace: &Path) -> Result<()> {
             .args(packages),
     )?;
     text += std::str::from_utf8(&sources)?;
-    text.extend(crates()?.iter().map(|name| format!("crate {name}\n")));
+    text.extend(sbom::linked_crates()?.iter().map(|name| format!("crate {name}\n")));
     let file = workspace.join(BUILT_USING);
     fs::create_dir_all(file.parent().context("a file lies in a folder")?)?;
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// The crates that are linked into the program, each as name and version; itself excluded.
-///
-/// # Errors
-/// When cargo cannot tell.
-pub fn crates() -> Result<Vec<String>> {
-    let words = ["tree", "--package=vfio-early", "--edges=normal,no-proc-macro"];
-    let tree = step::run(binary::cargo(&words)?.args(["--prefix=none", "--format={p}"]))?;
-    let mut names: Vec<String> = String::from_utf8(tree)?
-        .lines()
-        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
-        .filter(|name| !name.starts_with("vfio-early "))
-        .collect();
-    names.sort();
-    names.dedup();
-    Ok(names)
 }
 
 #[cfg(test)]

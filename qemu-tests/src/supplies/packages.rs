@@ -67,7 +67,7 @@ pub const HOST: &[Package] = &[
     package("qemu-system-x86", "runs inside a virtual machine, too"),
 ];
 
-/// What a Debian of the harness's own needs, see [`distro`](crate::machine::distro).
+/// What a Debian of the harness's own needs.
 pub const DISTRO: &[Package] = &[
     package("debootstrap", "makes a small Debian for tests with a real initrd"),
     package("e2fsprogs", "makes a root file system of it"),

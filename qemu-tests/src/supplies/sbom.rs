@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::supplies::cargo_tool::Tool;
-use crate::supplies::{binary, digest, libkmod, package, step};
+use crate::supplies::{binary, digest, libkmod, step};
 
 /// Lists crates.
 const CARGO_CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9" };
@@ -78,7 +78,7 @@ impl Archive {
 /// When the tool cannot be had, or a library's origin cannot be told.
 pub(crate) fn write(file: &Path, date: &str) -> Result<()> {
     let mut list = crates(date)?;
-    let linked = package::crates()?;
+    let linked = linked_crates()?;
     complete(&mut list, &linked, libraries()?)?;
     let text = serde_json::to_string_pretty(&list)? + "\n";
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
@@ -169,6 +169,23 @@ fn complete(list: &mut Value, linked: &[String], libraries: Vec<Value>) -> Resul
     dependencies.push(json!({"ref": "libkmod", "dependsOn": ["glibc", "liblzma"]}));
     dependencies.push(json!({"ref": "rust-std", "dependsOn": ["glibc", "libgcc"]}));
     Ok(())
+}
+
+/// The crates that are linked into the program, each as name and version; itself excluded.
+///
+/// # Errors
+/// When cargo cannot tell.
+pub(crate) fn linked_crates() -> Result<Vec<String>> {
+    let words = ["tree", "--package=vfio-early", "--edges=normal,no-proc-macro"];
+    let tree = step::run(binary::cargo(&words)?.args(["--prefix=none", "--format={p}"]))?;
+    let mut names: Vec<String> = String::from_utf8(tree)?
+        .lines()
+        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        .filter(|name| !name.starts_with("vfio-early "))
+        .collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 /// What such a list and what is linked have not in common, one sentence each.

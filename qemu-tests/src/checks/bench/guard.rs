@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::contender::{self, FLOOR, PROGRAM};
 use super::machine::{Bench, Look};
-use crate::commands::bench::results;
-use crate::commands::test::Boot;
+use crate::check::Boot;
+use crate::supplies::binary;
 
 const KERNEL: &str = "6.1";
 const COUNTS: [usize; 2] = [3, 64];
@@ -46,7 +46,7 @@ struct Baseline {
 }
 
 fn file() -> PathBuf {
-    results::folder().join("baseline.json")
+    binary::workspace().join("docs/measurements/baseline.json")
 }
 
 fn measure(program: &Path) -> Result<Baseline> {
@@ -69,7 +69,6 @@ fn measure(program: &Path) -> Result<Baseline> {
 pub(crate) fn run(program: &Path, write: bool) -> Result<(String, bool)> {
     let found = measure(program)?;
     if write {
-        fs::create_dir_all(results::folder())?;
         fs::write(file(), serde_json::to_string_pretty(&found)? + "\n")?;
     }
     let text = fs::read_to_string(file())
@@ -114,8 +113,8 @@ fn compare(baseline: &Baseline, found: &Baseline) -> (String, bool) {
 }
 
 /// The check of `cargo xtask test`.
-pub(crate) fn boot() -> Boot {
-    Boot {
+pub(crate) fn boots() -> Vec<Boot> {
+    vec![Boot {
         name: "bench: vfio-early's own share of the instructions has not grown".to_owned(),
         kernel: KERNEL,
         check: Box::new(|_, program, _| match run(program, false) {
@@ -123,7 +122,7 @@ pub(crate) fn boot() -> Boot {
             Ok((text, false)) => Err(text),
             Err(error) => Err(format!("{error:#}")),
         }),
-    }
+    }]
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ use crate::machine::vm::{Vm, vm};
 use crate::supplies::kernels;
 use crate::supplies::kernels::Kernel;
 
+/// Device counts; with 0 nothing is asked for.
+pub(crate) const COUNTS: [usize; 8] = [0, 1, 3, 16, 64, 128, 256, 512];
+
 /// Up to so many devices each has a root port of its own, and so an IOMMU group of its own. With
 /// more ports, machines of hundreds of devices take minutes to boot.
 const PORTS: usize = 64;
@@ -239,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_count_has_so_many_devices_and_a_list_that_fits() {
-        for count in crate::commands::bench::COUNTS.into_iter().filter(|count| *count > 0) {
+        for count in COUNTS.into_iter().filter(|count| *count > 0) {
             let addresses = addresses(&topology(count));
             assert_eq!(addresses.len(), count);
             let length = command_line(Shape::CommandLine, &addresses).len();

@@ -11,6 +11,9 @@ use tempfile::TempDir;
 use crate::supplies::binary::workspace;
 use crate::supplies::step;
 
+/// What the module makes of the configurations in its tests.
+pub(super) const EXPECTED: &str = "initrd/nixos/tests/expected.json";
+
 /// An evaluator.
 #[derive(Debug)]
 pub struct Nix {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::EXPECTED;
+use super::evaluation::EXPECTED;
 use crate::machine::vm::vm;
 use crate::supplies::binary::workspace;
 use crate::supplies::kernels::Kernel;

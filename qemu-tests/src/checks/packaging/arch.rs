@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::files::{ALWAYS, DRACUT, ENABLED, File, MKINITCPIO, differences};
 use super::makefile::make;
-use super::{ALWAYS, DRACUT, ENABLED, File, MKINITCPIO, differences};
 use crate::supplies::binary::workspace;
 use crate::supplies::{libkmod, step};
 

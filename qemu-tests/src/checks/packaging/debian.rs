@@ -5,9 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use super::{COMPLETIONS, DRACUT, File, INITRAMFS_TOOLS, MANUAL, PROGRAM, UNITS, differences};
+use super::files::{
+    COMPLETIONS, DRACUT, File, INITRAMFS_TOOLS, MANUAL, PROGRAM, UNITS, differences,
+};
 use crate::supplies::binary::{self, workspace};
-use crate::supplies::sbom::ARCHIVES;
+use crate::supplies::sbom::{self, ARCHIVES};
 use crate::supplies::{package, step};
 
 const OVERRIDES: &str = "packaging/debian/lintian-overrides";
@@ -74,7 +76,7 @@ pub(super) fn copyright() -> Result<Vec<String>> {
     let file = workspace().join("packaging/debian/copyright");
     let text = fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))?;
     let named: Vec<&str> = text.split_whitespace().collect();
-    let mut linked: Vec<String> = package::crates()?
+    let mut linked: Vec<String> = sbom::linked_crates()?
         .iter()
         .filter_map(|line| Some(format!("crates/{}/*", line.split_once(' ')?.0)))
         .collect();

@@ -7,7 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{ALWAYS, DRACUT, ENABLED, File, INITRAMFS_TOOLS, MKINITCPIO, UNITS, differences};
+use super::files::{
+    ALWAYS, DRACUT, ENABLED, File, INITRAMFS_TOOLS, MKINITCPIO, UNITS, differences,
+};
 use crate::supplies::binary::workspace;
 use crate::supplies::{libkmod, step};
 

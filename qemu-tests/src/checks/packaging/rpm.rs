@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use super::files::{ALWAYS, DRACUT, ENABLED, File, differences};
 use super::makefile::make;
-use super::{ALWAYS, DRACUT, ENABLED, File, differences};
 use crate::supplies::binary::workspace;
 use crate::supplies::{libkmod, step};
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use duct::cmd;
 
+use super::machines;
 use super::record::{self, Answers};
-use super::{Op, Place, Rule};
-use crate::commands::test::{Boot, verdict};
+use super::rule::{Op, Place, Rule};
+use crate::check::{Boot, verdict};
 use crate::machine::guest_program;
 use crate::machine::initrd;
 use crate::machine::run::Run;
@@ -145,9 +146,9 @@ fn machine(kernel: &Kernel, rules: &[&Rule]) -> Result<Vm> {
     machine = match rules.first().map(|rule| rule.place) {
         // The last console is the one for programs; the kernel prints on both.
         Some(Place::TwoCards) => {
-            machine.topology(super::two_cards()).uefi().cmdline("console=tty0")
+            machine.topology(machines::two_cards()).uefi().cmdline("console=tty0")
         }
-        _ => machine.topology(super::plain()).arguments(super::PLAIN.iter().copied()),
+        _ => machine.topology(machines::plain()).arguments(machines::PLAIN.iter().copied()),
     };
     for module in rules.iter().flat_map(|rule| &rule.steps).filter_map(|step| step.op.inserted()) {
         for path in files(kernel, module)? {
@@ -231,8 +232,12 @@ pub fn ask_all(
     Ok(())
 }
 
-/// The boots that hold the record against that kernel.
-pub(crate) fn boots(kernel: &'static str) -> Vec<Boot> {
+/// The boots that hold the record against its kernels, which are Debian's.
+pub(crate) fn boots() -> Vec<Boot> {
+    kernels::LINES.into_iter().flat_map(boots_on).collect()
+}
+
+fn boots_on(kernel: &'static str) -> Vec<Boot> {
     let rules = super::all();
     let boots = boots_of(&rules, kernel);
     let boot = |rules: &Vec<&Rule>| {
@@ -263,7 +268,7 @@ fn check(kernel: &Kernel, rules: &[Rule]) -> Result<(), String> {
 }
 
 /// Kernels to ask: those that are named; else all, that of NixOS where it is set up.
-pub(super) fn wanted(named: &[String]) -> Vec<&'static str> {
+pub(crate) fn wanted(named: &[String]) -> Vec<&'static str> {
     let is_wanted = |kernel: &&str| match named {
         [] => *kernel != kernels::NIXOS || kernels::get(kernel).is_ok(),
         _ => named.iter().any(|name| name == kernel),
@@ -274,7 +279,7 @@ pub(super) fn wanted(named: &[String]) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::rules::rule;
+    use crate::checks::rules::rule::rule;
     use std::path::PathBuf;
 
     fn kernel() -> Kernel {

@@ -1,8 +1,7 @@
 //! `drivers_probe`, `bind` and `unbind`.
 
-use super::{
-    BRIDGE, EDU, NIC, NO_GROUP, NOBODY, Op, PORT, Rule, SECOND_EDU, SERIAL, of_device, rule,
-};
+use super::machines::{BRIDGE, EDU, NIC, NO_GROUP, NOBODY, PORT, SECOND_EDU, SERIAL};
+use super::rule::{Op, Rule, of_device, rule};
 
 pub(super) fn rules() -> Vec<Rule> {
     [probing(), binding(), unbinding()].concat()

@@ -1,6 +1,7 @@
 //! What a device shows, and how it comes and goes.
 
-use super::{BRIDGE, EDU, NIC, NO_GROUP, PORT, Rule, SERIAL, of_device, rule};
+use super::machines::{BRIDGE, EDU, NIC, NO_GROUP, PORT, SERIAL};
+use super::rule::{Rule, of_device, rule};
 
 pub(super) fn rules() -> Vec<Rule> {
     vec![

@@ -1,9 +1,7 @@
 //! IOMMU groups, and whether a VM could use them.
 
-use super::{
-    ALSO_BEHIND, BEHIND, BELOW_PORT, BRIDGE, EDU, PAIR, PAIR_NIC, PORT, Rule, SERIAL, of_device,
-    rule,
-};
+use super::machines::{ALSO_BEHIND, BEHIND, BELOW_PORT, BRIDGE, EDU, PAIR, PAIR_NIC, PORT, SERIAL};
+use super::rule::{Rule, of_device, rule};
 
 fn together(one: &str, other: &str) -> String {
     of_device(one, &format!("iommu_group/devices/{other}"))

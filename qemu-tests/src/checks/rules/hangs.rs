@@ -1,6 +1,7 @@
 //! What holds a device's lock for ever, and what waits for it.
 
-use super::{EDU, PAIR, Rule, SECOND_EDU, SECOND_SERIAL, SERIAL, of_device, rule};
+use super::machines::{EDU, PAIR, SECOND_EDU, SECOND_SERIAL, SERIAL};
+use super::rule::{Rule, of_device, rule};
 
 const NO_LOCK: &str = "it is a file of a folder, which has no lock";
 

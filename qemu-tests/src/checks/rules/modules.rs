@@ -1,6 +1,7 @@
 //! What comes of a module that is inserted.
 
-use super::{EDU, NIC, PAIR_NIC, Rule, SECOND_EDU, SERIAL, rule};
+use super::machines::{EDU, NIC, PAIR_NIC, SECOND_EDU, SERIAL};
+use super::rule::{Rule, rule};
 
 const INSERTED: &str = "`Modules::insert()` takes EEXIST for success";
 

@@ -1,6 +1,7 @@
 //! `driver_override`.
 
-use super::{EDU, NIC, NOBODY, Rule, SECOND_EDU, rule};
+use super::machines::{EDU, NIC, NOBODY, SECOND_EDU};
+use super::rule::{Rule, rule};
 
 pub(super) fn rules() -> Vec<Rule> {
     vec![

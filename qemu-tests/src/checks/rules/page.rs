@@ -1,9 +1,14 @@
 //! `docs/kernel-rules.md`: the record for readers.
 
 use std::fmt::Write;
+use std::fs;
 
-use super::record::Record;
-use super::{Chapter, NOT_ASKED, Place, Rule, chapters, plain, two_cards};
+use anyhow::Result;
+
+use super::machines::{plain, two_cards};
+use super::record::{Record, path};
+use super::rule::{Place, Rule};
+use super::{Chapter, NOT_ASKED, chapters};
 use crate::machine::topology::Topology;
 use crate::supplies::kernels::NAMES;
 
@@ -102,8 +107,18 @@ fn exceptions(text: &mut String, chapters: &[Chapter]) {
     }
 }
 
+/// Keeps the record, and the page that it makes.
+///
+/// # Errors
+/// When one of the files cannot be written.
+pub(crate) fn write(record: &Record) -> Result<()> {
+    fs::write(path("kernel-rules.json"), serde_json::to_string_pretty(record)? + "\n")?;
+    fs::write(path("kernel-rules.md"), of(record))?;
+    Ok(())
+}
+
 /// The page.
-pub(super) fn of(record: &Record) -> String {
+fn of(record: &Record) -> String {
     let mut text = HEAD.to_owned();
     let versions = record.0.iter().map(|(name, kernel)| format!("{name} ({})", kernel.version));
     let mut versions: Vec<_> = versions.collect();
@@ -139,4 +154,16 @@ pub(super) fn of(record: &Record) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::rules::record::{MEND, read};
+
+    #[test]
+    fn the_page_has_what_the_record_has() {
+        let record = Record::read().unwrap();
+        assert_eq!(read("kernel-rules.md").unwrap(), of(&record), "{MEND}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Framebuffers, and the consoles on one of them.
 
-use super::{CARD_BELOW, FIRST_CARD, NO_VGA, Op, Rule, SECOND_CARD, of_device, rule_of_screens};
+use super::machines::{CARD_BELOW, FIRST_CARD, NO_VGA, SECOND_CARD};
+use super::rule::{Op, Rule, of_device, rule_of_screens};
 
 const UNBIND: &str = "bus/platform/devices/efi-framebuffer.0/driver/unbind";
 const FIRMWARE: &str = "efi-framebuffer.0";

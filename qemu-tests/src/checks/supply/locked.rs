@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::commands::test::Outcome;
+use crate::check::Outcome;
 use crate::supplies::binary;
 use crate::supplies::libkmod;
 

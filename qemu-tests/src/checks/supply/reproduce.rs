@@ -1,4 +1,4 @@
-//! `cargo xtask reproduce`: two builds, in different places, that have to make the same bytes.
+//! Two builds, in different places, that have to make the same bytes.
 //!
 //! The second one has another folder, target folder, cargo folder, libkmod, language and time zone,
 //! and begins later. The toolchain and the C library are the same: those belong to the input.
@@ -14,36 +14,18 @@ use crate::supplies::{binary, cache, digest, libkmod, package, step};
 
 /// What came of two builds.
 #[derive(Debug)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     /// SHA-256 of the binary of the first build, of its `libkmod.a` and of its Debian package.
     pub digests: Vec<(&'static str, String)>,
     /// What differs, and which folder of this machine is named in the binary.
     pub complaints: Vec<String>,
 }
 
-/// Says the digests and what differs; whether nothing does.
-///
-/// # Errors
-/// When one of the builds fails.
-pub fn run() -> Result<bool> {
-    let comparison = compare()?;
-    for (what, digest) in &comparison.digests {
-        println!("{digest}  {what}");
-    }
-    for complaint in &comparison.complaints {
-        println!("{complaint}");
-    }
-    if comparison.complaints.is_empty() {
-        println!("two builds in different places made the same bytes");
-    }
-    Ok(comparison.complaints.is_empty())
-}
-
 /// The usual build, and another one.
 ///
 /// # Errors
-/// As [`run`].
-pub fn compare() -> Result<Comparison> {
+/// When one of the builds fails.
+pub(crate) fn compare() -> Result<Comparison> {
     let package = package::build()?;
     let first = binary::build()?;
 

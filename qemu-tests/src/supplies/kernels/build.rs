@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use duct::cmd;
 
-use crate::supplies::{cache, kernels, step};
+use crate::supplies::{cache, step};
 
 /// The package with the source, as a tar archive.
 pub const PACKAGE: &str = "linux-source-6.12";
@@ -112,7 +112,7 @@ impl Tree {
 
         compile(name, source)?;
         step::say(format_args!("kernel {name}: packing its modules"));
-        kernels::make_module_folders(entry)?;
+        make_module_folders(entry)?;
         let target = format!("INSTALL_MOD_PATH={}", entry.display());
         // depmod runs later, over all kernels in the same way.
         step::run(make(source).args([
@@ -195,6 +195,13 @@ fn lost<'f>(fragment: &'f str, whole: &str) -> Vec<&'f str> {
             }
         })
         .collect()
+}
+
+/// Makes `lib` for the modules, and `usr/lib`, where newer depmods look.
+pub(super) fn make_module_folders(entry: &Path) -> Result<()> {
+    fs::create_dir(entry.join("lib"))?;
+    fs::create_dir(entry.join("usr"))?;
+    Ok(std::os::unix::fs::symlink("../lib", entry.join("usr/lib"))?)
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::commands::test;
-use crate::machine::run::{BEFORE, HOST, Run};
+use crate::check;
+use crate::machine::observed::{BEFORE, HOST};
+use crate::machine::run::Run;
 use crate::machine::topology::{Device, Topology};
 use crate::machine::vm::{Vm, vm};
 use crate::supplies::kernels::Kernel;
@@ -77,7 +78,7 @@ pub(crate) fn boot(machine: Vm, check: impl FnOnce(&Seen, &mut Wrong)) -> Result
         let journal = run.shells.get(2).map_or("", |journal| journal.as_str());
         wrong.0.push(format!("--- journal\n{journal}"));
     }
-    test::verdict(run, &wrong.0)
+    check::verdict(run, &wrong.0)
 }
 
 /// A line of the journal.

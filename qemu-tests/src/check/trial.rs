@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use crate::commands::test::{Boot, verdict};
+use crate::check::prediction::{self, Unforeseen};
+use crate::check::{Boot, verdict};
 use crate::machine::guest_program;
-use crate::machine::run::{Execution, Run};
+use crate::machine::observed::Execution;
+use crate::machine::run::Run;
 use crate::machine::vm::{Vm, vm};
-use crate::scenario::prediction::{self, Unforeseen};
-use crate::supplies::kernels::Kernel;
+use crate::supplies::kernels::{Kernel, NAMES};
 
 /// One trial.
 #[derive(Clone, Copy)]
@@ -26,9 +27,15 @@ pub(crate) struct Trial {
     pub expect: fn(&mut Check<'_>),
 }
 
+/// Each of them on each of its kernels.
+pub(crate) fn boots(trials: &[Trial]) -> Vec<Boot> {
+    let on = |kernel| trials.iter().filter_map(move |trial| trial.boot(kernel));
+    NAMES.into_iter().flat_map(on).collect()
+}
+
 impl Trial {
     /// The check of the trial on that kernel; none where it does not run there.
-    pub fn boot(self, kernel: &'static str) -> Option<Boot> {
+    fn boot(self, kernel: &'static str) -> Option<Boot> {
         self.kernels.contains(&kernel).then(|| Boot {
             name: self.name.to_owned(),
             kernel,

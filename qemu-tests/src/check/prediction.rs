@@ -3,20 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::machine::run::Execution;
-
-/// What `check --json` said.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Prediction {
-    /// Its exit status.
-    pub status: i32,
-    /// The report that it expects.
-    pub report: Value,
-}
+use crate::machine::observed::{Execution, Prediction};
 
 /// What `check` cannot know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,60 +25,50 @@ struct Fate<'a> {
     what: String,
 }
 
-impl Prediction {
-    /// From the exit status on a line of its own, and the standard output.
-    ///
-    /// # Errors
-    /// When it is none.
-    pub(crate) fn read(text: &str) -> Result<Self> {
-        let (status, report) = text.split_once('\n').unwrap_or((text, ""));
-        let status = status.parse().context("an exit status is a number")?;
-        let report = serde_json::from_str(report)
-            .with_context(|| format!("check --json prints no JSON, and exits with {text}"))?;
-        Ok(Self { status, report })
-    }
-
-    /// What did not come true, one sentence each.
-    fn complaints(
-        &self,
-        execution: &Execution,
-        unforeseen: &BTreeMap<&str, Unforeseen>,
-    ) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut same = |what: &str, predicted: &dyn Debug, real: &dyn Debug| {
-            let (predicted, real) = (format!("{predicted:?}"), format!("{real:?}"));
-            if predicted != real {
-                found.push(format!("check: {what} is {predicted}, and in truth {real}"));
-            }
-        };
-        let status = i64::from(self.status);
-        same("the exit status in its report", &self.report["exit_status"].as_i64(), &Some(status));
-        let rejected = |report: &Value| report["request"]["rejected"].clone();
-        // A run that has nothing to do leaves no report.
-        if !execution.report.is_null() {
-            same("what is rejected", &rejected(&self.report), &rejected(&execution.report));
-        }
-        let (predicted, mut real) = (fates(&self.report), fates(&execution.report));
-        if unforeseen.is_empty() {
-            same("the exit status", &self.status, &execution.status);
-        }
-        for (address, Unforeseen { expected, why }) in unforeseen {
-            let Some(fate) = real.iter_mut().find(|fate| fate.address == Some(*address)) else {
-                found.push(format!("check: cannot foresee {address}, which is not asked for"));
-                continue;
-            };
-            if fate.what == *expected {
-                found.push(format!("check: foresees {fate:?}, in spite of this: {why}"));
-            }
-            (*expected).clone_into(&mut fate.what);
-            fate.address.take_if(|_| *expected == "absent");
-        }
-        real.sort_unstable();
+/// What did not come true, one sentence each.
+fn broken(
+    prediction: &Prediction,
+    execution: &Execution,
+    unforeseen: &BTreeMap<&str, Unforeseen>,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut same = |what: &str, predicted: &dyn Debug, real: &dyn Debug| {
+        let (predicted, real) = (format!("{predicted:?}"), format!("{real:?}"));
         if predicted != real {
-            found.push(format!("check: expects {predicted:?}, and in truth it is {real:?}"));
+            found.push(format!("check: {what} is {predicted}, and in truth {real}"));
         }
-        found
+    };
+    let status = i64::from(prediction.status);
+    same(
+        "the exit status in its report",
+        &prediction.report["exit_status"].as_i64(),
+        &Some(status),
+    );
+    let rejected = |report: &Value| report["request"]["rejected"].clone();
+    // A run that has nothing to do leaves no report.
+    if !execution.report.is_null() {
+        same("what is rejected", &rejected(&prediction.report), &rejected(&execution.report));
     }
+    let (predicted, mut real) = (fates(&prediction.report), fates(&execution.report));
+    if unforeseen.is_empty() {
+        same("the exit status", &prediction.status, &execution.status);
+    }
+    for (address, Unforeseen { expected, why }) in unforeseen {
+        let Some(fate) = real.iter_mut().find(|fate| fate.address == Some(*address)) else {
+            found.push(format!("check: cannot foresee {address}, which is not asked for"));
+            continue;
+        };
+        if fate.what == *expected {
+            found.push(format!("check: foresees {fate:?}, in spite of this: {why}"));
+        }
+        (*expected).clone_into(&mut fate.what);
+        fate.address.take_if(|_| *expected == "absent");
+    }
+    real.sort_unstable();
+    if predicted != real {
+        found.push(format!("check: expects {predicted:?}, and in truth it is {real:?}"));
+    }
+    found
 }
 
 /// What did not come true of each run that `check` was asked about; `unforeseen` has the number of
@@ -102,7 +81,7 @@ pub fn complaints<'a>(
     let runs = (1..).zip(executions);
     let complaints = |(number, execution): (usize, &Execution)| {
         let prediction = execution.prediction.as_ref()?;
-        let found = prediction.complaints(execution, &unforeseen(number));
+        let found = broken(prediction, execution, &unforeseen(number));
         Some(found.into_iter().map(move |text| format!("run {number}: {text}")))
     };
     runs.filter_map(complaints).flatten().collect()

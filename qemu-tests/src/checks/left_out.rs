@@ -1,0 +1,142 @@
+//! Which checks are not run each time, but where one names them or their kernel.
+//!
+//! What else is not run are kernels that are not set up, and the part of the
+//! [matrix](crate::scenario::matrix) that is not usual.
+
+use crate::supplies::kernels::{LINES, NIXOS};
+
+/// Checks that are left out.
+pub(crate) struct LeftOut {
+    /// The kernels with which their names begin; none where there is no kernel in them.
+    kernels: &'static [&'static str],
+    /// How their names go on.
+    name: &'static str,
+    /// But for those whose names go on after that as one of these.
+    but: &'static [&'static str],
+    /// A clause.
+    why: &'static str,
+}
+
+const fn on(kernels: &'static [&'static str], name: &'static str, why: &'static str) -> LeftOut {
+    LeftOut { kernels, name, but: &[], why }
+}
+
+const AS_ON_6_1: &str = "it depends little on the kernel, and is run on 6.1 each time";
+
+/// Of Debian 13's systemd, dracut and initramfs-tools one boot each is left.
+pub(crate) const LIST: &[LeftOut] = &[
+    on(&["6.12"], "systemd: without vfio.devs= nothing runs", AS_ON_6_1),
+    on(&["6.12"], "systemd: without vfio.strict the boot goes on with failed units", AS_ON_6_1),
+    on(&["6.12"], "dracut: without vfio.devs= the program says and does nothing", AS_ON_6_1),
+    on(
+        &["6.12"],
+        "dracut: vfio.strict with an absent device stops the boot in the emergency shell",
+        AS_ON_6_1,
+    ),
+    on(
+        &["6.12"],
+        "initramfs-tools: without vfio.devs= the boot is as without the package",
+        AS_ON_6_1,
+    ),
+    on(
+        &["6.12"],
+        "initramfs-tools: vfio.strict with an absent device stops the boot in a shell that can be used",
+        AS_ON_6_1,
+    ),
+    on(
+        &["6.12"],
+        "killed before any of its writes and run again it comes to the same end",
+        AS_ON_6_1,
+    ),
+    LeftOut {
+        kernels: &[LINES[0], LINES[2], LINES[3], NIXOS],
+        name: "screens: ",
+        but: &[
+            "the boot card is given away, the other card's driver in the initrd",
+            "the only card stays with the host",
+        ],
+        why: "all of them are run on 6.1, which takes the console most readily",
+    },
+];
+
+/// The line of the list that leaves out the check of that name, kernel included.
+pub(crate) fn by(name: &str) -> Option<&'static LeftOut> {
+    LIST.iter().find(|left| left.has(name))
+}
+
+impl LeftOut {
+    fn has(&self, name: &str) -> bool {
+        let of_kernel = |kernel| name.strip_prefix(kernel)?.strip_prefix(' ');
+        let rest = match self.kernels {
+            [] => Some(name),
+            kernels => kernels.iter().find_map(|kernel| of_kernel(*kernel)),
+        };
+        let rest = rest.and_then(|rest| rest.strip_prefix(self.name));
+        rest.is_some_and(|rest| match self.but {
+            [] => rest.is_empty(),
+            but => !but.contains(&rest),
+        })
+    }
+
+    /// What is left out, and why.
+    pub(crate) fn text(&self) -> String {
+        let Self { kernels, name, but, why } = self;
+        let kernels = kernels.join(", ");
+        let but = match but {
+            [] => String::new(),
+            but => format!("all but {}", but.join("; ")),
+        };
+        format!("{kernels} {name}{but} ({why})").trim_start().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks;
+
+    fn names() -> Vec<String> {
+        let boots = checks::boots().into_iter().map(|boot| boot.name());
+        boots.chain(checks::others().into_iter().map(|check| check.name)).collect()
+    }
+
+    #[test]
+    fn each_line_leaves_something_out_on_each_of_its_kernels() {
+        let names = names();
+        for left in LIST {
+            for kernel in left.kernels {
+                let mut out = names.iter().filter(|name| left.has(name));
+                let is_on = |name: &String| name.starts_with(&format!("{kernel} "));
+                assert!(out.any(is_on), "{kernel}: {}", left.text());
+            }
+            for but in left.but {
+                let kept = format!("{}{but}", left.name);
+                assert!(names.iter().any(|name| name.ends_with(&kept)), "{kept}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_for_its_kernel_alone_is_run_on_6_1() {
+        let names = names();
+        for name in names.iter().filter(|name| by(name).is_some_and(|left| left.why == AS_ON_6_1)) {
+            let (_, rest) = name.split_once(' ').unwrap();
+            let on_6_1 = format!("6.1 {rest}");
+            assert!(names.contains(&on_6_1) && by(&on_6_1).is_none(), "{on_6_1}");
+        }
+    }
+
+    #[test]
+    fn a_line_leaves_out_what_it_says_and_no_more() {
+        let left = by("6.12 screens: in text mode the second card is given away").unwrap();
+        assert!(left.text().starts_with("5.10, 6.12, 7.2, nixos screens: all but the boot card"));
+        for kept in [
+            "6.12 screens: the only card stays with the host",
+            "6.1 screens: in text mode the second card is given away",
+            "6.12 a guard that matches lets its device be bound",
+            "6.12 systemd: systemd-analyze verify finds nothing wrong with the units",
+        ] {
+            assert!(by(kept).is_none(), "{kept}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `cargo xtask setup`: what builds and checks need, installed, fetched and built.
+
+use anyhow::Result;
+
+use crate::supplies::{kernels, libkmod, packages, step};
+
+/// Arguments of `cargo xtask setup`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Fetch only this kernel (may be repeated); without it the four lines of Debian. nixos, builtin
+    /// and cdev are built: the first of them for about ten minutes
+    #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
+    pub kernels: Vec<String>,
+}
+
+/// Sets up.
+///
+/// # Errors
+/// When something cannot be installed, fetched or built.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    packages::ensure(&[packages::BUILD, packages::TEST, packages::BOOT].concat())?;
+    step::say(format_args!("libkmod {} is in {}", libkmod::VERSION, libkmod::set_up()?.display()));
+    for line in kernels::NAMES {
+        let usual = arguments.kernels.is_empty() && kernels::LINES.contains(&line);
+        if usual || arguments.kernels.iter().any(|wanted| wanted == line) {
+            let kernel = kernels::set_up(line)?;
+            step::say(format_args!(
+                "kernel {line} is {} (Debian {})",
+                kernel.release, kernel.package_version
+            ));
+        }
+    }
+    Ok(())
+}
