@@ -8,7 +8,9 @@ use nix::errno::Errno;
 
 use crate::cmdline::Console;
 use crate::console::Framebuffer;
-use crate::kernel::{Kernel, Needed, PROBE, Write};
+use crate::kernel::{Kernel, PROBE, Write};
+use crate::kmsg::phase_over;
+use crate::modules::Needed;
 use crate::pci::Address;
 use crate::plan::{self, Driver, IOMMU_TYPE1, OtherDisplay, Plan, RESERVED, Step, Why};
 use crate::sysfs::{Sysfs, VFIO_PCI, VGACON};
@@ -70,11 +72,11 @@ pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
     let had_console = run.takes_a_display() && run.has_console();
     for batch in plan.steps.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
         run.perform(batch);
-        crate::phase_over(batch[0].phase());
+        phase_over(batch[0].phase());
     }
     run.read_back();
     run.look_after_the_console(had_console);
-    crate::phase_over("verify");
+    phase_over("verify");
     Applied { fates: run.fates, viable: run.viable, warnings: run.warnings }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use crate::console::Version;
-use crate::modules::Modules;
+use crate::modules::{Modules, Needed};
 use crate::syscall::{self, Uevents, Work};
 use crate::sysfs::{self, HostModule, Sysfs, VGACON};
 use crate::variant::Variants;
@@ -58,15 +58,6 @@ impl Write {
             Write::Insert { .. } => Duration::from_secs(10),
         }
     }
-}
-
-/// A module that is to be inserted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Needed {
-    /// Its name.
-    pub name: String,
-    /// The modules that have to be there before it, whether they are or not.
-    pub needs: Vec<String>,
 }
 
 /// The kernel that devices are taken from.

@@ -60,6 +60,11 @@ pub fn start(debug: bool) {
     log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
 }
 
+/// A line for who measures: `cargo xtask bench --phases` reads the times at which they are logged.
+pub fn phase_over(name: &str) {
+    log::debug!("phase over: {name}");
+}
+
 /// systemd marks an initrd by a file; in others the root is the kernel's own rootfs still. A host
 /// has `/proc`, so that without it this must be an initrd, too.
 #[must_use]

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use cmdline::Request;
 use host::check::Check;
 use kernel::Kernel;
+use kmsg::phase_over;
 use report::Report;
 use sysfs::{Machine, Sysfs};
 
@@ -50,11 +51,6 @@ pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Re
     let mut report = report::report(request, &machine, &plan, &applied);
     report.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(report)
-}
-
-/// A line for who measures: `cargo xtask bench --phases` reads the times at which they are logged.
-pub fn phase_over(name: &str) {
-    log::debug!("phase over: {name}");
 }
 
 /// What [`bind`] would do now, and the report that it would make if the kernel did as it is told.

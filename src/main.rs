@@ -241,7 +241,7 @@ fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     {
         log::warn!("no record in {}: {why}", report_file::FOLDER);
     }
-    vfio_early::phase_over("report");
+    kmsg::phase_over("report");
     for (level, line) in report.lines() {
         log::log!(level, "{line}");
     }

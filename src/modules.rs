@@ -9,7 +9,6 @@ use nix::errno::Errno;
 
 use crate::cmdline;
 use crate::escape;
-use crate::kernel::Needed;
 use crate::sysfs::{HostModule, Sysfs};
 use crate::variant::Variants;
 
@@ -35,6 +34,15 @@ const CONFIGURATION: [&str; 5] = [
 pub struct Modules {
     context: Context,
     root: PathBuf,
+}
+
+/// A module that is to be inserted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needed {
+    /// Its name.
+    pub name: String,
+    /// The modules that have to be there before it, whether they are or not.
+    pub needs: Vec<String>,
 }
 
 /// Where a kernel has a module.

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use vfio_early::cmdline;
-use vfio_early::kernel::{Kernel, Needed, Write};
+use vfio_early::kernel::{Kernel, Write};
+use vfio_early::modules::Needed;
 use vfio_early::pci::Address;
 use vfio_early::report::Report;
 use vfio_early::sysfs::{HostModule, Sysfs};

@@ -2,7 +2,8 @@
 //! that refuses vfio-pci for a reason of its own, an initrd that lacks modules.
 
 use nix::errno::Errno;
-use vfio_early::kernel::{Kernel, Needed, Write};
+use vfio_early::kernel::{Kernel, Write};
+use vfio_early::modules::Needed;
 
 use crate::fake::Fake;
 use crate::machine::{Function, Line, Machine, desktop};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
-use vfio_early::kernel::Needed;
+use vfio_early::modules::Needed;
 
 use crate::machine::{Line, Vfio};
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use vfio_early::kernel::{Kernel, Needed, Write};
+use vfio_early::kernel::{Kernel, Write};
+use vfio_early::modules::Needed;
 use vfio_early::pci::Address;
 use vfio_early::sysfs::HostModule;
 use vfio_early::variant::Variants;
