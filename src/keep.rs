@@ -12,7 +12,6 @@ use std::path::Path;
 
 use crate::escape;
 use crate::pci::{Address, Choice, Id, Item, Place, Rejected};
-use crate::sysfs::Device;
 
 /// What a device is to the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,18 +74,18 @@ impl Record {
         record
     }
 
-    /// What a device is by this record. `id_at` tells which device is at a place now; it is asked
-    /// only about a device that has the id of another place.
-    pub fn find(&self, device: &Device, id_at: impl Fn(&Place) -> Option<Id>) -> Vec<Kept> {
+    /// What a device is by this record, from its folder below `/sys` and its id. `id_at` tells which
+    /// device is at a place now; it is asked only about a device that has the id of another place.
+    pub fn find(&self, folder: &str, id: Id, id_at: impl Fn(&Place) -> Option<Id>) -> Vec<Kept> {
         let kept = |entry: &Entry| {
             let Entry { kind, item, reason } = entry;
             let mut words = reason.clone();
             match (&item.choice, item.guard) {
                 (Choice::Place(place), Some(guard)) => {
-                    if !guard.matches(&device.id) {
+                    if !guard.matches(&id) {
                         return None;
                     }
-                    if !is_at(device, place) {
+                    if !is_at(folder, place) {
                         // Its own place has it: this is a twin.
                         if id_at(place).is_some_and(|id| guard.matches(&id)) {
                             return None;
@@ -95,8 +94,8 @@ impl Record {
                         words = format!("{words}; it may have moved from {place}");
                     }
                 }
-                (Choice::Place(place), None) if is_at(device, place) => {}
-                (Choice::Id(id), _) if id.matches(&device.id) => {}
+                (Choice::Place(place), None) if is_at(folder, place) => {}
+                (Choice::Id(wanted), _) if wanted.matches(&id) => {}
                 _ => return None,
             }
             Some(Kept { kind: *kind, words })
@@ -123,9 +122,9 @@ fn parse_entry(text: &str, reason: &str) -> Result<Entry, String> {
 }
 
 /// Whether a device is at a place, by its folder, which tells of the bridges above it.
-fn is_at(device: &Device, place: &Place) -> bool {
+fn is_at(folder: &str, place: &Place) -> bool {
     let [first, below @ ..] = &place.hops[..] else { return false };
-    let names = Path::new(&device.folder).iter().rev();
+    let names = Path::new(folder).iter().rev();
     let mut upwards = names.map(|name| Address::from_name(name.to_str()?));
     let mut next = || upwards.next().flatten();
     below.iter().rev().all(|hop| next().is_some_and(|at| hop.is_of(at)))

@@ -127,7 +127,7 @@ fn complete(machine: &mut Machine, request: &Request, sysfs: &Sysfs, kernel: &mu
     record.wrong.iter().take(MOST_WRONG).for_each(|why| log::warn!("{why}; left out"));
     if !record.entries.is_empty() {
         for device in machine.devices.values_mut() {
-            device.kept = record.find(device, |place| sysfs.id_at(place));
+            device.kept = record.find(&device.folder, device.id, |place| sysfs.id_at(place));
         }
     }
     let requested = plan::requested(request, machine);

@@ -12,11 +12,8 @@ mod groups;
 mod hostile;
 mod interruptions;
 mod journal;
-<<<<<<< HEAD
 mod keep;
-=======
 mod layers;
->>>>>>> 126ea6a (tests, modules: hold that no file uses one that uses it)
 mod linux;
 mod list;
 mod machine;
