@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use cmdline::Request;
 use host::check::Check;
+use keep::{Kind, Record};
 use kernel::Kernel;
 use kmsg::phase_over;
 use report::Report;
@@ -118,6 +119,17 @@ fn machine(
     Ok((machine, late))
 }
 
+/// Adds what a record knows of each device.
+fn know(machine: &mut Machine, record: &Record, sysfs: &Sysfs) {
+    let entries = record.entries.iter();
+    machine.keyboards = entries.filter(|entry| entry.kind == Kind::Keyboard).count();
+    if !record.entries.is_empty() {
+        for device in machine.devices.values_mut() {
+            device.kept = record.find(&device.folder, device.id, |place| sysfs.id_at(place));
+        }
+    }
+}
+
 /// Of more wrong lines of the record nothing is said.
 const MOST_WRONG: usize = 8;
 
@@ -125,21 +137,27 @@ const MOST_WRONG: usize = 8;
 fn complete(machine: &mut Machine, request: &Request, sysfs: &Sysfs, kernel: &mut impl Kernel) {
     let record = sysfs.record();
     record.wrong.iter().take(MOST_WRONG).for_each(|why| log::warn!("{why}; left out"));
-    if !record.entries.is_empty() {
-        for device in machine.devices.values_mut() {
-            device.kept = record.find(&device.folder, device.id, |place| sysfs.id_at(place));
+    know(machine, &record, sysfs);
+    let requested = plan::requested(request, machine);
+    let groups: Vec<_> = requested.iter().filter_map(|it| machine.devices[it].group).collect();
+    for (address, device) in &mut machine.devices {
+        let is_of_host = |driver: &str| !plan::is_vfio_driver(driver);
+        if !device.driver.as_deref().is_some_and(is_of_host) {
+            continue;
+        }
+        let is_concerned = device.group.map_or_else(
+            || requested.contains(address),
+            |group| groups.contains(&group) && !device.class.is_pci_bridge(),
+        );
+        if is_concerned {
+            device.usage = sysfs.usage(*address);
         }
     }
-    let requested = plan::requested(request, machine);
     let mut variants = None;
     for address in &requested {
         let Some(device) = machine.devices.get_mut(address) else { continue };
-        match device.driver.as_deref() {
-            Some(driver) if plan::is_vfio_driver(driver) => continue,
-            Some(_) => device.usage = sysfs.usage(*address),
-            None => {}
-        }
-        if request.driver.is_none() {
+        let is_given = device.driver.as_deref().is_some_and(plan::is_vfio_driver);
+        if !is_given && request.driver.is_none() {
             let variants = variants.get_or_insert_with(|| kernel.variants());
             device.variant = variants.module_for(device.id, device.class).map(str::to_owned);
         }

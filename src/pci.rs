@@ -70,6 +70,13 @@ impl Class {
         self.0 >> 16 == 0x03
     }
 
+    /// What a graphics card has: itself, its audio, and for USB-C a controller and UCSI (a serial bus of
+    /// no class of its own).
+    #[must_use]
+    pub fn is_of_card(self) -> bool {
+        self.is_display() || matches!(self.0 >> 8, 0x0401 | 0x0403 | 0x0c03 | 0x0c80)
+    }
+
     /// Network controllers, base class 02.
     #[must_use]
     pub fn is_network(self) -> bool {

@@ -1,5 +1,8 @@
 //! [`Request`] and [`Machine`] to [`Plan`]: which device is to end where, and the steps.
 
+mod hints;
+mod whole;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -179,7 +182,13 @@ pub const RESERVED: &str = "vfio-early-reserved";
 #[must_use]
 pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
     let (mut targets, absent) = targets(request, machine);
-    let step = keep_the_console(request, machine, &mut targets);
+    whole::keep_together(&mut targets);
+    let mut step = keep_the_console(request, machine, &mut targets);
+    whole::keep_together(&mut targets);
+    if let Some(Step::HandOver { from, .. }) = &mut step {
+        from.retain(|address| matches!(targets[address].decision, Decision::Take(_)));
+    }
+    let step = step.filter(|step| !matches!(step, Step::HandOver { from, .. } if from.is_empty()));
     let (steps, warnings) = (steps(&targets, step, machine), Vec::new());
     let mut plan = Plan { targets, absent, steps, warnings, console: request.console, late };
     if plan.taken().next().is_none() {
@@ -295,7 +304,7 @@ fn targets(request: &Request, machine: &Machine) -> (Targets, Vec<Absent>) {
             absent.push(Absent { item: item.text.clone(), why });
         }
         let mismatch = guard_mismatch(item, machine);
-        for address in found {
+        for &address in &found {
             // A list can name a device over and over.
             if mismatch.is_none() && item.guard.is_none() && targets.contains_key(&address) {
                 continue;
@@ -309,7 +318,11 @@ fn targets(request: &Request, machine: &Machine) -> (Targets, Vec<Absent>) {
             let target = Target {
                 item: item.text.clone(),
                 device: device.clone(),
-                warnings: if refused { Vec::new() } else { hints(address, device, item) },
+                warnings: if refused {
+                    Vec::new()
+                } else {
+                    hints::hints(address, device, item, &found, machine)
+                },
                 decision,
             };
             match targets.entry(address) {
@@ -424,6 +437,14 @@ fn kept(device: &Device) -> Option<Why> {
         format!("the host lives from this disk, by the record in its initrd: {}", disk.words),
         "take it off the list, or, if that is meant, add vfio.host=release",
     ))
+}
+
+/// What the host would lose with a device that it uses or lives from, in words.
+#[must_use]
+pub fn use_by_host(device: &Device) -> Option<&str> {
+    let usage = device.usage.as_ref().filter(|usage| usage.by != User::VirtualFunctions);
+    let kept = || device.kept.first().map(|kept| kept.words.as_str());
+    usage.map(|usage| usage.words.as_str()).or_else(kept)
 }
 
 /// How what uses a device comes to its end. A boot with a disk listed does without it, and stops
@@ -576,24 +597,6 @@ fn other_display((address, device): &(Address, &Device)) -> Option<OtherDisplay>
     let modules: Vec<_> = usable.map(|module| module.name.clone()).collect();
     let is_driven = device.driver.is_some() || !modules.is_empty();
     is_driven.then_some(OtherDisplay { address: *address, modules })
-}
-
-/// An address can name another device after cards were moved; for these that costs a disk or
-/// the network.
-fn hints(address: Address, device: &Device, item: &Item) -> Vec<String> {
-    let kind = match device.class {
-        class if class.is_storage() => "storage",
-        class if class.is_network() => "network",
-        _ => return Vec::new(),
-    };
-    if item.guard.is_some() || matches!(item.choice, Choice::Id(_)) {
-        return Vec::new();
-    }
-    vec![format!(
-        "a {kind} controller without a guard: write {}@{address}, so that another device at this \
-         address is left alone",
-        device.id
-    )]
 }
 
 fn steps(targets: &Targets, console: Option<Step>, machine: &Machine) -> Vec<Step> {

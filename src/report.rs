@@ -7,7 +7,7 @@ use crate::apply::{Applied, Fate};
 use crate::cmdline::Request;
 use crate::escape;
 use crate::pci::{Address, Class, Id};
-use crate::plan::{Absent, Decision, Plan, RESERVED, Target, is_vfio_driver};
+use crate::plan::{self, Absent, Decision, Plan, RESERVED, Target, is_vfio_driver};
 use crate::sysfs::{Device, Machine};
 
 /// Where a requested device ended.
@@ -124,7 +124,7 @@ pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applie
     let is_target = |address: &Address| plan.targets.contains_key(address);
     let with_targets = machine.groups.iter().filter(|(_, members)| members.iter().any(is_target));
     let groups: Vec<_> = with_targets.map(|(number, _)| group(*number, machine, applied)).collect();
-    let strangers: Vec<_> = groups.iter().map(strangers).collect();
+    let strangers: Vec<_> = groups.iter().map(|group| strangers(group, machine, plan)).collect();
     let mut devices = Vec::new();
     for (address, target) in &plan.targets {
         let group = target.device.group;
@@ -240,30 +240,48 @@ fn device(
 /// Members that udev will give to the host, which leaves the group to no VM. By membership and
 /// not by today's drivers: before udev most members have none yet. Bridges do not count
 /// (`vfio_dev_viable()`), and host and ISA bridges do only where a driver has them already.
-fn strangers(group: &Group) -> Option<String> {
+fn strangers(group: &Group, machine: &Machine, plan: &Plan) -> Option<String> {
     let harmless =
         |driver: &str| is_vfio_driver(driver) || matches!(driver, "pci-stub" | "pcieport");
-    let strangers: Vec<_> = group
-        .members
-        .iter()
-        .filter(|member| !member.requested && !member.class.is_pci_bridge())
-        .filter(|member| match &member.driver {
+    let (mut names, mut used, mut listed) = (Vec::new(), Vec::new(), Vec::new());
+    for member in &group.members {
+        let counts = match &member.driver {
             Some(driver) => !harmless(driver),
             None => !member.class.is_bridge(),
-        })
-        .map(|member| match &member.driver {
-            Some(driver) => format!("{} {} (on {driver})", member.address, member.id),
-            None => format!("{} {}", member.address, member.id),
-        })
-        .collect();
-    let list = strangers.join(", ");
-    (!strangers.is_empty()).then(|| {
+        };
+        if member.requested || member.class.is_pci_bridge() || !counts {
+            continue;
+        }
+        let Member { address, id, driver, .. } = member;
+        names.push(match driver {
+            Some(driver) => format!("{address} {id} (on {driver})"),
+            None => format!("{address} {id}"),
+        });
+        if let Some(words) = machine.devices.get(address).and_then(plan::use_by_host) {
+            used.push(format!("{address} ({words})"));
+        } else if plan.targets.contains_key(address) {
+            listed.push(address.to_string());
+        }
+    }
+    let advice = if names.is_empty() {
+        return None;
+    } else if !used.is_empty() {
         format!(
-            "its IOMMU group {} also has {list}: once the host's driver takes that, no VM can \
-             have the group; list it, too",
-            group.number
+            "the host lives from {}: this slot cannot be given away on this board; another slot may \
+             have a group of its own",
+            used.join(" and ")
         )
-    })
+    } else if listed.is_empty() {
+        "list it, too".to_owned()
+    } else {
+        format!("{} is listed, and stays with the host: see there", listed.join(" and "))
+    };
+    Some(format!(
+        "its IOMMU group {} also has {}: once the host's driver takes that, no VM can have the \
+         group; {advice}",
+        group.number,
+        names.join(", ")
+    ))
 }
 
 impl DeviceReport {

@@ -46,7 +46,8 @@ pub struct Device {
     pub folder: String,
     /// Of a graphics device.
     pub display: Option<Display>,
-    /// What the host uses it for; asked only of a requested device on a host driver.
+    /// What the host uses it for; asked only of a requested device and those of its group, where a
+    /// host driver has them.
     pub usage: Option<Usage>,
     /// What the host lives from it, by the record in the initrd ([`Sysfs::record`]).
     pub kept: Vec<Kept>,
@@ -97,6 +98,8 @@ pub struct Machine {
     pub iommu: Iommu,
     /// Whether the kernel remaps interrupts; `None` where it cannot be told.
     pub interrupt_remapping: Option<bool>,
+    /// How many devices the host's keyboards hang on, by the record.
+    pub keyboards: usize,
     /// The host's screen; read only where the request can mean a graphics device, and `None`
     /// where there is none.
     pub screen: Option<Screen>,
@@ -379,6 +382,7 @@ impl Sysfs {
             interrupt_remapping: self.interrupt_remapping(),
             drivers,
             iommu_type1: self.is_there("sys/module/vfio_iommu_type1") || self.has_no_groups(),
+            keyboards: 0,
             screen: if devices.values().any(is_display) { self.screen() } else { None },
             groups: groups_of(&devices),
             devices,

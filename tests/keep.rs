@@ -208,3 +208,156 @@ fn the_record_of_the_boot_counts_on_the_host_too() {
     assert_eq!(outcomes(&report), ["0000:01:00.0 refused", "0000:02:00.0 bound"]);
     assert_says(&words(&report, "0000:01:00.0"), &["the host runs from this disk"]);
 }
+
+/// Advice that would cost the machine is not given, with the record or with a look at the host.
+#[test]
+fn nobody_is_told_to_list_what_the_host_lives_from() {
+    let board = hosts::b450();
+    let record = record(&board.running());
+    for fake in [
+        |board: &Board, record: &str| board.in_initrd(record),
+        |board: &Board, _: &str| board.running(),
+    ] {
+        for item in ["10de:1c03@07:00.*", "group:07:00.0"] {
+            let report = fake(&board, &record).bind(&format!("vfio.devs={item}"));
+            let lines: Vec<_> = report.lines().into_iter().map(|(_, line)| line).collect();
+            let said = lines.join("\n");
+            assert_says(&said, &["this slot cannot be given away on this board"]);
+            assert!(!said.contains("list it, too"), "{item}: {said}");
+        }
+        let report = fake(&board, &record).bind("vfio.devs=10de:1c03@07:00.*");
+        let said = words(&report, "0000:07:00.0");
+        assert_says(&said, &["0000:03:00.0 (nvme0n1p2 is mounted on /)"]);
+        assert_says(&said, &["0000:06:00.0 (enp6s0 has an address)"]);
+    }
+    // What else is in a group may be given along.
+    let said = words(&board.in_initrd("").bind("vfio.devs=07:00.*"), "0000:07:00.0");
+    assert_says(&said, &["list it, too"]);
+}
+
+#[test]
+fn a_neighbour_that_is_listed_and_refused_is_not_to_be_listed() {
+    let board = hosts::single_gpu();
+    let report = board.in_initrd("").bind("vfio.devs=01:00.1,ffff:ffff@01:00.0");
+    let said = words(&report, "0000:01:00.1");
+    assert_says(&said, &["0000:01:00.0 is listed, and stays with the host"]);
+    assert!(!said.contains("list it, too"), "{said}");
+}
+
+#[test]
+fn the_keyboard_and_the_network_are_given_away_with_a_warning() {
+    let board = hosts::encrypted();
+    let report = board.in_initrd(&record(&board.running())).bind("vfio.devs=00:14.0");
+    assert_eq!(outcomes(&report), ["0000:00:14.0 bound"]);
+    let only =
+        "the host's only keyboard hangs on it, also for a passphrase at boot: Cherry Keyboard";
+    assert_says(&words(&report, "0000:00:14.0"), &[only]);
+
+    let board = hosts::b450();
+    let report = board.in_initrd(&record(&board.running())).bind("vfio.devs=10ec:8168@06:00.0");
+    assert_eq!(outcomes(&report), ["0000:06:00.0 bound"]);
+    let said = "the host is without this network then: enp6s0 has an address";
+    assert_says(&words(&report, "0000:06:00.0"), &[said]);
+
+    // One of two is left.
+    let board = hosts::encrypted();
+    let fake = board.running();
+    fake.keyboard("00:1b.0/03:00.0", "usb3/3-1/3-1:1.0/input/input9", "Other Keyboard");
+    let report = board.in_initrd(&record(&fake)).bind("vfio.devs=00:14.0");
+    let said = "a keyboard of the host hangs on it: Cherry Keyboard";
+    assert_says(&words(&report, "0000:00:14.0"), &[said]);
+}
+
+/// A mouse with many buttons is no keyboard, where there is one; nor is what software makes.
+#[test]
+fn what_nobody_can_type_on_is_no_keyboard() {
+    let fake = hosts::encrypted().running();
+    let mouse = "usb3/3-1/3-1:1.1/input/input8";
+    fake.keyboard("00:1b.0/03:00.0", mouse, "Gaming Mouse Keyboard");
+    fake.tree.write("sys/class/input/input8/capabilities/led", "0\n");
+    let folder = "devices/virtual/input/input9";
+    fake.tree.write(&format!("sys/{folder}/name"), "keyd virtual keyboard\n");
+    fake.tree.link_up("class/input/input9", folder);
+    let keys = "ffffffffffffffff fffffffffffffffe\n";
+    fake.tree.write(&format!("sys/{folder}/capabilities/key"), keys);
+    fake.tree.write(&format!("sys/{folder}/capabilities/led"), "7\n");
+    let names = |fake: &Fake| -> Vec<String> {
+        fake.sysfs().keyboards().into_iter().map(|keyboard| keyboard.name).collect()
+    };
+    assert_eq!(names(&fake), ["Cherry Keyboard"]);
+    // Where none has lights, one that has the keys will do.
+    for input in ["input3", "input8"] {
+        fake.tree.write(&format!("sys/class/input/{input}/capabilities/led"), "0\n");
+    }
+    assert_eq!(names(&fake), ["Cherry Keyboard", "Gaming Mouse Keyboard"]);
+}
+
+#[test]
+fn an_id_that_takes_several_disks_is_told_and_the_hint_asks_which_is_meant() {
+    let board = hosts::twin_disks();
+    let report = board.in_initrd("").bind("vfio.devs=pci:1b36:0010");
+    let said = "pci:1b36:0010 takes each storage controller of that id, and there are 2: \
+                0000:01:00.0, 0000:02:00.0; if one of them is meant, write 1b36:0010@ and its address";
+    assert_says(&words(&report, "0000:01:00.0"), &[said]);
+    assert_eq!(words(&report, "0000:02:00.0"), "");
+    let report = board.in_initrd("").bind("vfio.devs=01:00.0");
+    let said = "is 1b36:0010 the one that is meant? then write 1b36:0010@0000:01:00.0";
+    assert_says(&words(&report, "0000:01:00.0"), &[said]);
+}
+
+/// Nothing of a group that no VM can have is taken: the keyboard and the network stay, too.
+#[test]
+fn a_group_that_is_asked_for_as_one_stays_whole() {
+    let board = hosts::b450();
+    let mut fake = board.in_initrd(&record(&board.running()));
+    let before = fake.tree.everything();
+    let report = fake.bind("vfio.devs=group:07:00.0");
+    assert!(outcomes(&report).iter().all(|outcome| outcome.ends_with(" refused")), "{report:?}");
+    assert_eq!(fake.tree.everything(), before);
+    let said = "0000:03:00.0 of its IOMMU group stays with the host (nvme0n1p2 is mounted on /), so \
+                that no VM can have the group: this slot cannot be given away on this board";
+    assert_says(&words(&report, "0000:07:00.0"), &[said]);
+    // What is listed by itself is taken all the same.
+    let report = fake.bind("vfio.devs=10de:1c03@07:00.0,group:07:00.0");
+    assert!(outcomes(&report).contains(&"0000:07:00.0 bound".to_owned()), "{report:?}");
+}
+
+/// The only display stays, and its audio with it: half a card is of no use to a VM.
+#[test]
+fn a_card_whose_display_stays_is_not_torn_apart() {
+    let board = hosts::single_gpu();
+    for (fake, why) in [
+        (&mut board.running(), "no other display stays with the host"),
+        (&mut board.in_initrd(""), "no other display stays with the host"),
+    ] {
+        let before = fake.tree.everything();
+        let report = fake.bind("vfio.devs=1002:67df@01:00.*");
+        assert_eq!(outcomes(&report), ["0000:01:00.0 refused", "0000:01:00.1 refused"]);
+        assert_says(&words(&report, "0000:01:00.0"), &[why]);
+        let said = "0000:01:00.0, the display of its card, stays with the host";
+        assert_says(&words(&report, "0000:01:00.1"), &[said, "list 0000:01:00.1 by itself"]);
+        assert_eq!(fake.tree.everything(), before);
+    }
+    // Each has been asked for by itself.
+    let report = board.in_initrd("").bind("vfio.devs=01:00.0,01:00.1");
+    assert_eq!(outcomes(&report), ["0000:01:00.0 refused", "0000:01:00.1 bound"]);
+    let report = board.in_initrd("").bind("vfio.console=release vfio.devs=01:00.*");
+    assert_eq!(outcomes(&report), ["0000:01:00.0 bound", "0000:01:00.1 bound"]);
+}
+
+#[test]
+fn a_slot_with_more_than_a_card_is_told() {
+    let board = hosts::apu();
+    let record = record(&board.running());
+    let report = board.in_initrd(&record).bind("vfio.devs=1002:164e@30:00.*");
+    let said = "with it 1002:164e@30:00.* takes 0000:30:00.2 1022:1649 (class 108000), 0000:30:00.3 \
+                1022:15b6 (class 0c0330), 0000:30:00.4 1022:15b7 (class 0c0330), 0000:30:00.6 \
+                1022:15e3 (class 040300): a slot is not always one card";
+    assert_says(&words(&report, "0000:30:00.0"), &[said]);
+    assert_says(&words(&report, "0000:30:00.3"), &["the host's only keyboard hangs on it"]);
+    // A card with a USB-C plug.
+    let report = board.in_initrd(&record).bind("vfio.devs=1002:744c@01:00.*");
+    for function in 0..4 {
+        assert_eq!(words(&report, &format!("0000:01:00.{function}")), "", "{function}");
+    }
+}

@@ -22,9 +22,9 @@ pub struct Arguments {
     pub kernel: String,
 }
 
-/// The graphics card with its audio as a slot, the network card with a guard, and the USB
-/// controller by its address.
-const COMMAND_LINE: &str = "vfio.devs=01:00.*,8086:10d3@00:03.0,00:04.0";
+/// The graphics card with its audio, the network card and the USB controller, each with a guard.
+const COMMAND_LINE: &str =
+    "vfio.devs=1234:1111@01:00.0,8086:293e@01:00.1,8086:10d3@00:03.0,1b36:000d@00:04.0";
 
 /// A desktop whose graphics card, network card and USB controller are for a virtual machine, and
 /// whose disk stays with the host.

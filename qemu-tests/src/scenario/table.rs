@@ -145,6 +145,7 @@ fn items() -> Vec<Scenario> {
             .cmdline("vfio.devs=00:03.*")
             .host_modules(["xhci_pci", "snd_hda_intel"])
             .bound("00:03.*", "0000:00:03.0")
+            .saying("with it 00:03.* takes 0000:00:03.1 1b36:000d (class 0c0330), 0000:00:03.2 ")
             .bound("00:03.*", "0000:00:03.1")
             .bound("00:03.*", "0000:00:03.2"),
         scenario("a path finds its device although the bus number has changed")
@@ -178,6 +179,7 @@ fn items() -> Vec<Scenario> {
             .cmdline("vfio.devs=pci:8086:10d3")
             .host_modules(["e1000e", "nvme"])
             .bound("pci:8086:10d3", "0000:00:03.0")
+            .saying("pci:8086:10d3 takes each network controller of that id, and there are 2")
             .bound("pci:8086:10d3", "0000:00:04.0"),
         scenario("an id with a subsystem and wildcards takes what matches all of it")
             .device("e1000e", "03.0")
@@ -267,6 +269,7 @@ fn guards() -> Vec<Scenario> {
             .cmdline("vfio.devs=8086:10d3@00:03.*,8086:10d3@00:04.*")
             .host_modules(["e1000e"])
             .bound("8086:10d3@00:03.*", "0000:00:03.0")
+            .saying("a slot is not always one card")
             .bound("8086:10d3@00:03.*", "0000:00:03.1")
             .refused("8086:10d3@00:04.*", "0000:00:04.0")
             .saying("0000:00:03.0")

@@ -229,8 +229,17 @@ fn expect(mut scenario: Scenario, functions: &[Function], items: &[Item]) -> Sce
         }
         scenario = scenario.bound_by_any(address);
         if is_hinted(function, fate) {
-            let text = format!("without a guard: write {}@{address}", function.id_text());
+            let id = function.id_text();
+            let text = format!(
+                "without a guard: is {id} the one that is meant? then write {id}@{address}"
+            );
             scenario = scenario.saying(leak(text));
+        }
+        if is_told_of_others(address, function, functions, fate) {
+            scenario = scenario.saying("a slot is not always one card");
+        }
+        if is_told_of_twins(address, function, fate) {
+            scenario = scenario.saying("controller of that id, and there are");
         }
         for other in functions {
             if other.group == function.group && is_stranger(other, &scenario) && !is_bound(other) {
@@ -245,11 +254,55 @@ fn expect(mut scenario: Scenario, functions: &[Function], items: &[Item]) -> Sce
     scenario
 }
 
+fn is_disk_or_network(function: &Function) -> bool {
+    matches!(function.class >> 16, 1 | 2)
+}
+
+fn has_guard(fate: &Fate<'_>) -> bool {
+    fate.items.iter().any(|item| item.guard == Guard::Holds)
+}
+
 /// A disk or a network card that nothing but a place says something of.
 fn is_hinted(function: &Function, fate: &Fate<'_>) -> bool {
-    let is_disk_or_network = matches!(function.class >> 16, 1 | 2);
     let first_is_id = fate.items.first().is_some_and(|item| item.by_id);
-    is_disk_or_network && !first_is_id && !fate.items.iter().any(|item| item.guard == Guard::Holds)
+    is_disk_or_network(function) && !first_is_id && !has_guard(fate)
+}
+
+/// The display of a slot that was asked for whole, or its first function, where that has what is no
+/// part of a card.
+fn is_told_of_others(
+    address: &str,
+    function: &Function,
+    functions: &[Function],
+    fate: &Fate<'_>,
+) -> bool {
+    // The last item with a guard, else the first.
+    let with_guard = fate.items.iter().rev().find(|item| item.guard == Guard::Holds);
+    let Some(item) = with_guard.or(fate.items.first()) else { return false };
+    let of_slot: Vec<&Function> = item.named.iter().map(|other| at(functions, other)).collect();
+    let is_display = |other: &&&Function| other.class >> 16 == 3;
+    let first = of_slot.iter().find(is_display).or(of_slot.first());
+    if !item.text.ends_with(".*") || first.is_none_or(|first| first.address != address) {
+        return false;
+    }
+    let is_part = |other: &Function| {
+        if function.class >> 16 == 3 {
+            let of_card = [0x0401, 0x0403, 0x0c03, 0x0c80].contains(&(other.class >> 8));
+            other.id.0 == function.id.0 && (other.class >> 16 == 3 || of_card)
+        } else {
+            other.class >> 16 == function.class >> 16
+        }
+    };
+    of_slot.iter().any(|other| !is_part(other) && !other.bridge)
+}
+
+/// The first of several disks or network cards that an id alone has chosen.
+fn is_told_of_twins(address: &str, function: &Function, fate: &Fate<'_>) -> bool {
+    let chosen = fate.items.first().filter(|item| item.by_id);
+    let is_first = chosen.is_some_and(|item| {
+        item.named.len() > 1 && item.named.iter().min().is_some_and(|it| it == address)
+    });
+    is_disk_or_network(function) && is_first && !has_guard(fate)
 }
 
 /// Whether the host gets it, or has it, which leaves its group to no VM. Bridges without a driver
