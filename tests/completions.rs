@@ -145,8 +145,12 @@ fn fish_completes_commands_and_options() {
         ("vfio-early list gp", "gpu"),
         ("vfio-early bind --d", "--dry-run"),
         ("vfio-early list --d", ""),
+        ("vfio-early check --d", ""),
     ] {
         let found = run("fish", &["--no-config"], &script, &[line]);
-        assert_eq!(found.trim_end(), expected, "{line:?}");
+        // fish 4 also names what has the typed letters anywhere: that is none of the file's doing.
+        let (_, typed) = line.rsplit_once(' ').expect("words");
+        let begins: Vec<_> = found.split_whitespace().filter(|w| w.starts_with(typed)).collect();
+        assert_eq!(begins.join(" "), expected, "{line:?}");
     }
 }

@@ -223,6 +223,19 @@ pub(crate) fn bound(seen: &Seen, wrong: &mut Wrong, addresses: &[&str], others: 
     wrong.unless(status.report_mode == "644", "the report is not for everybody to read");
 }
 
+/// Nothing of ours is an error in the journal, which is where "Verify" in each page sends the user.
+pub(crate) fn without_errors(seen: &Seen, wrong: &mut Wrong) {
+    for line in &seen.journal {
+        let is_error = is_error(&line.text);
+        wrong.unless(!is_error, format!("the journal says: {}: {}", line.who, line.text));
+    }
+}
+
+fn is_error(text: &str) -> bool {
+    text.contains("vfio-early")
+        && ["Failed", "FAILURE", "not loaded", "not found"].iter().any(|word| text.contains(word))
+}
+
 /// One of two items has no device; the program says so in the log and in `status`.
 pub(crate) fn one_bound_one_absent(seen: &Seen, wrong: &mut Wrong) {
     let driver = seen.driver(HOST, NETWORK);
@@ -279,6 +292,19 @@ mod tests {
             assert!(line.text.starts_with(said), "{text}");
         }
         assert_eq!(line("-- Journal begins --"), None);
+    }
+
+    #[test]
+    fn what_systemd_and_its_tools_say_of_a_failure_is_an_error() {
+        for (text, expected) in [
+            ("Failed to reset failed state of unit vfio-early.service: Unit … not loaded.", true),
+            ("Failed to start vfio-early.service - Bind vfio.devs= to VFIO.", true),
+            ("vfio-early-finish.service: Control process exited, status=1/FAILURE", true),
+            ("Finished vfio-early-finish.service - Finish Binding vfio.devs=.", false),
+            ("Failed to start harness.service", false),
+        ] {
+            assert_eq!(is_error(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -39,6 +39,9 @@ const LIBLZMA: (&str, &str) =
 
 const VALIDATE: &str = include_str!("supply/validate.py");
 
+/// Bytes that the stripped binary may have: it travels in every initrd.
+const SIZE_LIMIT: u64 = 1_350_000;
+
 /// Name and check.
 type Named = (&'static str, fn() -> Result<Outcome>);
 
@@ -48,6 +51,7 @@ const CHECKS: &[Named] = &[
     ("supply: nothing is built but what Cargo.lock names", locked::everywhere),
     ("supply: the C libraries are those of Debian's packages", archives),
     ("supply: the package lists exactly what is linked in", bill),
+    ("supply: the program is not larger than it may be", size),
     ("supply: two builds in different places make the same bytes", twice),
 ];
 
@@ -178,6 +182,15 @@ fn invalid(text: &str) -> Result<Vec<String>> {
     Ok(String::from_utf8(said)?.lines().map(str::to_owned).collect())
 }
 
+fn size() -> Result<Outcome> {
+    Ok(Outcome::of(&too_large(std::fs::metadata(binary::build()?)?.len())))
+}
+
+fn too_large(bytes: u64) -> Vec<String> {
+    let is_too_large = bytes > SIZE_LIMIT;
+    Vec::from_iter(is_too_large.then(|| format!("it has {bytes} bytes, over {SIZE_LIMIT}")))
+}
+
 fn twice() -> Result<Outcome> {
     Ok(Outcome::of(&reproduce::compare()?.complaints))
 }
@@ -192,6 +205,12 @@ mod tests {
             let is_hex = wheel.sha256.bytes().all(|byte| byte.is_ascii_hexdigit());
             assert!(is_hex && wheel.sha256.len() == 64, "{wheel:?}");
         }
+    }
+
+    #[test]
+    fn a_program_that_has_grown_too_much_is_told() {
+        assert!(too_large(SIZE_LIMIT).is_empty());
+        assert_eq!(too_large(SIZE_LIMIT + 1), ["it has 1350001 bytes, over 1350000"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use crate::check::Boot;
 use crate::check::real_root::{
     self, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root, one_bound_one_absent,
-    untouched, without_colours, without_udev,
+    untouched, without_colours, without_errors, without_udev,
 };
 use crate::checks::dracut::image::{self, Image, Init, Unit};
 use crate::checks::nix;
@@ -204,6 +204,7 @@ fn all_bound(seen: &Seen, wrong: &mut Wrong) {
     before_udev(seen, wrong);
     in_the_real_root(seen, wrong);
     bound(seen, wrong, &[NETWORK, DISK, USB], &[]);
+    without_errors(seen, wrong);
     for unit in [INITRD, STRICT] {
         let finished = seen.first("systemd", &format!("Finished {unit}"));
         wrong.unless(finished.is_some(), format!("{unit} did not finish in the initrd"));

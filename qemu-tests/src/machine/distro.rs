@@ -44,6 +44,7 @@ impl Suite {
 const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dracut-core,initramfs-tools,busybox,zstd,\
                         cryptsetup-initramfs,lvm2";
 
+const TREE: &str = include_str!("../guest/distro/tree");
 const MAKE_ARCHIVE: &str = include_str!("../guest/distro/make-archive");
 const PRELUDE: &str = include_str!("../guest/distro/prelude");
 
@@ -158,7 +159,7 @@ impl Recipe<'_> {
         let debian = archive_name(*suite);
         let kernel_id = (&kernel.release, &kernel.package_version);
         let key = key(&(
-            files, script, arguments, kernel_id, HARNESS, PRELUDE, MODULES, modules, &debian,
+            files, script, arguments, kernel_id, HARNESS, TREE, PRELUDE, MODULES, modules, &debian,
         ));
         let is_whole = |entry: &Path| entry.join("whole").exists();
         let entry = cache::entry(&format!("distro/{name}-{line}-{key}"), is_whole, |new| {
@@ -233,15 +234,16 @@ fn debian_archive(suite: Suite, name: &str) -> Result<PathBuf> {
     Ok(entry.join("root.tar"))
 }
 
-/// A script, to be run as root in a mount namespace of its own.
+/// A script, to be run as root in a mount namespace of its own. What it mounts it keeps to itself (each
+/// begins so): `unshare` could see to that as well, but not in a chroot, whose root is no mount.
 fn as_root(script: &str, folder: &Path) -> Result<Command> {
     let file = folder.join("script");
-    fs::write(&file, script)?;
+    fs::write(&file, [TREE, script].concat())?;
     let mut command = packages::root_command("unshare")?.context(
         "only root can run debootstrap and make initrds, and there is no sudo here: run this as \
          root",
     )?;
-    command.args(["--mount", "--propagation=private", "sh"]).arg(file);
+    command.args(["--mount", "--propagation=unchanged", "sh"]).arg(file);
     // The tools in the other root have their own.
     command.env_remove("TMPDIR");
     Ok(command)
@@ -274,6 +276,36 @@ fn prune(entry: &Path, prefix: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Such as who tries another Debian has: a folder with what a root has, entered by chroot. All that
+    /// is mounted is shared with others.
+    const IN_A_CHROOT: &str = r#"
+        mount --make-rshared /
+        mkdir "$1/root"
+        cd "$1/root"
+        mkdir usr tmp dev proc
+        for name in bin lib lib64 sbin; do
+            [ ! -L "/$name" ] || ln -s "usr/$name" "$name"
+            [ -L "/$name" ] || { mkdir "$name" && mount --bind "/$name" "$name"; }
+        done
+        for name in usr dev proc; do mount --rbind "/$name" "$name"; done
+        cp "$1/script" .
+        cut -d " " -f 5 /proc/self/mountinfo >"$1/before"
+        chroot . unshare --mount --propagation=unchanged sh /script
+        cut -d " " -f 5 /proc/self/mountinfo | diff "$1/before" -
+    "#;
+
+    #[test]
+    fn a_tree_of_its_own_can_be_had_in_a_chroot_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let work =
+            "mkdir \"$tree/dev\"; with_devices; ls \"$tree/dev/null\" >/dev/null; echo worked\n";
+        fs::write(folder.path().join("script"), [TREE, work].concat()).unwrap();
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--map-root-user", "--user", "sh", "-euc", IN_A_CHROOT, "sh"]);
+        let said = step::run(command.arg(folder.path())).unwrap();
+        assert_eq!(String::from_utf8(said).unwrap(), "worked\n");
+    }
 
     #[test]
     fn of_replaced_entries_only_the_last_used_are_kept() {
