@@ -38,11 +38,27 @@ let
       digits = builtins.match "0*([0-9a-f]+)" (lib.toLower number);
     in
     if digits == null then number else builtins.elemAt digits 0;
-  numbers =
+
+  # What a text chooses, with its numbers in their shortest form, and what stands between them.
+  choice =
     text:
-    lib.concatMapStrings (n: if lib.isList n then lib.head n else shortest n) (
-      builtins.split "([:./])" text
-    );
+    let
+      item = parts text;
+      place = if item.place == null then item.id else item.place;
+      colons = lib.length (lib.splitString ":" place) - 1;
+      whole =
+        if item.kind == "id" then
+          place + lib.optionalString (colons == 1) ":0:0"
+        else
+          lib.optionalString (colons == 1) "0:" + place;
+      words = builtins.split "([:./])" whole;
+    in
+    {
+      inherit (item) kind;
+      numbers = map shortest (lib.filter lib.isString words);
+      between = lib.concatMap (word: if lib.isList word then word else [ ]) words;
+      any = if item.kind == "id" then "0" else "*";
+    };
 
   forms = "an address (0000:01:00.0), a slot (01:00.*), a path (00:01.0/00.0), an id (pci:10de:1c03) or a group (group:01:00.0); addresses, slots and paths can have a guard in front (10de:1c03@01:00.0)";
 in
@@ -64,30 +80,22 @@ rec {
     merge = lib.mergeEqualOption;
   };
 
-  # The same text for all ways to write what chooses the same devices; guards do not choose.
-  key =
+  # Whether two items choose a device in common, as far as their texts tell; guards do not choose.
+  overlap =
+    one: other:
+    let
+      a = choice one;
+      b = choice other;
+      isCommon = pair: pair.fst == pair.snd || pair.fst == a.any || pair.snd == a.any;
+    in
+    a.kind == b.kind && a.between == b.between && lib.all isCommon (lib.zipLists a.numbers b.numbers);
+
+  # The vendor of what an item chooses, as far as it says it; else null.
+  vendor =
     text:
     let
       item = parts text;
-      short = numbers (if item.place == null then item.id else item.place);
-      colons = lib.length (lib.splitString ":" short) - 1;
+      number = shortest (lib.head (lib.splitString ":" item.id));
     in
-    "${item.kind} "
-    + (
-      if item.kind == "id" then
-        short + lib.optionalString (colons == 1) ":0:0"
-      else
-        lib.optionalString (colons == 1) "0:" + short
-    );
-
-  # "VENDOR:DEVICE" of the device, as far as the item says it; else null.
-  vendorAndDevice =
-    text:
-    let
-      item = parts text;
-    in
-    if item.id == null then null else vendorAndDeviceOf item.id;
-
-  # The same of an id as in `vfio-pci.ids=`.
-  vendorAndDeviceOf = id: numbers (lib.concatStringsSep ":" (lib.take 2 (lib.splitString ":" id)));
+    if item.id == null || number == "0" then null else number;
 }

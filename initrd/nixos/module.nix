@@ -10,21 +10,24 @@ let
   inherit (lib)
     concatMapStringsSep
     concatStringsSep
-    hasInfix
     mkIf
     mkOption
     optional
-    optionals
     types
     ;
 
   cfg = config.boot.initrd.vfio-early;
   initrd = config.boot.initrd;
   items = import ./item.nix { inherit lib; };
+  inherit (import ./modprobe.nix { inherit lib; }) oneLine parameter sameName;
   program = lib.getExe cfg.package;
-  # Module names are the same with `-` and with `_`.
-  sameName = lib.replaceStrings [ "-" ] [ "_" ];
-  named = name: lib.any (other: sameName other == sameName name);
+
+  # NixOS' own script instead of systemd. It goes in 26.11, and its options with it: what defines them
+  # unasked does not evaluate then. Removed ones can still be declared, to say so.
+  hasScripted =
+    options.boot.initrd ? preDeviceCommands
+    && (options.boot.initrd.preDeviceCommands.visible or true) != false;
+  isScripted = hasScripted && !initrd.systemd.enable;
 
   # The units are those of every systemd initrd; only the paths of the programs are ours.
   unit =
@@ -39,67 +42,82 @@ let
           program
           "${config.systemd.package}/bin/systemctl"
         ]
-        (lib.readFile (../systemd + "/${name}.service"))
+        (withoutComments (lib.readFile (../systemd + "/${name}.service")))
     );
+  withoutComments =
+    text:
+    lib.removePrefix "\n" (
+      concatStringsSep "\n" (lib.filter (line: !lib.hasPrefix "#" line) (lib.splitString "\n" text))
+    );
+
+  parameters =
+    optional (cfg.devices != [ ]) "vfio.devs=${concatStringsSep "," cfg.devices}"
+    ++ optional (cfg.console != "keep") "vfio.console=${cfg.console}"
+    ++ optional (cfg.wait != 0) "vfio.wait=${toString cfg.wait}"
+    ++ optional (cfg.driver != null) "vfio.driver=${cfg.driver}"
+    ++ optional cfg.strict "vfio.strict"
+    ++ optional (cfg.iommu == "intel") "intel_iommu=on";
+  # Placed in the initrd with what they need, and not loaded: that is vfio-early's to do. Nothing
+  # depends on vfio_iommu_type1, so it has to be named.
+  modules = [
+    "vfio_pci"
+    "vfio_iommu_type1"
+  ]
+  ++ optional (cfg.driver != null && sameName cfg.driver != "vfio_pci") (sameName cfg.driver)
+  ++ cfg.consoleModules;
+
+  merged = import ./merged.nix {
+    inherit
+      config
+      isScripted
+      lib
+      modules
+      options
+      parameters
+      program
+      ;
+  };
+  leftovers = import ./leftovers.nix {
+    inherit
+      config
+      isScripted
+      lib
+      options
+      ;
+  };
 
   # Items that choose the same devices.
   repeated = lib.filter (same: lib.length same > 1) (
-    lib.attrValues (lib.groupBy items.key cfg.devices)
+    lib.foldl' (
+      groups: item:
+      let
+        with' = lib.partition (lib.any (items.overlap item)) groups;
+      in
+      with'.wrong ++ [ (lib.concatLists with'.right ++ [ item ]) ]
+    ) [ ] cfg.devices
   );
 
-  # The ids that vfio-pci is told to take, on the kernel command line and by modprobe.d.
-  idsIn =
-    prefix: word:
-    let
-      ids = builtins.match "${prefix}ids=(.*)" word;
-    in
-    if ids == null then [ ] else lib.filter (id: id != "") (lib.splitString "," (lib.head ids));
-  vfioOptions =
-    line:
-    let
-      given = builtins.match "[ \t]*options[ \t]+vfio[-_]pci[ \t]+(.*)" line;
-    in
-    if given == null then [ ] else lib.splitString " " (lib.head given);
-  givenIds =
-    lib.concatMap (idsIn "vfio[-_]pci\\.") (
-      lib.concatMap (lib.splitString " ") config.boot.kernelParams
-    )
-    ++ lib.concatMap (idsIn "") (
-      lib.concatMap vfioOptions (lib.splitString "\n" config.boot.extraModprobeConfig)
-    );
-  wantedIds = lib.filter (id: id != null) (map items.vendorAndDevice cfg.devices);
-  idsTwice = lib.filter (id: lib.elem (items.vendorAndDeviceOf id) wantedIds) givenIds;
+  hostDrivers = import ./host-drivers.nix { inherit lib; } {
+    modules = initrd.kernelModules;
+    inherit (cfg) devices;
+  };
 
-  graphicsDrivers = [
-    "amdgpu"
-    "ast"
-    "bochs"
-    "cirrus"
-    "gma500_gfx"
-    "hibmc_drm"
-    "i915"
-    "mgag200"
-    "nouveau"
-    "nova_drm"
-    "nvidia"
-    "nvidia_drm"
-    "nvidia_modeset"
-    "qxl"
-    "radeon"
-    "virtio_gpu"
-    "vmwgfx"
-    "xe"
-  ];
-  earlyGraphics = lib.filter (name: named name graphicsDrivers) initrd.kernelModules;
-
+  words = map parameter config.boot.kernelParams;
+  isGiven = name: value: lib.any (word: word.name == name && word.value == value) words;
+  panics =
+    isGiven "boot.panic_on_fail" null || isGiven "stage1panic" null || isGiven "stage1panic" "1";
   iommuOff = lib.filter (
-    parameter:
-    lib.elem parameter (
+    text:
+    lib.elem text (
       [ "iommu=off" ]
       ++ optional (cfg.iommu == "intel") "intel_iommu=off"
       ++ optional (cfg.iommu == "amd") "amd_iommu=off"
     )
   ) config.boot.kernelParams;
+  isIntel = lib.any (name: sameName name == "kvm_intel") (
+    config.boot.kernelModules ++ initrd.kernelModules
+  );
+  intelIommu = lib.filter (word: word.name == "intel_iommu") words;
 in
 {
   options.boot.initrd.vfio-early = {
@@ -210,71 +228,72 @@ in
         With either it is an error to turn it off in {option}`boot.kernelParams`.
       '';
     };
+
+    accessGroup = mkOption {
+      type = types.nullOr (types.strMatching "[A-Za-z_][A-Za-z0-9_-]*");
+      default = null;
+      example = "kvm";
+      description = ''
+        The group that may open the devices of vfio below {file}`/dev`. With `null` only root may,
+        which is enough for libvirt and for microvm.nix: they let their QEMU in themselves. With
+        `"kvm"` every user of that group can run QEMU with a chosen device; how much memory the
+        machine may have is then that user's limit `memlock`.
+      '';
+    };
   };
 
   config = mkIf cfg.enable {
-    assertions = [
-      {
-        assertion = repeated == [ ];
-        message = ''
-          boot.initrd.vfio-early.devices: the same devices are chosen twice: ${
-            concatMapStringsSep "; " (concatStringsSep " and ") repeated
-          }. Remove one of them.
-        '';
-      }
-      {
-        assertion = !named "vfio-pci" config.boot.blacklistedKernelModules;
-        message = ''
-          boot.initrd.vfio-early: vfio-pci is in boot.blacklistedKernelModules, and no device
-          can be given to it. Remove it there.
-        '';
-      }
-      {
-        assertion = iommuOff == [ ];
-        message = ''
-          boot.initrd.vfio-early: boot.kernelParams has ${concatStringsSep " " iommuOff}, and
-          without an IOMMU no device can be given to vfio-pci. Remove it there.
-        '';
-      }
-    ];
+    assertions =
+      map
+        (message: {
+          assertion = false;
+          message = oneLine message;
+        })
+        (
+          merged
+          ++ leftovers.errors
+          ++ optional (repeated != [ ]) ''
+            boot.initrd.vfio-early.devices: the same devices are chosen twice: ${
+              concatMapStringsSep "; " (concatStringsSep " and ") repeated
+            }. Remove one of them.
+          ''
+          ++ optional (iommuOff != [ ]) ''
+            boot.initrd.vfio-early: boot.kernelParams has ${concatStringsSep " " iommuOff}, and
+            without an IOMMU no device can be given to vfio-pci. Remove it there.
+          ''
+        );
 
-    warnings =
-      optional (idsTwice != [ ]) ''
-        boot.initrd.vfio-early: vfio-pci is also told to take ${concatStringsSep "," idsTwice} by
-        its option ids=, in boot.kernelParams or boot.extraModprobeConfig. That takes every device
-        with such an id, without a check and without a report. Remove it there.
+    warnings = map oneLine (
+      leftovers.warnings
+      ++ optional (isScripted && hostDrivers != [ ]) ''
+        boot.initrd.vfio-early: boot.initrd.kernelModules has ${
+          concatMapStringsSep "; " (
+            found: "${found.module}, which can have ${concatStringsSep " " found.items}"
+          ) hostDrivers
+        }: it is loaded before vfio-early runs, because this initrd is not systemd's. Move it to
+        boot.initrd.availableKernelModules, or, the driver of the display that stays, to
+        boot.initrd.vfio-early.consoleModules: from there it is loaded when the chosen devices are
+        safe. Where it is another device's driver, a guard says so, as "10de:1c03@01:00.0".
       ''
-      ++ optional (!initrd.systemd.enable && earlyGraphics != [ ]) ''
-        boot.initrd.vfio-early: ${concatStringsSep " " earlyGraphics} in boot.initrd.kernelModules
-        is loaded before vfio-early runs, because this initrd is not systemd's, and takes every
-        graphics card that it knows. Move it to boot.initrd.vfio-early.consoleModules, where it is
-        loaded after the chosen devices are safe.
+      ++ optional (cfg.strict && panics) ''
+        boot.initrd.vfio-early.strict: boot.kernelParams has boot.panic_on_fail (or stage1panic), with
+        which the kernel panics where strict stops the boot: with panic= as well the machine boots
+        again and again, without end. Leave out one of the two.
       ''
-      ++ optional (!initrd.systemd.enable && hasInfix "driver_override" initrd.preDeviceCommands) ''
-        boot.initrd.vfio-early: boot.initrd.preDeviceCommands also writes driver_override. Remove
-        that: vfio-early does it, and checks it.
-      '';
+      ++ optional (cfg.iommu == null && cfg.devices != [ ] && isIntel && intelIommu == [ ]) ''
+        boot.initrd.vfio-early: boot.kernelModules has kvm-intel, so this seems to be an Intel
+        processor, whose IOMMU the kernel leaves off by itself; then no device can be given away. Set
+        boot.initrd.vfio-early.iommu to "intel".
+      ''
+    );
 
     boot = {
-      kernelParams =
-        optional (cfg.devices != [ ]) "vfio.devs=${concatStringsSep "," cfg.devices}"
-        ++ optional (cfg.console != "keep") "vfio.console=${cfg.console}"
-        ++ optional (cfg.wait != 0) "vfio.wait=${toString cfg.wait}"
-        ++ optional (cfg.driver != null) "vfio.driver=${cfg.driver}"
-        ++ optional cfg.strict "vfio.strict"
-        ++ optional (cfg.iommu == "intel") "intel_iommu=on";
+      kernelParams = parameters;
 
       initrd = {
-        # Placed in the initrd with what they need, and not loaded: that is vfio-early's to do.
-        # Nothing depends on vfio_iommu_type1, so it has to be named.
-        availableKernelModules = [
-          "vfio_pci"
-          "vfio_iommu_type1"
-        ]
-        ++ optionals (cfg.driver != null && sameName cfg.driver != "vfio_pci") [ (sameName cfg.driver) ]
-        ++ cfg.consoleModules;
+        availableKernelModules = modules;
 
-        systemd = mkIf initrd.systemd.enable {
+        systemd = mkIf (!isScripted) {
           packages = map unit [
             "vfio-early"
             "vfio-early-strict"
@@ -284,12 +303,13 @@ in
           # A unit's ExecStart= brings nothing into the initrd.
           storePaths = [ program ];
         };
-
-        extraUtilsCommands = mkIf (!initrd.systemd.enable) ''
+      }
+      // lib.optionalAttrs hasScripted {
+        extraUtilsCommands = mkIf isScripted ''
           copy_bin_and_libs ${program}
         '';
         # After the mounts and boot.initrd.kernelModules, before udev.
-        preDeviceCommands = mkIf (!initrd.systemd.enable) (
+        preDeviceCommands = mkIf isScripted (
           lib.mkBefore ''
             vfio-early bind
             if [ $? -eq 3 ]; then
@@ -304,13 +324,27 @@ in
     systemd = {
       packages = [ (unit "vfio-early-finish") ];
       services = {
-        vfio-early-finish.wantedBy = [ "multi-user.target" ];
+        vfio-early-finish = {
+          wantedBy = [ "multi-user.target" ];
+          # Every update changes its PATH: without this, a switch to it would take devices from the
+          # running host.
+          restartIfChanged = false;
+        };
       }
-      # microvm.nix starts each machine by an instance of this template.
+      # microvm.nix starts each machine by an instance of the one, and takes its devices by the other.
       // lib.optionalAttrs (options ? microvm && options.microvm ? host) {
-        "microvm@".after = [ "vfio-early-finish.service" ];
+        "microvm@" = mkIf config.microvm.host.enable { after = [ "vfio-early-finish.service" ]; };
+        "microvm-pci-devices@" = mkIf config.microvm.host.enable {
+          after = [ "vfio-early-finish.service" ];
+        };
       };
     };
+
+    services.udev.extraRules = mkIf (cfg.accessGroup != null) ''
+      SUBSYSTEM=="vfio", GROUP="${cfg.accessGroup}", MODE="0660"
+      SUBSYSTEM=="vfio-dev", GROUP="${cfg.accessGroup}", MODE="0660"
+      KERNEL=="iommu", SUBSYSTEM=="misc", GROUP="${cfg.accessGroup}", MODE="0660"
+    '';
 
     environment.systemPackages = [ cfg.package ];
   };

@@ -2,20 +2,13 @@
 {
   kmod,
   lib,
+  rustc,
   rustPlatform,
   xz,
 }:
 let
   root = ../..;
-  # NixOS compresses modules with xz; the binary brings no other decompression.
-  staticKmod = kmod.overrideAttrs (old: {
-    mesonFlags = old.mesonFlags ++ [
-      "-Dzstd=disabled"
-      "-Dzlib=disabled"
-    ];
-    # Some of its tests need the above.
-    doCheck = false;
-  });
+  libkmod = import ./libkmod.nix { inherit kmod lib rustc; };
 in
 rustPlatform.buildRustPackage {
   pname = "vfio-early";
@@ -43,7 +36,7 @@ rustPlatform.buildRustPackage {
 
   nativeBuildInputs = [ rustPlatform.bindgenHook ];
   buildInputs = [ xz ];
-  env.LIBKMOD_STATIC_DIR = "${lib.getLib staticKmod}/lib";
+  env.LIBKMOD_STATIC_DIR = "${lib.getLib libkmod}/lib";
 
   # They need root, QEMU and kernels: `cargo xtask test` runs them.
   doCheck = false;

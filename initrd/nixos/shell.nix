@@ -4,13 +4,11 @@
 let
   inherit (pkgs) lib;
   # The usual target has glibc and is linked statically, see .cargo/config.toml.
-  kmod = (pkgs.kmod.override { withStatic = true; }).overrideAttrs (old: {
-    mesonFlags = old.mesonFlags ++ [
-      "-Dzstd=disabled"
-      "-Dzlib=disabled"
-    ];
-    doCheck = false;
-  });
+  libkmod = import ./libkmod.nix {
+    inherit (pkgs) rustc;
+    inherit lib;
+    kmod = pkgs.kmod.override { withStatic = true; };
+  };
 in
 pkgs.mkShell {
   nativeBuildInputs = [
@@ -26,5 +24,5 @@ pkgs.mkShell {
     pkgs.glibc.static
     (pkgs.xz.override { enableStatic = true; })
   ];
-  LIBKMOD_STATIC_DIR = "${lib.getLib kmod}/lib";
+  LIBKMOD_STATIC_DIR = "${lib.getLib libkmod}/lib";
 }

@@ -74,10 +74,11 @@ let
         ];
         strict = true;
       };
-      # The end of a boot that stops, in the words of systemd and of the scripted initrd.
+      # The test driver's kernel parameters make of a boot that stops a panic, and a reboot.
       script = ''
         machine.start(allow_reboot=True)
-        machine.wait_for_console_text("emergency mode|An error occurred in stage 1")
+        machine.wait_for_console_text("Failed to start .*Require All of vfio.devs=|vfio.strict is set, and not all devices")
+        machine.wait_for_console_text("Kernel panic - not syncing|emergency mode|An error occurred in stage 1")
       '';
     };
   };

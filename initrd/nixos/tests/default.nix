@@ -9,14 +9,15 @@ let
   stubs = import ./stubs.nix { inherit lib store; };
   item = import ../item.nix { inherit lib; };
 
-  evaluate =
-    modules:
+  evaluateWith =
+    options: modules:
     lib.evalModules {
       modules = modules ++ [
-        { inherit (stubs) options; }
+        { inherit options; }
         { _module.args.pkgs = stubs.pkgs; }
       ];
     };
+  evaluate = evaluateWith stubs.options;
   evaluateModule = modules: evaluate ([ ../module.nix ] ++ modules);
 
   units =
@@ -25,31 +26,49 @@ let
   dropEmpty = lib.filterAttrsRecursive (_: value: value != [ ] && value != { } && value != "");
 
   outcome =
-    { config, ... }:
+    { config, options, ... }:
+    let
+      isThere = name: options.boot.initrd ? ${name} && options.boot.initrd.${name}.visible or true;
+      textOf = name: lib.optionalString (isThere name) config.boot.initrd.${name};
+    in
     dropEmpty {
       errors = map (wrong: wrong.message) (lib.filter (check: !check.assertion) config.assertions);
       inherit (config) warnings;
       kernelParams = config.boot.kernelParams;
       initrd = {
-        inherit (config.boot.initrd) availableKernelModules preDeviceCommands extraUtilsCommands;
+        inherit (config.boot.initrd) availableKernelModules;
+        preDeviceCommands = textOf "preDeviceCommands";
+        extraUtilsCommands = textOf "extraUtilsCommands";
         inherit (config.boot.initrd.systemd) services storePaths;
         units = lib.attrNames (units config.boot.initrd.systemd.packages);
       };
       host = {
         inherit (config.systemd) services;
         units = lib.attrNames (units config.systemd.packages);
+        udevRules = config.services.udev.extraRules;
         packages = map (package: package.name) config.environment.systemPackages;
       };
     };
 
-  cases = import ./cases.nix;
+  cases = import ./cases.nix { inherit lib; };
   evaluateCase =
     name: configuration:
     outcome (
       evaluateModule (
-        [ configuration ] ++ lib.optional (name == "microvm") { options = stubs.microvmOptions; }
+        [
+          configuration
+          { options = stubs.optionsOfUsers; }
+        ]
+        ++ lib.optional (name == "microvm") { options = stubs.microvmOptions; }
       )
     );
+
+  messagesOf =
+    name: configuration:
+    lib.intersectAttrs {
+      errors = null;
+      warnings = null;
+    } (evaluateCase name (configuration.specialisation.passthrough.configuration or configuration));
 
   flake = (import ../../../flake.nix).outputs {
     self = flake;
@@ -66,13 +85,21 @@ in
       { options = stubs.exampleOptions; }
     ]);
   };
-  messages = lib.mapAttrs (
-    name: configuration:
-    lib.intersectAttrs {
-      errors = null;
-      warnings = null;
-    } (evaluateCase name configuration)
-  ) cases.messages;
+  messages = lib.mapAttrs messagesOf cases.messages;
+  attributes = lib.mapAttrs messagesOf cases.attributes;
+
+  users = lib.mapAttrs (name: lib.mapAttrs (_: messagesOf name)) (import ./users.nix);
+
+  # Where NixOS has no scripted initrd any more.
+  afterwards = lib.genAttrs [ "afterwards" "removed" ] (
+    kind:
+    outcome (
+      evaluateWith stubs.${kind} [
+        ../module.nix
+        cases.configurations.systemd
+      ]
+    )
+  );
 
   # The units as the module has them, by name.
   units =
@@ -108,7 +135,12 @@ in
   package =
     let
       package = import ../package.nix {
-        inherit (stubs.pkgs) kmod rustPlatform xz;
+        inherit (stubs.pkgs)
+          kmod
+          rustc
+          rustPlatform
+          xz
+          ;
         lib = lib // {
           # The names of what is there, instead of a copy of it.
           fileset = {

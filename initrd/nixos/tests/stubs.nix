@@ -27,11 +27,85 @@ let
   };
 
   service = types.submodule {
-    options = lib.genAttrs [ "after" "before" "requiredBy" "wantedBy" "wants" ] (_: texts);
+    options =
+      lib.genAttrs [ "after" "before" "requiredBy" "wantedBy" "wants" ] (_: texts)
+      // lib.genAttrs [ "preStart" "script" "postStart" ] (_: option types.lines "")
+      // {
+        enable = option types.bool true;
+        restartIfChanged = option types.bool true;
+        description = option types.str "";
+        serviceConfig = option (types.attrsOf types.unspecified) { };
+        unitConfig = option (types.attrsOf types.unspecified) { };
+      };
   };
   systemd = {
     packages = option (types.listOf types.package) [ ];
     services = option (types.attrsOf service) { };
+  };
+  file = types.submodule {
+    options = {
+      enable = option types.bool true;
+      text = option (types.nullOr types.lines) null;
+      source = mkOption { type = types.path; };
+    };
+  };
+
+  always = {
+    assertions = option (types.listOf types.unspecified) [ ];
+    warnings = texts;
+    boot = {
+      # As nixpkgs has it: no white space outside quotes.
+      kernelParams = option (types.listOf (
+        types.strMatching ''([^"[:space:]]|"[^"]*")+''
+        // {
+          description = "string, with spaces inside double quotes";
+        }
+      )) [ ];
+      blacklistedKernelModules = texts;
+      extraModprobeConfig = option types.lines "";
+      isContainer = option types.bool false;
+      kernel.enable = option types.bool true;
+      kernelModules = modules;
+      postBootCommands = option types.lines "";
+      initrd = {
+        enable = option types.bool true;
+        availableKernelModules = modules;
+        kernelModules = modules;
+        services.udev.rules = option types.lines "";
+        systemd = systemd // {
+          contents = option (types.attrsOf file) { };
+          storePaths = option (types.listOf (types.either types.singleLineStr types.package)) [ ];
+          suppressedUnits = texts;
+        };
+      };
+    };
+    systemd = systemd // {
+      # With "/usr" the units are those of any distribution.
+      package = option types.package (
+        derivation "systemd" (lib.optionalAttrs (store == "/usr") { outPath = store; })
+      );
+      tmpfiles.rules = texts;
+    };
+    system.activationScripts = option (types.attrsOf (
+      types.either types.str (types.submodule { options.text = option types.lines ""; })
+    )) { };
+    services.udev.extraRules = option types.lines "";
+    environment = {
+      etc = option (types.attrsOf file) { };
+      systemPackages = option (types.listOf types.package) [ ];
+    };
+  };
+
+  # Without the scripted initrd: its options are gone, or are there to say so.
+  afterwards = lib.recursiveUpdate always { boot.initrd.systemd.enable = option types.bool true; };
+  removed = lib.recursiveUpdate afterwards {
+    boot.initrd = lib.genAttrs [ "extraUtilsCommands" "preDeviceCommands" ] (
+      name:
+      mkOption {
+        visible = false;
+        apply = _: throw "boot.initrd.${name} is no more";
+      }
+    );
   };
 in
 {
@@ -59,6 +133,7 @@ in
       in
       kmod [ ];
     mkShell = shell: shell;
+    rustc.version = "9999";
     rustPlatform = {
       buildRustPackage = package: package;
       bindgenHook = derivation "bindgen-hook" { };
@@ -73,33 +148,23 @@ in
     nixfmt = derivation "nixfmt" { };
   };
 
-  options = {
-    assertions = option (types.listOf types.unspecified) [ ];
-    warnings = texts;
-    boot = {
-      # As nixpkgs has it: no white space outside quotes.
-      kernelParams = option (types.listOf (types.strMatching ''([^"[:space:]]|"[^"]*")+'')) [ ];
-      blacklistedKernelModules = texts;
-      extraModprobeConfig = option types.lines "";
-      initrd = {
-        availableKernelModules = modules;
-        kernelModules = modules;
-        preDeviceCommands = option types.lines "";
-        extraUtilsCommands = option types.lines "";
-        systemd = systemd // {
-          enable = option types.bool true;
-          storePaths = texts;
-        };
+  options = lib.recursiveUpdate always {
+    boot.initrd =
+      lib.genAttrs [
+        "extraUdevRulesCommands"
+        "extraUtilsCommands"
+        "postDeviceCommands"
+        "postMountCommands"
+        "postResumeCommands"
+        "preDeviceCommands"
+        "preLVMCommands"
+      ] (_: option types.lines "")
+      // {
+        systemd.enable = option types.bool true;
       };
-    };
-    systemd = systemd // {
-      # With "/usr" the units are those of any distribution.
-      package = option types.package (
-        derivation "systemd" (lib.optionalAttrs (store == "/usr") { outPath = store; })
-      );
-    };
-    environment.systemPackages = option (types.listOf types.package) [ ];
   };
+
+  inherit afterwards removed;
 
   # What the example sets besides.
   exampleOptions = {
@@ -110,10 +175,16 @@ in
     programs.virt-manager.enable = option types.bool false;
   };
 
+  # What the configurations of users set besides.
+  optionsOfUsers = {
+    virtualisation.libvirtd.enable = option types.bool false;
+    programs.virt-manager.enable = option types.bool false;
+    system.nixos.tags = texts;
+  };
+
   # What the machines of vm-test.nix set besides.
   virtualMachineOptions = {
     boot.initrd.systemd.emergencyAccess = option types.bool false;
-    boot.kernelModules = modules;
     virtualisation.qemu.options = texts;
   };
 

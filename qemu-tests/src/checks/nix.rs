@@ -1,11 +1,14 @@
 //! The NixOS module evaluated, its files checked, its scripted branch booted.
 //!
-//! What a machine does not have is said to be not run, and never counted as passed: nixpkgs' lib
-//! (the folder that `NIXPKGS_LIB` names), nixfmt and deadnix. nix-bin is a Debian package.
+//! What a machine does not have is said to be not run, and never counted as passed: a whole nixpkgs (the
+//! folder that `NIXPKGS` names), or its lib alone (`NIXPKGS_LIB`), nixfmt and deadnix. nix-bin is a Debian
+//! package.
 
 mod evaluation;
+mod expected;
 mod items;
 mod scripted;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -16,14 +19,17 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use self::evaluation::{EXPECTED, Nix};
+use self::evaluation::Nix;
+use self::expected::{EXPECTED, GROUPS, STORE, differences};
 use crate::check::{Check, Outcome};
 use crate::supplies::binary::{self, workspace};
 use crate::supplies::packages::{self, Package};
 use crate::supplies::{kernels, musl, step};
 
 /// Names the folder of nixpkgs' lib, or one that has it as `lib`.
-pub const LIBRARY: &str = "NIXPKGS_LIB";
+const LIBRARY: &str = "NIXPKGS_LIB";
+/// Names the folder of a whole nixpkgs, which has a lib, too.
+const TREE: &str = "NIXPKGS";
 
 /// The kernel lines that the scripted branch is booted on: with the program of this tree, and with one
 /// that is built with musl, as nixpkgs does it.
@@ -45,6 +51,7 @@ pub(crate) fn checks() -> Vec<Check> {
         check("format", None, |_| tool("nixfmt", "no nixfmt", &["--check"])),
         check("dead code", None, |_| tool("deadnix", "no deadnix", &["--fail"])),
         check("module", None, module),
+        check("over a whole nixpkgs", None, |_| over_a_tree()),
         check("the scripted branch in its place of stage 1", Some(KERNEL), scripted),
         check(
             "the same, built with musl as for NixOS, and its arguments",
@@ -146,28 +153,50 @@ fn tool(name: &str, missing: &str, arguments: &[&str]) -> Result<Outcome> {
     Ok(ran.map_or_else(|error| Outcome::Failed(format!("{error:#}")), |_| Outcome::Passed))
 }
 
-/// The folder of nixpkgs' lib.
+/// The folder of nixpkgs' lib: the one that is named, or that of a whole nixpkgs.
 ///
 /// # Errors
 /// When the variable names something else.
 fn library() -> Result<Option<PathBuf>> {
-    let Some(folder) = env::var_os(LIBRARY).filter(|folder| !folder.is_empty()) else {
+    for variable in [LIBRARY, TREE] {
+        let Some(folder) = folder(variable)? else { continue };
+        for folder in [folder.join("lib"), folder.clone()] {
+            if folder.join("modules.nix").is_file() {
+                return Ok(Some(folder));
+            }
+        }
+        bail!("{variable} names {}, which has not nixpkgs' lib: no modules.nix", folder.display())
+    }
+    Ok(None)
+}
+
+/// The folder that a variable names.
+fn folder(variable: &str) -> Result<Option<PathBuf>> {
+    let Some(folder) = env::var_os(variable).filter(|folder| !folder.is_empty()) else {
         return Ok(None);
     };
-    let folder = Path::new(&folder)
-        .canonicalize()
-        .with_context(|| format!("{LIBRARY}={}", Path::new(&folder).display()))?;
-    for folder in [folder.join("lib"), folder.clone()] {
-        if folder.join("modules.nix").is_file() {
-            return Ok(Some(folder));
-        }
-    }
-    bail!("{LIBRARY} names {}, which is not nixpkgs' lib: no modules.nix", folder.display())
+    let folder = Path::new(&folder);
+    let found =
+        folder.canonicalize().with_context(|| format!("{variable}={}", folder.display()))?;
+    Ok(Some(found))
+}
+
+/// Whether the module can be evaluated here.
+pub(crate) fn is_there() -> bool {
+    [LIBRARY, TREE].iter().any(|name| env::var_os(name).is_some_and(|folder| !folder.is_empty()))
+}
+
+fn over_a_tree() -> Result<Outcome> {
+    let Some(nixpkgs) = folder(TREE)? else {
+        return Ok(Outcome::NotRun(format!("no nixpkgs ({TREE})")));
+    };
+    packages::ensure(NIX)?;
+    Ok(Outcome::of(&tree::problems(&nixpkgs)?))
 }
 
 /// What the module makes of the configurations in `tests/cases.nix`.
 fn outcomes(nix: &Nix) -> Result<Value> {
-    nix.evaluate("{ inherit (tests) configurations messages flake package; }")
+    nix.evaluate(&format!("{{ inherit (tests) {}; }}", GROUPS.join(" ")))
 }
 
 /// Takes what comes out for what is expected, and writes the options page.
@@ -186,9 +215,6 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
-/// What stands for the Nix store in what is expected.
-const STORE: &str = "/nix/store";
-
 fn module(program: Option<&Path>) -> Result<Outcome> {
     let Some(library) = library()? else { return Ok(Outcome::NotRun("no nixpkgs lib".to_owned())) };
     packages::ensure(NIX)?;
@@ -197,17 +223,19 @@ fn module(program: Option<&Path>) -> Result<Outcome> {
         fs::read_to_string(workspace().join(file)).with_context(|| format!("cannot read {file}"))
     };
 
-    let expected: Value = serde_json::from_str(&read(EXPECTED)?).context(EXPECTED)?;
-    let mut problems = differences(&expected, &outcomes(&nix)?);
+    let mut problems = differences(&expected::read()?, &outcomes(&nix)?, &GROUPS);
 
     if nix.evaluate("tests.optionsPage")? != json!(read(OPTIONS_PAGE)?) {
         problems.push(format!("{OPTIONS_PAGE} is out of date: cargo xtask nix --write"));
     }
 
     let own = |text: &str| {
+        let is_comment = |line: &&str| line.starts_with('#');
+        let text: String = text.split_inclusive('\n').filter(|line| !is_comment(line)).collect();
         let text =
             text.replace("/usr/bin/vfio-early", &format!("{STORE}/vfio-early/bin/vfio-early"));
-        text.replace("/usr/bin/systemctl", &format!("{STORE}/systemd/bin/systemctl"))
+        let text = text.replace("/usr/bin/systemctl", &format!("{STORE}/systemd/bin/systemctl"));
+        text.trim_start().to_owned()
     };
     let units = nix.evaluate("tests.units")?;
     let units = units.as_object().context("no units")?;
@@ -218,7 +246,9 @@ fn module(program: Option<&Path>) -> Result<Outcome> {
     for (name, text) in units {
         let generic = read(&format!("initrd/systemd/{name}"))?;
         if *text != json!(own(&generic)) {
-            problems.push(format!("{name} is not initrd/systemd/{name} with the programs' paths"));
+            problems.push(format!(
+                "{name} is not initrd/systemd/{name} with the programs' paths, less its comments"
+            ));
         }
         if !generic.contains("\nExecStart=/usr/bin/vfio-early ") {
             problems.push(format!("{name} does not start vfio-early"));
@@ -233,48 +263,4 @@ fn module(program: Option<&Path>) -> Result<Outcome> {
     }
     problems.extend(items::problems(&nix, &self::program(program)?)?);
     Ok(Outcome::of(&problems))
-}
-
-/// Each configuration that comes out otherwise than expected.
-fn differences(expected: &Value, found: &Value) -> Vec<String> {
-    let none = serde_json::Map::new();
-    let entries = |value: &Value, group: &str| -> BTreeMap<String, Value> {
-        let group = value[group].as_object().unwrap_or(&none);
-        group.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
-    };
-    let mut differences = Vec::new();
-    for group in ["configurations", "messages", "flake", "package"] {
-        let (expected, found) = (entries(expected, group), entries(found, group));
-        let names = expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key)));
-        for name in names {
-            let (expected, found) = (expected.get(name), found.get(name));
-            if expected != found {
-                let text = |value: Option<&Value>| {
-                    value.map_or_else(|| "nothing".to_owned(), |value| format!("{value:#}"))
-                };
-                differences.push(format!(
-                    "{group} {name}: expected\n{}\nfound\n{}",
-                    text(expected),
-                    text(found)
-                ));
-            }
-        }
-    }
-    differences
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_new_missing_or_changed_is_a_difference() {
-        let expected = json!({"configurations": {"a": 1, "b": 2, "c": 3}});
-        let found = json!({"configurations": {"a": 1, "b": 3, "d": 4}});
-        let names: Vec<_> = differences(&expected, &found)
-            .iter()
-            .filter_map(|text| Some(text.split_once(':')?.0.to_owned()))
-            .collect();
-        assert_eq!(names, ["configurations b", "configurations c", "configurations d"]);
-    }
 }

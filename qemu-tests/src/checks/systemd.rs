@@ -4,7 +4,6 @@
 //! udev in both. What is observed takes no part in the ordering: commands before and after the
 //! unit's own, processes of that moment, the journal.
 
-use std::env;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -183,7 +182,7 @@ const PRINTED: &str = "printed";
 /// The units as the `NixOS` module has them, where it can be evaluated, else those that it is made
 /// of; that both are the same but for the program's path is a check of [`nix`].
 fn units() -> Result<Vec<Unit>> {
-    if env::var_os(nix::LIBRARY).is_none_or(|folder| folder.is_empty()) {
+    if !nix::is_there() {
         return image::units(&binary::workspace().join("initrd/systemd"));
     }
     let evaluated = nix::units().context("the NixOS module's units")?;

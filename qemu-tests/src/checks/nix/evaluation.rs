@@ -11,9 +11,6 @@ use tempfile::TempDir;
 use crate::supplies::binary::workspace;
 use crate::supplies::step;
 
-/// What the module makes of the configurations in its tests.
-pub(super) const EXPECTED: &str = "initrd/nixos/tests/expected.json";
-
 /// An evaluator.
 #[derive(Debug)]
 pub struct Nix {
@@ -64,21 +61,31 @@ impl Nix {
     pub fn evaluate_with(&self, expression: &str, input: &Value) -> Result<Value> {
         let file = self.folder.path().join("input.json");
         fs::write(&file, input.to_string())?;
+        let bindings = "tests = import (/. + folder) { nixpkgsLib = /. + nixpkgs; inherit store; };
+             input = builtins.fromJSON (builtins.readFile (/. + inputFile));";
+        let mut command = self.evaluation(bindings, expression, &self.library);
+        command.args(["--argstr", "store", &self.store]).arg("--argstr").arg("inputFile").arg(file);
+        answer(&mut command)
+    }
+
+    /// The value of an expression, in which `nixos` is `initrd/nixos/tests/nixos.nix` for that nixpkgs.
+    pub fn evaluate_over(&self, nixpkgs: &Path, expression: &str) -> Result<Value> {
+        let bindings = "nixos = import (/. + folder + \"/nixos.nix\") { nixpkgs = /. + nixpkgs; };";
+        answer(&mut self.evaluation(bindings, expression, nixpkgs))
+    }
+
+    fn evaluation(&self, bindings: &str, expression: &str, nixpkgs: &Path) -> Command {
         let expression = format!(
-            "{{ folder, library, store, inputFile }}:\n\
-             let\n\
-             \x20 tests = import (/. + folder) {{ nixpkgsLib = /. + library; inherit store; }};\n\
-             \x20 input = builtins.fromJSON (builtins.readFile (/. + inputFile));\n\
-             in\n\
-             {expression}"
+            "{{ folder, nixpkgs, store ? null, inputFile ? null }}: let {bindings} in {expression}"
         );
         let mut command = self.command();
         command.args(["--eval", "--strict", "--json", "--expr", &expression]);
         command.arg("--argstr").arg("folder").arg(workspace().join("initrd/nixos/tests"));
-        command.arg("--argstr").arg("library").arg(&self.library);
-        command.args(["--argstr", "store", &self.store]);
-        command.arg("--argstr").arg("inputFile").arg(&file);
-        let output = step::run(&mut command)?;
-        serde_json::from_slice(&output).context("nix-instantiate's answer is no JSON")
+        command.arg("--argstr").arg("nixpkgs").arg(nixpkgs);
+        command
     }
+}
+
+fn answer(command: &mut Command) -> Result<Value> {
+    serde_json::from_slice(&step::run(command)?).context("nix-instantiate's answer is no JSON")
 }

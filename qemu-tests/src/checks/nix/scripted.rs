@@ -1,14 +1,11 @@
 //! The scripted branch, booted: its text at its place in NixOS' stage 1.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
-use super::evaluation::EXPECTED;
+use super::expected;
 use crate::machine::vm::vm;
-use crate::supplies::binary::workspace;
 use crate::supplies::kernels::Kernel;
 
 /// Stage 1 as far as it matters here, for busybox' ash: the mounts are there, then
@@ -42,8 +39,7 @@ state 'udev'
 /// # Errors
 /// When a machine does not come to its end.
 pub fn problems(kernel: &Kernel, program: &Path) -> Result<Vec<String>> {
-    let expected = fs::read_to_string(workspace().join(EXPECTED)).context(EXPECTED)?;
-    let expected: Value = serde_json::from_str(&expected).context(EXPECTED)?;
+    let expected = expected::read()?;
     let commands = expected["configurations"]["scripted"]["initrd"]["preDeviceCommands"]
         .as_str()
         .context("expected.json has no preDeviceCommands")?;
