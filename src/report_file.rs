@@ -18,7 +18,7 @@ pub const RECORD: &str = "keep";
 /// Writes the report.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn save(report: &Report, folder: &Path) -> io::Result<()> {
     write(NAME, (escape::json(report)? + "\n").as_bytes(), folder)
 }

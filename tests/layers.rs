@@ -14,6 +14,9 @@ use qemu_tests::supplies::binary::workspace;
 /// Modules of the harness, each of which uses only those before it.
 const LAYERS: [&str; 6] = ["supplies", "machine", "check", "scenario", "checks", "commands"];
 
+/// Lines that a file of the harness may have.
+const LONGEST: usize = 500;
+
 /// A module's name from the crate's root on, which has none.
 type Name = Vec<String>;
 
@@ -190,6 +193,14 @@ fn a_layer_of_the_harness_uses_only_those_below_it() {
             "qemu-tests/src/{} uses {shown}, of a layer above",
             name.join("/")
         );
+    }
+}
+
+#[test]
+fn no_file_of_the_harness_is_long() {
+    for file in below("qemu-tests") {
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        assert!(lines <= LONGEST, "{} has {lines} lines, over {LONGEST}", file.display());
     }
 }
 

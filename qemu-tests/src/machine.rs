@@ -3,6 +3,8 @@
 //!
 //! Uses [`supplies`](crate::supplies). Knows nothing of what is expected of a machine.
 
+mod boot;
+mod command;
 pub mod distro;
 pub mod guest_program;
 pub mod initrd;

@@ -8,6 +8,7 @@ mod page;
 mod plot;
 mod results;
 mod size;
+mod tables;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -199,7 +200,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         }
         found.parts = size::parts()?;
     }
-    print!("{}", page::for_terminal(&found));
+    print!("{}", tables::for_terminal(&found));
     if arguments.write {
         let mut kept = Measurements::kept()?;
         kept.take(found);

@@ -1,24 +1,22 @@
 /*
  * ask-kernel SCRIPT: performs each step of SCRIPT, a line each, and prints what the kernel answered:
- * "answer TEXT". What a step is, tells `Op::lines()` in rules.rs, which writes the script.
+ * "answer TEXT". What a step is, tells `Op::line()` in checks/rules/ask.rs, which writes the script.
  *
  * A step that sleeps in the kernel and does not come to an end has the answer "hangs" and is left
  * alone. After the steps of a rule, "reset" makes everything as it was; what cannot be, it tells as
  * "problem TEXT".
  */
 #define _GNU_SOURCE
+#include "ask-kernel/ask-kernel.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <limits.h>
-#include <linux/fb.h>
 #include <linux/netlink.h>
 #include <linux/vfio.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,133 +27,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define LONGEST (64 * 1024)
-#define MOST 64
-
-#define DEVICES "/sys/bus/pci/devices"
-#define DRIVERS "/sys/bus/pci/drivers"
-
 /* How often a process may be seen asleep in the kernel, 20 ms apart, before it hangs. */
 #define LOOKS 25
 
 static FILE *script;
 static char line[LONGEST];
-
-static char *loaded[MOST];
-static int loaded_count;
-static pid_t hanging[MOST];
-static int hanging_count;
-static pid_t holder;
-static int unplugged, read_only;
-
-static struct device {
-	char address[32], driver[64];
-} initial[MOST];
-static int initial_count;
-
-static void problem(const char *format, ...)
-{
-	va_list arguments;
-
-	va_start(arguments, format);
-	printf("problem ");
-	vprintf(format, arguments);
-	printf("\n");
-	va_end(arguments);
-	fflush(stdout);
-}
-
-static const char *name_of(int number)
-{
-	return number ? strerrorname_np(number) : "ok";
-}
-
-/* A buffer for an answer. */
-static char answered[LONGEST];
-
-static const char *answer_of(const char *text)
-{
-	return strncpy(answered, text, sizeof(answered) - 1);
-}
-
-/* What is printed stays on one line. */
-static void answer(const char *text)
-{
-	printf("answer ");
-	for (; *text; text++) {
-		if (*text == '\n')
-			printf("\\n");
-		else if (*text == '\\')
-			printf("\\\\");
-		else if (*text < ' ' || *text > '~')
-			printf("\\x%02x", (unsigned char)*text);
-		else
-			putchar(*text);
-	}
-	printf("\n");
-	fflush(stdout);
-}
-
-static int unhex(char *text)
-{
-	int count = 0;
-	unsigned byte;
-
-	for (; sscanf(text + 2 * count, "%2x", &byte) == 1; count++)
-		text[count] = byte;
-	return count;
-}
-
-/* 0, or the errno. */
-static int write_all(const char *path, const char *value, int length)
-{
-	int file = open(path, O_WRONLY | O_CLOEXEC);
-	int result = 0;
-	ssize_t written;
-
-	if (file < 0)
-		return errno;
-	written = write(file, value, length);
-	if (written < 0)
-		result = errno;
-	else if (written != length)
-		result = EIO;
-	close(file);
-	return result;
-}
-
-static int write_text(const char *path, const char *value)
-{
-	return write_all(path, value, strlen(value));
-}
-
-static const char *content(const char *path)
-{
-	int file = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t length, all = 0;
-
-	if (file < 0)
-		return answer_of(name_of(errno));
-	while ((length = read(file, answered + all, sizeof(answered) - 1 - all)) > 0)
-		all += length;
-	answered[all] = 0;
-	if (length < 0)
-		answer_of(name_of(errno));
-	close(file);
-	return answered;
-}
-
-/* Where a link leads to, the last part of it. */
-static const char *link_end(const char *path)
-{
-	static char target[PATH_MAX];
-	ssize_t length = readlink(path, target, sizeof(target) - 1);
-
-	if (length < 0)
-		return answer_of(name_of(errno));
-	target[length] = 0;
-	return answer_of(basename(target));
-}
 
 static int insert(const char *path)
 {
@@ -429,222 +305,6 @@ static const char *unplug(const char *address)
 	return name_of(write_text(path, "1"));
 }
 
-/* The seventh line of "resource" is the option ROM's; 2 is IORESOURCE_ROM_SHADOW. */
-static const char *rom_shadow(const char *address)
-{
-	char path[PATH_MAX], *at;
-	unsigned long long start = 0, flags = 0;
-
-	snprintf(path, sizeof(path), DEVICES "/%s/resource", address);
-	content(path);
-	at = answered;
-	for (int index = 0; index < 6 && at; index++)
-		at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL;
-	if (!at || sscanf(at, "%llx %*x %llx", &start, &flags) != 2)
-		return "no such line";
-	return start == 0xc0000 && flags & 2 ? "yes" : "no";
-}
-
-/* Of this machine's framebuffers any one, to ask. */
-static int any_framebuffer(void)
-{
-	for (int number = 0; number < 8; number++) {
-		char path[32];
-		int file;
-
-		snprintf(path, sizeof(path), "/dev/fb%d", number);
-		file = open(path, O_RDWR | O_CLOEXEC);
-		if (file >= 0)
-			return file;
-	}
-	return -1;
-}
-
-static const char *map_consoles(unsigned framebuffer)
-{
-	char path[32];
-	int file, result = 0;
-
-	snprintf(path, sizeof(path), "/dev/fb%u", framebuffer);
-	file = open(path, O_RDWR | O_CLOEXEC);
-	if (file < 0)
-		return name_of(errno);
-	for (unsigned console = 1; console < 64 && !result; console++) {
-		struct fb_con2fbmap map = { console, framebuffer };
-
-		if (ioctl(file, FBIOPUT_CON2FBMAP, &map))
-			result = errno;
-	}
-	close(file);
-	return name_of(result);
-}
-
-/* The file "bind" of the console driver over all framebuffers; empty where there is none. */
-static const char *fbcon(void)
-{
-	static char path[PATH_MAX];
-
-	for (int number = 0; number < 8; number++) {
-		snprintf(path, sizeof(path), "/sys/class/vtconsole/vtcon%d/name", number);
-		if (strstr(content(path), "frame buffer device")) {
-			snprintf(path, sizeof(path), "/sys/class/vtconsole/vtcon%d/bind", number);
-			return path;
-		}
-	}
-	return "";
-}
-
-/* The framebuffer that the first console is on. */
-static const char *console(void)
-{
-	struct fb_con2fbmap map = { .console = 1 };
-	const char *bind = fbcon();
-	int file;
-
-	if (!*bind || content(bind)[0] != '1')
-		return "dark";
-	file = any_framebuffer();
-	if (file < 0)
-		return "no framebuffer";
-	if (ioctl(file, FBIOGET_CON2FBMAP, &map))
-		answer_of(name_of(errno));
-	else
-		sprintf(answered, "fb%d", (int)map.framebuffer);
-	close(file);
-	return answered;
-}
-
-static const char *bind_console(void)
-{
-	const char *bind = fbcon();
-
-	return *bind ? name_of(write_text(bind, "1")) : "no console driver";
-}
-
-static const char *driver_of(const char *address)
-{
-	char path[PATH_MAX];
-
-	snprintf(path, sizeof(path), DEVICES "/%s/driver", address);
-	link_end(path);
-	return strcmp(answered, "ENOENT") ? answered : "";
-}
-
-static void note_devices(struct device *devices, int *count)
-{
-	struct dirent **entries;
-	int all = scandir(DEVICES, &entries, NULL, alphasort);
-
-	*count = 0;
-	for (int index = 0; index < all; index++) {
-		struct device *device = devices + *count;
-
-		if (entries[index]->d_name[0] != '.' && *count < MOST) {
-			snprintf(device->address, sizeof(device->address), "%.31s",
-				 entries[index]->d_name);
-			snprintf(device->driver, sizeof(device->driver), "%.63s",
-				 driver_of(device->address));
-			++*count;
-		}
-		free(entries[index]);
-	}
-	if (all >= 0)
-		free(entries);
-}
-
-/* Gives a device the driver that it had at first. */
-static void restore(const struct device *device)
-{
-	char path[PATH_MAX], driver[64];
-
-	snprintf(driver, sizeof(driver), "%.63s", driver_of(device->address));
-	if (!strcmp(driver, device->driver))
-		return;
-	if (*driver) {
-		snprintf(path, sizeof(path), DRIVERS "/%s/unbind", driver);
-		write_text(path, device->address);
-	}
-	if (*device->driver)
-		write_text("/sys/bus/pci/drivers_probe", device->address);
-	if (strcmp(driver_of(device->address), device->driver))
-		problem("%s is on \"%s\" and not on \"%s\" as at first", device->address,
-			driver_of(device->address), device->driver);
-}
-
-/* 0, or the errno. */
-static int remove_module(char *path)
-{
-	char name[64];
-
-	snprintf(name, sizeof(name), "%.63s", basename(path));
-	name[strcspn(name, ".")] = 0;
-	return syscall(SYS_delete_module, name, O_NONBLOCK) && errno != ENOENT ? errno : 0;
-}
-
-/* Those that others need go when the others have gone. */
-static void remove_modules(void)
-{
-	int before;
-
-	do {
-		before = loaded_count;
-		for (int index = loaded_count - 1; index >= 0; index--) {
-			if (remove_module(loaded[index]))
-				continue;
-			free(loaded[index]);
-			memmove(loaded + index, loaded + index + 1,
-				(--loaded_count - index) * sizeof(*loaded));
-		}
-	} while (loaded_count && loaded_count < before);
-	for (int index = 0; index < loaded_count; index++)
-		problem("%s stays: %s", loaded[index], name_of(remove_module(loaded[index])));
-}
-
-static void wait_for_hanging(void)
-{
-	for (int index = 0; index < hanging_count; index++) {
-		int left = 500;
-
-		while (waitpid(hanging[index], NULL, WNOHANG) == 0 && left-- > 0)
-			usleep(20000);
-		if (left <= 0)
-			problem("process %d still hangs", hanging[index]);
-	}
-	hanging_count = 0;
-}
-
-static void reset(void)
-{
-	static struct device now[MOST];
-	char path[PATH_MAX];
-	int count;
-
-	if (holder) {
-		kill(holder, SIGKILL);
-		waitpid(holder, NULL, 0);
-	}
-	holder = 0;
-	wait_for_hanging();
-	if (read_only && mount(NULL, "/sys", NULL, MS_REMOUNT | MS_BIND, NULL))
-		problem("/sys stays read-only: %s", name_of(errno));
-	read_only = 0;
-	if (unplugged && write_text("/sys/bus/pci/rescan", "1"))
-		problem("no rescan");
-	unplugged = 0;
-	for (int index = 0; index < initial_count; index++) {
-		snprintf(path, sizeof(path), DEVICES "/%.31s/driver_override",
-			 initial[index].address);
-		if (strcmp(content(path), "(null)\n") && write_text(path, "\n"))
-			problem("%s keeps its override", initial[index].address);
-	}
-	remove_modules();
-	for (int index = 0; index < initial_count; index++)
-		restore(initial + index);
-	note_devices(now, &count);
-	if (count != initial_count)
-		problem("there are %d devices, and not %d as at first", count, initial_count);
-}
-
 static void step(char *verb, char *rest)
 {
 	static const char *const others[] = { "store", "read", "link", "exists", "insert", "load" };
@@ -700,7 +360,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: ask-kernel SCRIPT\n");
 		return 2;
 	}
-	note_devices(initial, &initial_count);
+	note_initial_devices();
 	while (next(&verb, &rest))
 		step(verb, rest);
 	printf("end\n");
