@@ -44,7 +44,9 @@ fn name_of(file: &Path, root: &Path) -> Name {
 
 /// The paths of a `use`: `a::{b, c::d}` has `a::b` and `a::c::d`.
 fn leaves(tree: &str) -> Vec<String> {
-    let Some((start, inner)) = tree.split_once('{') else { return vec![tree.trim().to_owned()] };
+    let Some((start, inner)) = tree.split_once('{') else {
+        return vec![tree.split(" as ").next().unwrap_or(tree).trim().to_owned()];
+    };
     let inner = &inner[..inner.rfind('}').unwrap_or(inner.len())];
     let mut depth = 0;
     let parts = inner.split(|character| {
@@ -206,7 +208,7 @@ fn no_file_of_the_harness_is_long() {
 
 #[test]
 fn a_use_and_a_path_are_read_wherever_they_stand() {
-    let text = "use crate::a::{b, c::{self, D}};\n\
+    let text = "use crate::a::{b as x, c::{self, D}};\n\
                 //! [`x`](crate::x)\n\
                 pub(crate) use super::e;\n\
                 fn f() -> crate::g::H { part::i() } // crate::j::k\n\
