@@ -59,11 +59,26 @@ pub struct Framebuffer {
 /// What the firmware set up and a generic driver (efifb, vesafb, simpledrm, vgacon) draws on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Firmware {
-    /// The platform device, as in `efi-framebuffer.0`; `None` for VGA text mode.
+    /// The platform device, as in `efi-framebuffer.0`, or `10000000.framebuffer` of a device tree;
+    /// `None` for VGA text mode.
     pub device: Option<String>,
-    /// The graphics device whose memory it is in; `None` where this kernel does not say.
+    /// The graphics device whose memory it is in; `None` where this kernel does not say, or
+    /// [`Firmware::is_in_ram`].
     pub owner: Option<Address>,
+    /// It is in the host's own memory, and so in no graphics device's.
+    pub is_in_ram: bool,
 }
+
+impl Firmware {
+    /// Whether it stands in the device tree: such a one goes only with the memory that it is in. All
+    /// others are made by the kernel (`drivers/firmware/sysfb.c`), one at most.
+    fn is_of_device_tree(&self) -> bool {
+        self.device.as_ref().is_some_and(|name| !name.contains(SYSFB))
+    }
+}
+
+/// What the names of the platform devices have that sysfb makes.
+const SYSFB: &str = "-framebuffer.";
 
 /// The host's screen; a machine with only serial consoles has none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,14 +113,21 @@ impl Screen {
         match firmware.owner {
             Some(owner) if owner == address => true,
             // Any display can be the one.
-            None => true,
-            Some(_) => class.0 >> 8 == VGA && self.evicts_of_others(display),
+            None if !firmware.is_in_ram => true,
+            _ => class.0 >> 8 == VGA && self.evicts_of_others(firmware, display),
         }
     }
 
-    /// Whether binding a VGA device evicts a framebuffer that is another one's.
-    fn evicts_of_others(&self, display: Display) -> bool {
+    /// Whether binding a VGA device evicts a framebuffer that is another one's, or none's.
+    fn evicts_of_others(&self, firmware: &Firmware, display: Display) -> bool {
         let kernel = self.kernel;
+        if firmware.is_of_device_tree() {
+            return false;
+        }
+        // Since then the kernel asks whose it is, and what is nobody's goes (`sysfb_disable()`).
+        if !kernel.is_before(6, 12, 0) {
+            return firmware.is_in_ram;
+        }
         if kernel.is_before(6, 0, 0) {
             false
         } else if kernel.is_before(6, 1, 47)
@@ -165,13 +187,15 @@ mod tests {
             ("6.4.16", second, vga, plain, true),
             ("6.5.0", second, vga, shadow, false),
             ("6.5.0", second, vga, boot_vga, true),
+            ("6.11.11", second, vga, boot_vga, true),
             ("6.12.107", second, vga, plain, false),
+            ("6.12.107", second, vga, boot_vga, false),
             // No class but 0300 evicts anything.
             ("6.1.0", second, other, shadow, false),
             ("6.1.0", second, Class(0x03_0200), shadow, false),
             ("6.1.0", second, Class(0x0c_0330), plain, false),
         ] {
-            let firmware = Firmware { device: None, owner: Some(boot) };
+            let firmware = Firmware { owner: Some(boot), ..Firmware::default() };
             let screen = Screen {
                 kernel: Version::read(kernel, ""),
                 firmware: Some(firmware),
@@ -193,6 +217,37 @@ mod tests {
         let display = Display { boot_vga: true, rom_shadow: true };
         assert!(screen.is_endangered_by(mine, Class(0x03_0000), display));
         assert!(!screen.is_endangered_by(other, Class(0x03_0000), display));
+    }
+
+    #[test]
+    fn a_framebuffer_in_ram_is_no_devices_but_goes_with_some() {
+        let address: Address = "00:05.0".parse().unwrap();
+        let plain = Display::default();
+        let boot_vga = Display { boot_vga: true, ..plain };
+        let (sysfb, tree) = ("efi-framebuffer.0", "7f000000.framebuffer");
+        let (vga, other, no_outputs) = (0x03_0000, 0x03_8000, 0x03_0200);
+        for (kernel, device, class, display, expected) in [
+            ("5.10.223", sysfb, vga, boot_vga, false),
+            ("6.1.192", sysfb, vga, plain, false),
+            ("6.4.16", sysfb, vga, plain, true),
+            ("6.6.0", sysfb, vga, plain, false),
+            ("6.6.0", sysfb, vga, boot_vga, true),
+            ("6.12.117", sysfb, vga, plain, true),
+            ("7.2.13", sysfb, vga, plain, true),
+            ("6.12.117", sysfb, other, plain, false),
+            ("6.12.117", sysfb, no_outputs, plain, false),
+            ("6.4.16", tree, vga, boot_vga, false),
+            ("6.12.117", tree, vga, boot_vga, false),
+        ] {
+            let device = Some(device.to_owned());
+            let screen = Screen {
+                kernel: Version::read(kernel, ""),
+                firmware: Some(Firmware { device, owner: None, is_in_ram: true }),
+                framebuffers: vec![Framebuffer { number: 0, owner: None }],
+            };
+            let found = screen.is_endangered_by(address, Class(class), display);
+            assert_eq!(found, expected, "{screen:?} {class:x} {display:?}");
+        }
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub const VGACON: &str = "VGA+";
 const FRAMEBUFFERS: u8 = 32;
 
 /// How the generic drivers name their memory in `/proc/iomem`: efifb, vesafb, simplefb,
-/// simpledrm (whose memory sysfb calls BOOTFB).
-const FIRMWARE_MEMORY: [&str; 4] = ["efifb", "vesafb", "simplefb", "BOOTFB"];
+/// simpledrm (whose memory sysfb calls BOOTFB, and a device tree nothing).
+const FIRMWARE_MEMORY: [&str; 5] = ["efifb", "vesafb", "simplefb", "simpledrm", "BOOTFB"];
 
 /// `IORESOURCE_ROM_SHADOW` in `include/linux/ioport.h`.
 const ROM_SHADOW: u64 = 1 << 1;
@@ -30,7 +30,7 @@ impl Sysfs {
         let framebuffers = self.framebuffers();
         let firmware = self.firmware().or_else(|| {
             let text_mode = framebuffers.is_empty() && self.vt_console(VGACON) == Some(true);
-            text_mode.then(|| Firmware { device: None, owner: self.boot_vga() })
+            text_mode.then(|| Firmware { owner: self.boot_vga(), ..Firmware::default() })
         });
         (firmware.is_some() || !framebuffers.is_empty()).then(|| Screen {
             kernel: self.kernel_version(),
@@ -69,14 +69,20 @@ impl Sysfs {
         };
         let names = self.utf8_names(&folder).into_iter();
         let device = names.filter(|name| is_firmware(name)).find(draws)?;
-        let owner = pci_device_of(&folder.join(&device)).or_else(|| self.firmware_memory());
-        Some(Firmware { device: Some(device), owner })
+        let owner = pci_device_of(&folder.join(&device));
+        let place = if owner.is_some() { None } else { self.firmware_place() };
+        let is_in_ram = place == Some(Place::Ram);
+        Some(Firmware { device: Some(device), owner: owner.or_else(|| place?.device()), is_in_ram })
     }
 
     /// The device whose memory is set apart for the firmware's framebuffer. Source: `/proc/iomem`.
     #[must_use]
     pub fn firmware_memory(&self) -> Option<Address> {
-        iomem_owner(&self.text("proc/iomem").unwrap_or_default())
+        self.firmware_place()?.device()
+    }
+
+    fn firmware_place(&self) -> Option<Place> {
+        iomem_place(&self.text("proc/iomem").unwrap_or_default())
     }
 
     fn boot_vga(&self) -> Option<Address> {
@@ -150,9 +156,10 @@ impl Sysfs {
     }
 }
 
-/// The names of the platform devices that `drivers/firmware/sysfb*.c` makes.
+/// The names of the platform devices that `drivers/firmware/sysfb*.c` makes (`efi-framebuffer.0`), or
+/// that a device tree has (`10000000.framebuffer`, `chosen:framebuffer`).
 fn is_firmware(name: &str) -> bool {
-    name.contains("-framebuffer.")
+    name.contains("framebuffer")
 }
 
 /// The innermost PCI device in the real path of a device.
@@ -162,18 +169,40 @@ fn pci_device_of(device: &Path) -> Option<Address> {
     path.iter().rev().find_map(|part| part.to_str()?.parse().ok())
 }
 
-/// The PCI device around the firmware's framebuffer in the text of `/proc/iomem`, which nests by
-/// two spaces a level.
-fn iomem_owner(text: &str) -> Option<Address> {
-    let mut around: Vec<(usize, Option<Address>)> = Vec::new();
+/// Where the firmware's framebuffer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In the memory of that PCI device.
+    Device(Address),
+    /// In the host's own.
+    Ram,
+}
+
+impl Place {
+    fn device(self) -> Option<Address> {
+        match self {
+            Place::Device(address) => Some(address),
+            Place::Ram => None,
+        }
+    }
+}
+
+/// What is around the firmware's framebuffer in the text of `/proc/iomem`, which nests by two spaces a
+/// level; `None` where that does not tell. The host's memory is there as it is used, or as set apart by
+/// the firmware.
+fn iomem_place(text: &str) -> Option<Place> {
+    let mut around: Vec<(usize, &str)> = Vec::new();
     for line in text.lines() {
         let depth = line.len() - line.trim_start().len();
         let name = line.split_once(" : ").map_or("", |(_, name)| name);
         around.retain(|(outer, _)| *outer < depth);
         if FIRMWARE_MEMORY.contains(&name) {
-            return around.iter().rev().find_map(|(_, address)| *address);
+            let device = around.iter().rev().find_map(|(_, name)| name.parse().ok());
+            let is_memory = |name: &str| matches!(name, "System RAM" | "reserved" | "Reserved");
+            let is_in_ram = !around.is_empty() && around.iter().all(|(_, name)| is_memory(name));
+            return device.map(Place::Device).or(is_in_ram.then_some(Place::Ram));
         }
-        around.push((depth, name.parse().ok()));
+        around.push((depth, name));
     }
     None
 }
@@ -198,14 +227,31 @@ mod tests {
       c0000000-c02fffff : efifb
 ";
         let not_in_a_device = "80000000-80ffffff : 0000:00:01.0\n90000000-903e7fff : efifb\n";
+        let of_device_tree = "\
+10000000-3efeffff : pcie@10000000
+  10000000-10ffffff : 0000:00:05.0
+    10000000-102fffff : simplefb
+40000000-7fffffff : System RAM
+";
+        let unclaimed = "10000000-3efeffff : pcie@10000000\n  10000000-102fffff : simplefb\n";
+        let in_ram = "\
+40000000-7c13ffff : System RAM
+7c140000-7c72ffff : reserved
+  7c430000-7c604fff : efifb
+";
         for (text, expected) in [
             (owned, Some("0000:00:01.0")),
             (behind, Some("0000:01:00.0")),
+            (of_device_tree, Some("0000:00:05.0")),
+            (in_ram, Some("RAM")),
+            (unclaimed, None),
             (not_in_a_device, None),
             ("", None),
             ("efifb", None),
         ] {
-            assert_eq!(iomem_owner(text).map(|a| a.to_string()).as_deref(), expected, "{text}");
+            let place = |text: &str| text.parse().map_or(Place::Ram, Place::Device);
+            let expected = expected.map(place);
+            assert_eq!(iomem_place(text), expected, "{text}");
         }
     }
 }
