@@ -183,6 +183,7 @@ impl<K: Kernel> Run<'_, K> {
             match step {
                 Step::Load(module) => modules.push(module.as_str()),
                 Step::HandOver { to, from } => self.hand_over(to, from),
+                Step::LoadIommu(modules) => self.load_iommu(modules),
                 Step::Rename(address, module) => self.rename(*address, module),
                 _ => {}
             }
@@ -297,7 +298,9 @@ impl<K: Kernel> Run<'_, K> {
                 );
                 (address, Write::Announce { text })
             }
-            Step::HandOver { .. } | Step::Load(_) | Step::Rename(..) => return None,
+            Step::HandOver { .. } | Step::LoadIommu(_) | Step::Load(_) | Step::Rename(..) => {
+                return None;
+            }
         };
         // The first overrides come right after the look at the machine; before the others there is
         // time to change cards.
@@ -408,6 +411,14 @@ impl<K: Kernel> Run<'_, K> {
             fate.driver_override.is_some() && was_on(address) == fate.driver_override.as_ref()
         });
         bound.map(|(address, _)| *address).collect()
+    }
+
+    /// What does not load here is told by what becomes of the devices.
+    fn load_iommu(&mut self, modules: &[String]) {
+        let modules: Vec<_> = modules.iter().map(String::as_str).collect();
+        for why in self.load(&modules).into_iter().filter_map(|(_, why)| why) {
+            log::warn!("the IOMMU: {why}");
+        }
     }
 
     /// Loads the modules for the devices, and fails those whose driver is still missing.
@@ -580,7 +591,8 @@ impl<K: Kernel> Run<'_, K> {
             {
                 fate.fallback = Some(format!("{module} did not take it"));
             }
-            if let (Some(group), false) = (device.group, is_given_up) {
+            let group = || device.group.or_else(|| self.sysfs.group_in(&device.folder));
+            if !is_given_up && let Some(group) = group() {
                 self.viable.entry(group).or_insert(None);
             }
         }
@@ -640,7 +652,18 @@ impl<K: Kernel> Run<'_, K> {
             }
             let driver = self.fates.get(&address).and_then(|fate| fate.driver.as_deref());
             let gone = !self.sysfs.has_device(address);
-            return Err(not_bound(wanted, driver, answer.err(), gone));
+            let device = &self.plan.targets[&address].device;
+            let is_without_group =
+                device.group.is_none() && self.sysfs.group_in(&device.folder).is_none();
+            return Err(match (driver, answer) {
+                (None, Err(Errno::EINVAL)) if !gone && is_without_group => Why::new(
+                    format!(
+                        "{wanted} refuses it: it has no IOMMU group, not after this probe either"
+                    ),
+                    "the firmware's tables (IORT, VIOT) or the device tree leave it out of the IOMMU",
+                ),
+                (driver, answer) => not_bound(wanted, driver, answer.err(), gone),
+            });
         }
     }
 
@@ -727,6 +750,11 @@ fn not_bound(wanted: &str, driver: Option<&str>, errno: Option<Errno>, gone: boo
             format!("{wanted} refuses it: {}", words(Errno::EINVAL)),
             "a device on the denylist (QAT, DSA, IAX), or without cache coherency; see the \
              kernel log (dmesg)",
+        ),
+        (None, Some(Errno::EAGAIN)) => Why::new(
+            "the kernel puts its probe off: something that it needs, as its IOMMU, has no driver yet",
+            "add that driver to the initrd (virtio_iommu for a virtio-iommu); when it comes, the kernel \
+             binds the device by itself",
         ),
         (None, Some(Errno::EBUSY)) => Why::new(
             format!("{wanted} refuses it: {}", words(Errno::EBUSY)),

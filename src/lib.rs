@@ -27,13 +27,15 @@ pub use syscall::{arguments, standard_files};
 use std::io;
 use std::time::{Duration, Instant};
 
+use apply::Applied;
 use cmdline::Request;
 use host::check::Check;
 use keep::{Kind, Record};
 use kernel::Kernel;
 use kmsg::phase_over;
+use plan::Plan;
 use report::Report;
-use sysfs::{Machine, Sysfs};
+use sysfs::{Iommu, Machine, Sysfs};
 
 /// Does what the command line asks for, and tells what became of it.
 ///
@@ -42,16 +44,53 @@ use sysfs::{Machine, Sysfs};
 pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<Report> {
     let start = Instant::now();
     phase_over("parse");
-    let (machine, late) = machine(&request, sysfs, kernel)?;
+    let (mut machine, late) = machine(&request, sysfs, kernel)?;
     phase_over("read");
-    let plan = plan::plan(&request, &machine, late);
+    let mut plan = plan::plan(&request, &machine, late);
     phase_over("plan");
     plan.to_string().lines().for_each(|line| log::debug!("plan: {line}"));
     phase_over("log of the plan");
-    let applied = apply::apply(&plan, sysfs, kernel);
+    let mut applied = apply::apply(&plan, sysfs, kernel);
+    if machine.has_groups_later() {
+        (machine, plan, applied) =
+            with_later_groups(&request, machine, plan, applied, sysfs, kernel)?;
+    }
     let mut report = report::report(request, &machine, &plan, &applied);
     report.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(report)
+}
+
+/// Where the kernel makes a group only when a driver is probed: how it is now, and what an item
+/// `group:` means besides by that.
+fn with_later_groups(
+    request: &Request,
+    mut machine: Machine,
+    mut plan: Plan,
+    applied: Applied,
+    sysfs: &Sysfs,
+    kernel: &mut impl Kernel,
+) -> io::Result<(Machine, Plan, Applied)> {
+    let targets = |plan: &Plan| plan.targets.keys().copied().collect::<Vec<_>>();
+    sysfs.read_later_groups(&mut machine, &targets(&plan));
+    let requested = plan::requested(request, &machine);
+    if requested.iter().all(|address| plan.targets.contains_key(address)) {
+        for (address, target) in &mut plan.targets {
+            target.device.group = machine.devices.get(address).and_then(|device| device.group);
+        }
+        return Ok((machine, plan, applied));
+    }
+    let mut machine = sysfs.machine(request)?;
+    complete(&mut machine, request, sysfs, kernel);
+    let mut again = plan::plan(request, &machine, plan.late);
+    let applied = apply::apply(&again, sysfs, kernel);
+    sysfs.read_later_groups(&mut machine, &targets(&again));
+    for (address, target) in &mut again.targets {
+        target.device.group = machine.devices.get(address).and_then(|device| device.group);
+        if let Some(before) = plan.targets.remove(address) {
+            target.device.driver = before.device.driver;
+        }
+    }
+    Ok((machine, again, applied))
 }
 
 /// What [`bind`] would do now, and the report that it would make if the kernel did as it is told.
@@ -66,6 +105,10 @@ pub fn check(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::R
     let mut machine = sysfs.machine(&request)?;
     complete(&mut machine, &request, sysfs, kernel);
     let plan = plan::plan(&request, &machine, false);
+    if machine.has_groups_later() {
+        let targets: Vec<_> = plan.targets.keys().copied().collect();
+        sysfs.read_later_groups(&mut machine, &targets);
+    }
     let expected = host::check::expected(&request, &plan, &machine, sysfs, kernel);
     let report = report::report(request, &machine, &plan, &expected);
     Ok(Check {
@@ -161,6 +204,12 @@ fn complete(machine: &mut Machine, request: &Request, sysfs: &Sysfs, kernel: &mu
             let variants = variants.get_or_insert_with(|| kernel.variants());
             device.variant = variants.module_for(device.id, device.class).map(str::to_owned);
         }
+    }
+    if machine.iommu == Iommu::VirtioOff && kernel.modules_for("virtio_iommu").is_some() {
+        let mut is_to_load =
+            |module: &&str| kernel.modules_for(module).is_some_and(|needed| !needed.is_empty());
+        let modules = ["virtio_pci", "virtio_iommu"].into_iter().filter(|it| is_to_load(it));
+        machine.iommu_modules = modules.map(str::to_owned).collect();
     }
     if machine.screen.is_none() {
         return;

@@ -115,6 +115,8 @@ pub enum Step {
     },
     /// Tell on the screen that it stops here.
     Announce(Address),
+    /// Load the modules by which the IOMMU works, without which no driver is probed.
+    LoadIommu(Vec<String>),
     /// Load the module (or the driver's module) of that name.
     Load(String),
     /// Write the name of the module's driver, known by now, to `driver_override`.
@@ -132,7 +134,7 @@ impl Step {
         match self {
             Step::Override(..) | Step::Rename(..) => "override",
             Step::HandOver { .. } | Step::Announce(_) => "console",
-            Step::Load(_) => "modules",
+            Step::LoadIommu(_) | Step::Load(_) => "modules",
             Step::Unbind(..) => "unbind",
             Step::Probe(_) => "probe",
         }
@@ -195,13 +197,16 @@ pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
         return plan;
     }
     if machine.interrupt_remapping == Some(false) {
-        plan.warnings.push(
-            "the kernel does not remap interrupts: the start of a VM will fail with EPERM; turn \
-             interrupt remapping on in the firmware, or, where every VM is trusted, add \
-             vfio_iommu_type1.allow_unsafe_interrupts=1 (for a VM that goes by iommufd: \
+        let (what, firmware) = if machine.remaps_by_firmware {
+            ("does not remap interrupts", "turn interrupt remapping on in the firmware, or, ")
+        } else {
+            ("cannot keep the interrupts of devices apart here", "")
+        };
+        plan.warnings.push(format!(
+            "the kernel {what}: the start of a VM will fail with EPERM; {firmware}where every VM is \
+             trusted, add vfio_iommu_type1.allow_unsafe_interrupts=1 (for a VM that goes by iommufd: \
              iommufd.allow_unsafe_interrupts=1)"
-                .to_owned(),
-        );
+        ));
     }
     if let Some(driver) = request.driver.as_deref().filter(|driver| !is_vfio_driver(driver)) {
         plan.warnings.push(format!(
@@ -399,7 +404,13 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
             "list the devices behind it instead",
         ));
     }
-    if device.group.is_none() {
+    if device.is_virtio_iommu() {
+        return Decision::Refuse(Why::new(
+            "it is the IOMMU (virtio-iommu), by which devices can be given away",
+            "take it off the list",
+        ));
+    }
+    if device.group.is_none() && !machine.has_groups_later() {
         return Decision::Refuse(no_group(machine.iommu));
     }
     if let Some(usage) = &device.usage {
@@ -481,6 +492,27 @@ pub fn is_vfio_driver(name: &str) -> bool {
 #[must_use]
 pub fn no_group(iommu: Iommu) -> Why {
     match iommu {
+        Iommu::GroupsAtProbe => Why::new(
+            "it has no IOMMU group yet: this kernel makes it when a driver is first probed for the \
+             device",
+            "list it, and vfio-early has it made",
+        ),
+        Iommu::PlatformOff => Why::new(
+            "no IOMMU group: the machine has an IOMMU (on Arm an SMMU), but no driver of this kernel \
+             has it",
+            "boot a kernel with its driver built in (CONFIG_ARM_SMMU_V3, CONFIG_ARM_SMMU), and let \
+             nothing on the command line keep that off",
+        ),
+        Iommu::VirtioOff => Why::new(
+            "no IOMMU group: the machine has a virtio-iommu, but no driver for it is here",
+            "add virtio_iommu to the initrd, and virtio_pci where that is a module; a kernel without \
+             CONFIG_VIRTIO_IOMMU cannot give devices away here",
+        ),
+        Iommu::NoPlatform => Why::new(
+            "no IOMMU: neither ACPI nor the device tree shows one (on Arm an SMMU)",
+            "turn it on in the firmware, if the machine has one; a virtual machine gets it from its \
+             monitor",
+        ),
         Iommu::Works => Why::new(
             "the IOMMU works, but the kernel left this device out of it",
             "for an Intel graphics device add intel_iommu=on to the kernel command line",
@@ -611,6 +643,9 @@ fn steps(targets: &Targets, console: Option<Step>, machine: &Machine) -> Vec<Ste
         steps.push(Step::Override(*address, name.to_owned()));
     }
     steps.extend(console);
+    if !machine.iommu_modules.is_empty() && taken(targets).next().is_some() {
+        steps.push(Step::LoadIommu(machine.iommu_modules.clone()));
+    }
     let mut modules = Vec::new();
     if !machine.iommu_type1 && taken(targets).next().is_some() {
         modules.push(IOMMU_TYPE1);
@@ -684,6 +719,7 @@ impl fmt::Display for Step {
                 Ok(())
             }
             Step::Announce(address) => write!(f, "tell on the screen that {address} goes"),
+            Step::LoadIommu(modules) => write!(f, "load {} for the IOMMU", modules.join(", ")),
             Step::Load(module) => write!(f, "load {module} with its dependencies"),
             Step::Rename(address, module) => {
                 write!(f, "write the name of {module}'s driver to driver_override of {address}")

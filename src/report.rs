@@ -8,7 +8,7 @@ use crate::cmdline::Request;
 use crate::escape;
 use crate::pci::{Address, Class, Id};
 use crate::plan::{self, Absent, Decision, Plan, RESERVED, Target, is_vfio_driver};
-use crate::sysfs::{Device, Machine};
+use crate::sysfs::{Device, Machine, may_share_a_group};
 
 /// Where a requested device ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -130,7 +130,11 @@ pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applie
         let group = target.device.group;
         let at = group.and_then(|number| groups.binary_search_by_key(&number, |g| g.number).ok());
         let strangers = at.and_then(|at| strangers[at].as_ref());
-        devices.push(device(*address, target, strangers, applied.fates.get(address)));
+        let mut report = device(*address, target, strangers, applied.fates.get(address));
+        if machine.has_groups_later() && report.outcome == Outcome::Bound {
+            report.warnings.extend(may_come(*address, target, machine, plan));
+        }
+        devices.push(report);
     }
     devices.extend(plan.absent.iter().map(absent));
     let unmet = !request.rejected.is_empty()
@@ -282,6 +286,33 @@ fn strangers(group: &Group, machine: &Machine, plan: &Plan) -> Option<String> {
         group.number,
         names.join(", ")
     ))
+}
+
+/// What may turn out to be in the device's group, which the kernel tells when a driver is first probed
+/// for it.
+fn may_come(address: Address, target: &Target, machine: &Machine, plan: &Plan) -> Option<String> {
+    let own = (address, target.device.folder.as_str());
+    let taken = |other: &Address| plan.taken().any(|(taken, _, _)| taken == *other);
+    let may_come = machine.devices.iter().filter(|(other, device)| {
+        device.group.is_none()
+            && !device.class.is_bridge()
+            && !device.is_virtio_iommu()
+            && may_share_a_group(own, (**other, &device.folder))
+            && !taken(other)
+    });
+    let list: Vec<_> = may_come.map(|(other, device)| format!("{other} {}", device.id)).collect();
+    let then = if target.item.contains("group:") {
+        "run vfio-early bind then, which takes what is in the group"
+    } else {
+        "if vfio-early list shows them together then, list it, too"
+    };
+    (!list.is_empty()).then(|| {
+        format!(
+            "its IOMMU group may also have {}, which this kernel tells only when a driver is probed for \
+             that; {then}",
+            list.join(", ")
+        )
+    })
 }
 
 impl DeviceReport {

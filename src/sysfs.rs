@@ -2,19 +2,21 @@
 
 mod details;
 mod files;
+mod iommu;
 mod keep;
 mod screen;
 mod usage;
 
 pub use details::Input;
 pub use files::LONGEST;
+pub use iommu::Iommu;
 pub use keep::{RECORD, RECORD_OF_BOOT};
 pub use screen::VGACON;
 pub use usage::{Usage, User};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -68,20 +70,6 @@ pub struct HostModule {
     pub is_blacklisted: bool,
 }
 
-/// Why a device has no IOMMU group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Iommu {
-    /// An IOMMU works, so the kernel left out just this device.
-    #[default]
-    Works,
-    /// ACPI tells of no IOMMU: none there, or off in the firmware.
-    NoTable,
-    /// There is an ACPI `DMAR` table (Intel) and no IOMMU works.
-    IntelOff,
-    /// There is an ACPI `IVRS` table (AMD) and no IOMMU works.
-    AmdOff,
-}
-
 /// What the plan is made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -96,10 +84,15 @@ pub struct Machine {
     pub iommu_type1: bool,
     /// Read only where a device has no group.
     pub iommu: Iommu,
-    /// Whether the kernel remaps interrupts; `None` where it cannot be told.
+    /// Modules by which an IOMMU would work that does not yet, where the initrd has them; asked only
+    /// where a device has no group.
+    pub iommu_modules: Vec<String>,
+    /// Whether the interrupts of devices are kept apart; `None` where it cannot be told.
     pub interrupt_remapping: Option<bool>,
     /// How many devices the host's keyboards hang on, by the record.
     pub keyboards: usize,
+    /// Whether the firmware can turn that on, where they are not.
+    pub remaps_by_firmware: bool,
     /// The host's screen; read only where the request can mean a graphics device, and `None`
     /// where there is none.
     pub screen: Option<Screen>,
@@ -111,6 +104,12 @@ impl Device {
     pub fn parent(&self) -> Option<Address> {
         Path::new(&self.folder).parent()?.file_name()?.to_str()?.parse().ok()
     }
+
+    /// Whether it is a virtio-iommu, by which other devices have their groups.
+    #[must_use]
+    pub fn is_virtio_iommu(&self) -> bool {
+        (self.id.vendor, self.id.device) == (0x1af4, 0x1057)
+    }
 }
 
 impl Machine {
@@ -118,6 +117,12 @@ impl Machine {
     pub fn group(&self, number: u32) -> impl Iterator<Item = (Address, &Device)> {
         let members = self.groups.get(&number).map(Vec::as_slice).unwrap_or_default();
         members.iter().map(|address| (*address, &self.devices[address]))
+    }
+
+    /// Whether a device that has no group may get one when a driver is probed for it.
+    #[must_use]
+    pub fn has_groups_later(&self) -> bool {
+        self.iommu == Iommu::GroupsAtProbe || !self.iommu_modules.is_empty()
     }
 }
 
@@ -277,6 +282,12 @@ impl Sysfs {
         Ok(self.link_name(&format!("{folder}/driver"))?)
     }
 
+    /// The number of the IOMMU group of the device in a folder ([`Device::folder`]).
+    #[must_use]
+    pub fn group_in(&self, folder: &str) -> Option<u32> {
+        self.link_name(&format!("{folder}/iommu_group")).ok()??.parse().ok()
+    }
+
     /// The id of what is now in a device's folder ([`Device::folder`]); `None` where nothing is.
     #[must_use]
     pub fn id_in(&self, folder: &str) -> Option<Id> {
@@ -377,9 +388,12 @@ impl Sysfs {
                 drivers.push(driver.to_owned());
             }
         }
+        let interrupt_remapping = self.interrupt_remapping();
         Ok(Machine {
             iommu: if no_group { self.iommu() } else { Iommu::Works },
-            interrupt_remapping: self.interrupt_remapping(),
+            iommu_modules: Vec::new(),
+            interrupt_remapping,
+            remaps_by_firmware: interrupt_remapping == Some(false) && self.remaps_by_firmware(),
             drivers,
             iommu_type1: self.is_there("sys/module/vfio_iommu_type1") || self.has_no_groups(),
             keyboards: 0,
@@ -441,6 +455,29 @@ impl Sysfs {
         }
     }
 
+    /// Looks again where groups come with the first probe: what groups there are now, and what may
+    /// still come into that of one of these devices.
+    pub fn read_later_groups(&self, machine: &mut Machine, of: &[Address]) {
+        let devices = &mut machine.devices;
+        for device in devices.values_mut().filter(|device| device.group.is_none()) {
+            device.group = self.group_in(&device.folder);
+        }
+        self.read_groups(devices);
+        for address in self.addresses(&self.pci().join("devices")).unwrap_or_default() {
+            if devices.contains_key(&address) {
+                continue;
+            }
+            let Ok(folder) = self.folder(address) else { continue };
+            let of = of.iter().filter_map(|of| Some((*of, &devices.get(of)?.folder)));
+            if of.clone().any(|(of, near)| may_share_a_group((of, near), (address, &folder)))
+                && let Some(device) = self.device(address)
+            {
+                devices.insert(address, device);
+            }
+        }
+        machine.groups = groups_of(devices);
+    }
+
     fn read_all(&self, devices: &mut BTreeMap<Address, Device>) -> io::Result<()> {
         let drivers = self.drivers();
         for address in self.addresses(&self.pci().join("devices"))? {
@@ -478,13 +515,12 @@ impl Sysfs {
         let mut buffer = [0; ATTRIBUTE];
         let modalias = self.attribute(&format!("{folder}/modalias"), &mut buffer)?;
         let (id, class) = id_and_class(modalias);
-        let group = self.link_name(&format!("{folder}/iommu_group")).ok().flatten();
         Ok(Device {
             id,
             class,
             display: class.is_display().then(|| self.display(&folder)),
             driver: driver(),
-            group: group.and_then(|number| number.parse().ok()),
+            group: self.group_in(&folder),
             folder,
             usage: None,
             kept: Vec::new(),
@@ -520,33 +556,6 @@ impl Sysfs {
         }
         Ok(addresses)
     }
-
-    /// Source: `/sys/class/iommu` and the ACPI tables' names.
-    fn iommu(&self) -> Iommu {
-        let table = |name| self.is_there(Path::new("sys/firmware/acpi/tables").join(name));
-        if !self.names(Path::new("sys/class/iommu")).is_empty() {
-            Iommu::Works
-        } else if table("DMAR") {
-            Iommu::IntelOff
-        } else if table("IVRS") {
-            Iommu::AmdOff
-        } else {
-            Iommu::NoTable
-        }
-    }
-
-    /// There is no flag for it in sysfs; interrupt chips that remap have `IR-` in their names
-    /// (x86). Source: `/proc/interrupts`.
-    fn interrupt_remapping(&self) -> Option<bool> {
-        if !cfg!(target_arch = "x86_64") {
-            return None;
-        }
-        // By line, since the file is long on large machines and the first lines tell.
-        let file = self.file("proc/interrupts").ok()?.take(LONGEST);
-        // The first error ends it: a folder in its place would give errors without end.
-        let mut lines = BufReader::new(file).split(b'\n').map_while(Result::ok);
-        Some(lines.any(|line| line.windows(4).any(|part| part == b" IR-")))
-    }
 }
 
 /// The devices by the number of their IOMMU group.
@@ -558,6 +567,17 @@ fn groups_of(devices: &BTreeMap<Address, Device>) -> BTreeMap<u32, Vec<Address>>
         }
     }
     groups
+}
+
+/// Whether the kernel may give two devices one group, by where they are: functions of one slot, and all
+/// that is below one slot of a root bus, unless the ports on the way keep it apart (ACS), which no
+/// file tells. Folders as [`Device::folder`].
+#[must_use]
+pub fn may_share_a_group(one: (Address, &str), other: (Address, &str)) -> bool {
+    let slot = |address: Address| (address.domain, address.bus, address.device);
+    let top = |folder: &str| folder.split('/').find_map(|part| part.parse().ok());
+    let tops = [one, other].map(|(address, folder)| slot(top(folder).unwrap_or(address)));
+    one.0 != other.0 && tops[0] == tops[1]
 }
 
 /// A device that could be read; one that could not counts as absent.
@@ -605,6 +625,35 @@ mod tests {
         for text in ["", "pci:v", "pci:v-00010DEd-0001C03sv", "pci:vFFFFFFFFdFFFFFFFF", "üüüüüüüüü"]
         {
             assert_eq!(id_and_class(text), (nothing, Class(0)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_share_a_group_is_told_by_place() {
+        let near = ("0000:01:00.0", "devices/pci0000:00/0000:00:01.0/0000:01:00.0");
+        let root = ("0000:00:03.0", "devices/platform/4010000000.pcie/pci0000:00/0000:00:03.0");
+        for (one, other, expected) in [
+            (near, ("0000:01:00.1", "devices/pci0000:00/0000:00:01.0/0000:01:00.1"), true),
+            (near, ("0000:02:00.0", "devices/pci0000:00/0000:00:01.1/0000:02:00.0"), true),
+            (near, ("0000:02:00.0", "devices/pci0000:00/0000:00:02.0/0000:02:00.0"), false),
+            (near, ("0000:00:01.0", "devices/pci0000:00/0000:00:01.0"), true),
+            (near, near, false),
+            (
+                root,
+                ("0000:00:03.1", "devices/platform/4010000000.pcie/pci0000:00/0000:00:03.1"),
+                true,
+            ),
+            (
+                root,
+                ("0000:00:04.0", "devices/platform/4010000000.pcie/pci0000:00/0000:00:04.0"),
+                false,
+            ),
+            (root, ("0001:00:03.1", "devices/pci0001:00/0001:00:03.1"), false),
+            // In a copy of /sys that has no links.
+            (root, ("0000:00:03.1", "bus/pci/devices/0000:00:03.1"), true),
+        ] {
+            let at = |(address, folder): (&str, &'static str)| (address.parse().unwrap(), folder);
+            assert_eq!(may_share_a_group(at(one), at(other)), expected, "{one:?} {other:?}");
         }
     }
 

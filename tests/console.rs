@@ -362,3 +362,61 @@ fn a_listed_display_that_stays_all_the_same_can_have_the_console_of_another() {
     assert_eq!(outcomes(&report), ["0000:00:02.0 refused", "0000:00:05.0 bound"]);
     assert_alive(&fake, "6.1");
 }
+
+#[test]
+fn a_framebuffer_of_a_device_tree_is_as_good_as_any() {
+    for line in Line::ALL {
+        for class in [VGA, OTHER] {
+            let which = format!("{class:x} on {line:?}");
+            let mut fake = two_displays(class, VGA).by_device_tree().line(line).boot();
+            let foreseen = check::words(&mut fake, "vfio.devs=00:02.0").join(" ");
+            assert_says(&foreseen, &["the console would be kept, on 0000:01:00.0 (load nouveau)"]);
+            let report = fake.bind("vfio.devs=00:02.0");
+            assert_eq!(outcomes(&report), ["0000:00:02.0 bound"], "{which}");
+            assert_eq!(fake.screen.console(), Some(SECOND), "{which}");
+            assert!(!fake.screen.keeps_memory_of(BOOT), "{which}: no VM can have it");
+            assert_eq!(report.warnings, [""; 0], "{which}");
+
+            let mut fake = two_displays(VGA, class).by_device_tree().line(line).boot();
+            let report = fake.bind("vfio.devs=01:00.0");
+            assert_eq!(outcomes(&report), ["0000:01:00.0 bound"], "{which}");
+            assert_eq!(fake.screen.console(), Some(BOOT), "{which}");
+            assert!(!fake.take_lines().iter().any(|line| line.contains("load i915")), "{which}");
+        }
+    }
+}
+
+#[test]
+fn the_only_display_is_refused_with_a_framebuffer_of_a_device_tree_too() {
+    for line in Line::ALL {
+        let boot = Function::new(BOOT, "1234:1111", VGA).host("bochs-drm");
+        let mut fake = Machine::new([boot]).firmware_on(BOOT).by_device_tree().line(line).boot();
+        let report = fake.bind("vfio.devs=00:02.0");
+        assert_eq!(outcomes(&report), ["0000:00:02.0 refused"], "{line:?}");
+        assert_says(&words(&report, BOOT), &["the host's console is on it"]);
+    }
+}
+
+#[test]
+fn a_framebuffer_in_ram_keeps_no_display_but_what_the_kernel_evicts_it_for() {
+    for line in Line::ALL {
+        for by_tree in [false, true] {
+            for (class, is_evicted) in
+                [(OTHER, false), (0x03_0200, false), (VGA, line >= Line::V6_12 && !by_tree)]
+            {
+                let which = format!("{class:x} on {line:?}, of a device tree: {by_tree}");
+                let card = Function::new(SECOND, "1234:1111", class);
+                let mut machine = Machine::new([card]).firmware_on("RAM").line(line);
+                if by_tree {
+                    machine = machine.by_device_tree();
+                }
+                let mut fake = machine.boot();
+                let report = fake.bind("vfio.devs=01:00.0");
+                let expected = if is_evicted { "refused" } else { "bound" };
+                assert_eq!(outcomes(&report), [format!("0000:01:00.0 {expected}")], "{which}");
+                assert_eq!(fake.screen.console(), Some("RAM"), "{which}");
+                assert_eq!(report.warnings, [""; 0], "{which}");
+            }
+        }
+    }
+}

@@ -25,7 +25,7 @@ use vfio_early::report::Report;
 use vfio_early::sysfs::{HostModule, Sysfs};
 use vfio_early::variant::Variants;
 
-use crate::machine::{Function, Line, Machine, Vfio};
+use crate::machine::{Function, Line, Machine, Told, Vfio};
 use modules::{Module, Modules};
 use screen::Screen;
 use tree::Tree;
@@ -38,6 +38,8 @@ struct Device {
     function: Function,
     driver: Option<String>,
     driver_override: Option<String>,
+    /// Its group can be seen.
+    in_group: bool,
     /// Not so between the uevent of a new device and `pci_bus_add_device()`.
     attachable: bool,
     /// A driver hangs in its probe or its removal, with the device's lock held.
@@ -51,6 +53,7 @@ pub struct Seen<'f> {
     pub id: (u16, u16),
     pub driver: Option<&'f str>,
     pub driver_override: Option<&'f str>,
+    pub in_group: bool,
     pub attachable: bool,
 }
 
@@ -72,6 +75,19 @@ enum Uevent {
     Settled(String),
     /// The driver of a graphics device has made its framebuffer.
     Framebuffer(String),
+}
+
+/// When a device gets its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Groups {
+    /// When it comes.
+    AtOnce,
+    /// When a driver is first probed for it.
+    AtProbe,
+    /// Until the IOMMU's driver comes, no driver is probed.
+    WithIommu,
+    /// This kernel has no driver for the IOMMU.
+    Never,
 }
 
 /// A way to go wrong.
@@ -111,6 +127,7 @@ pub struct Fake {
     pub screen: Screen,
     line: Line,
     vfio: Vfio,
+    groups: Groups,
     devices: BTreeMap<String, Device>,
     /// In the order of their registration, in which they are tried.
     drivers: Vec<Driver>,
@@ -129,6 +146,14 @@ pub struct Fake {
     writes_left: Option<usize>,
 }
 
+impl Groups {
+    /// Of an IOMMU that is told of by a device tree, IORT or VIOT.
+    fn of_devices(line: Line) -> Self {
+        // Since 6.15.
+        if line < Line::V7_2 { Groups::AtProbe } else { Groups::AtOnce }
+    }
+}
+
 impl Fake {
     /// As the first program of the initrd finds it.
     pub fn boot(machine: &Machine) -> Self {
@@ -143,6 +168,12 @@ impl Fake {
             screen: Screen::new(machine),
             line: machine.line,
             vfio: machine.vfio,
+            groups: match machine.told {
+                Told::Virtio if machine.line >= Line::V6_12 => Groups::WithIommu,
+                Told::Virtio => Groups::Never,
+                Told::OfDevices => Groups::of_devices(machine.line),
+                Told::AtBoot => Groups::AtOnce,
+            },
             devices: BTreeMap::new(),
             drivers: Vec::new(),
             modules: Modules::new(machine.line, machine.vfio, further, &machine.left_out),
@@ -198,6 +229,11 @@ impl Fake {
 
     pub fn fault(&mut self, fault: Fault) {
         self.faults.push(fault);
+    }
+
+    /// From now on all goes well.
+    pub fn no_more_faults(&mut self) {
+        self.faults.clear();
     }
 
     /// The real root has a module that the initrd has not.
@@ -286,6 +322,7 @@ impl Fake {
             id: device.function.id,
             driver: device.driver.as_deref(),
             driver_override: device.driver_override.as_deref(),
+            in_group: device.in_group,
             attachable: device.attachable,
         })
     }
@@ -336,8 +373,37 @@ impl Fake {
         self.tree.add_device(&function);
         let address = function.address.clone();
         let (driver, driver_override) = (None, None);
-        let device = Device { function, driver, driver_override, attachable: false, stuck: false };
-        self.devices.insert(address, device);
+        let (in_group, attachable, stuck) = (false, false, false);
+        let device = Device { function, driver, driver_override, in_group, attachable, stuck };
+        self.devices.insert(address.clone(), device);
+        if self.groups == Groups::AtOnce {
+            self.add_to_group(&address);
+        }
+    }
+
+    /// `iommu_probe_device()`.
+    fn add_to_group(&mut self, address: &str) {
+        // It may have been pulled again.
+        let Some(device) = self.devices.get_mut(address) else { return };
+        if !device.in_group && device.function.group.is_some() {
+            device.in_group = true;
+            self.tree.add_to_group(&device.function);
+        }
+    }
+
+    /// The driver of the virtio-iommu comes: what waited for it is probed.
+    fn start_virtio_iommu(&mut self) {
+        self.groups = Groups::of_devices(self.line);
+        self.tree.add_iommu("0000:00:02.0");
+        let addresses: Vec<_> = self.devices.keys().cloned().collect();
+        for address in &addresses {
+            if self.groups == Groups::AtOnce {
+                self.add_to_group(address);
+            }
+        }
+        for address in &addresses {
+            let _ = self.device_attach(address);
+        }
     }
 
     pub fn settle(&mut self, address: &str) {
@@ -403,6 +469,8 @@ impl Fake {
             if Self::matches(&driver, &self.devices[address]) {
                 match self.probe(address, &driver) {
                     Err(Errno::ETIMEDOUT) => return Err(Errno::ETIMEDOUT),
+                    // `-EPROBE_DEFER`, which `bus_rescan_devices_helper()` makes that of.
+                    Err(Errno::EAGAIN) => return Err(Errno::EINVAL),
                     Err(_) => {}
                     Ok(()) => break,
                 }
@@ -421,10 +489,16 @@ impl Fake {
                 return Err(*errno);
             }
         }
+        self.lock(address)?;
+        match self.groups {
+            Groups::WithIommu => return Err(Errno::EAGAIN),
+            Groups::AtProbe => self.add_to_group(address),
+            Groups::AtOnce | Groups::Never => {}
+        }
         let device = self.lock(address)?;
         let refusal = match device.function.refusal {
             _ if !driver.vfio => None,
-            _ if device.function.bridge || device.function.group.is_none() => Some(Errno::EINVAL),
+            _ if device.function.bridge || !device.in_group => Some(Errno::EINVAL),
             refusal => refusal,
         };
         if let (Some(errno), false) = (refusal, hangs) {
@@ -461,6 +535,9 @@ impl Fake {
         let Some(module) = self.modules.insert(name)? else { return Ok(()) };
         self.tree.add_module(name);
         self.tree.add_classes_of(name, self.vfio != Vfio::WithoutGroups);
+        if name == "virtio_iommu" && self.groups == Groups::WithIommu {
+            self.start_virtio_iommu();
+        }
         match &module.driver {
             Some(driver) => self.register(driver, module.vfio, Some(name)),
             None => Ok(()),
@@ -683,7 +760,7 @@ impl Kernel for Fake {
             |name: &str| self.drivers.iter().any(|driver| driver.vfio && driver.name == name);
         let members = || {
             let devices = self.devices.values();
-            devices.filter(|device| device.function.group == Some(group))
+            devices.filter(|device| device.in_group && device.function.group == Some(group))
         };
         // /dev/vfio/N is there while a vfio driver has a member.
         if !members().any(|device| device.driver.as_deref().is_some_and(is_vfio)) {
@@ -728,10 +805,12 @@ impl Kernel for Fake {
             None => return false,
             Some(Uevent::Other(function)) => self.add_device(*function),
             Some(Uevent::Added(function)) => {
-                self.tree.add_to_group(&function);
                 // It may have been pulled again.
                 if let Some(device) = self.devices.get_mut(&function.address) {
-                    device.function = *function;
+                    device.function = *function.clone();
+                }
+                if self.groups == Groups::AtOnce {
+                    self.add_to_group(&function.address);
                 }
             }
             Some(Uevent::Settled(address)) => self.settle(&address),

@@ -67,7 +67,7 @@ fn hosts_look_as_they_did() {
 }
 
 /// With COLUMNS, the same on every machine.
-fn at_80(fake: &Fake, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub fn at_80(fake: &Fake, arguments: &[&str]) -> (Option<i32>, String, String) {
     list(fake, arguments, &[UTF8, ("COLUMNS", "80")])
 }
 

@@ -7,6 +7,7 @@ use qemu_tests::scenario::Scenario;
 
 use crate::fake::Fake;
 use crate::fake::modules::{Module, name_of};
+use crate::fake::screen::Kind;
 
 /// A line of kernels, in their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +59,19 @@ pub enum Vfio {
     BuiltIn,
     /// In modules, and with iommufd (`CONFIG_VFIO_GROUP=n`).
     WithoutGroups,
+}
+
+/// How a kernel learns of the IOMMU, and so when it makes groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// By a DMAR or IVRS table: at boot.
+    #[default]
+    AtBoot,
+    /// By a device tree or an IORT table, as of an SMMU: when a device comes, and before Linux 6.15
+    /// when a driver is first probed for it.
+    OfDevices,
+    /// A virtio-iommu, by a VIOT table or a device tree: the same, once its module is loaded.
+    Virtio,
 }
 
 /// The host's driver of a function.
@@ -177,6 +191,8 @@ pub struct Machine {
     pub table: Option<&'static str>,
     /// Whether the kernel uses that IOMMU; without it there are no groups.
     pub iommu: bool,
+    /// How the kernel comes to use it.
+    pub told: Told,
     /// Whether the interrupt chips remap; `None` without `/proc/interrupts`.
     pub remapping: Option<bool>,
     pub command_line: String,
@@ -184,8 +200,10 @@ pub struct Machine {
     pub modules: Vec<Module>,
     pub left_out: Vec<String>,
     pub blacklisted: Vec<String>,
-    /// The graphics device that the firmware's framebuffer is on; `None` without a screen.
+    /// The graphics device that the firmware's framebuffer is on, or `RAM`; `None` without a screen.
     pub firmware_on: Option<String>,
+    /// How the kernel knows of that framebuffer.
+    pub firmware_kind: Kind,
 }
 
 impl Machine {
@@ -197,17 +215,25 @@ impl Machine {
             vfio: Vfio::default(),
             table: Some("DMAR"),
             iommu: true,
+            told: Told::default(),
             remapping: Some(true),
             command_line: String::new(),
             modules: Vec::new(),
             left_out: Vec::new(),
             blacklisted: Vec::new(),
             firmware_on: None,
+            firmware_kind: Kind::default(),
         }
     }
 
     pub fn firmware_on(mut self, address: &str) -> Self {
         self.firmware_on = Some(address.to_owned());
+        self
+    }
+
+    /// The framebuffer that it has stands in the device tree.
+    pub fn by_device_tree(mut self) -> Self {
+        self.firmware_kind = Kind::DeviceTree;
         self
     }
 
@@ -264,6 +290,20 @@ impl Machine {
         for function in &mut self.functions {
             function.group = None;
         }
+        self
+    }
+
+    /// With an Arm SMMU.
+    pub fn with_smmu(mut self) -> Self {
+        (self.table, self.told, self.remapping) = (Some("IORT"), Told::OfDevices, None);
+        self
+    }
+
+    /// With a virtio-iommu, whose driver is in the initrd where the kernel has one.
+    pub fn with_virtio_iommu(mut self) -> Self {
+        (self.table, self.told, self.remapping) = (Some("VIOT"), Told::Virtio, Some(false));
+        let has_driver = self.line >= Line::V6_12;
+        self.modules.extend(has_driver.then(|| Module::new("virtio_iommu", &[])));
         self
     }
 

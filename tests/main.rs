@@ -13,6 +13,7 @@ mod hostile;
 mod interruptions;
 mod journal;
 mod keep;
+mod later_groups;
 mod layers;
 mod linux;
 mod list;

@@ -26,6 +26,8 @@ pub enum Availability {
     Shared,
     /// A bridge, which stays with the host: a PCI bridge, or one without a driver.
     Bridge,
+    /// No IOMMU group yet: the kernel makes it when a driver is first probed for the device.
+    NotYet,
     /// No IOMMU group, so no VM.
     NoGroup,
 }
@@ -75,7 +77,7 @@ pub struct Entry {
     pub availability: Availability,
     /// The other members of the group that a VM has to get, too, or that no driver may have.
     pub shared_with: Vec<Address>,
-    /// For `vfio.devs=`; `None` for a bridge that stays.
+    /// For `vfio.devs=`; `None` for a bridge that stays, and for a virtio-iommu.
     pub item: Option<String>,
 }
 
@@ -92,7 +94,8 @@ impl Entry {
 pub struct List {
     /// Of the format: 1. New fields may come without a new version.
     pub version: u32,
-    /// Whether an IOMMU works, and if not, why: `works`, `no-table`, `intel-off`, `amd-off`.
+    /// Whether an IOMMU works, and if not, why: `works`, `groups-at-probe`, `no-table`, `intel-off`,
+    /// `amd-off`, `platform-off`, `virtio-off`, `no-platform`.
     pub iommu: &'static str,
     /// What to do about devices without a group.
     #[serde(skip)]
@@ -136,9 +139,13 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
     }
     let iommu = match machine.iommu {
         Iommu::Works => "works",
+        Iommu::GroupsAtProbe => "groups-at-probe",
         Iommu::NoTable => "no-table",
         Iommu::IntelOff => "intel-off",
         Iommu::AmdOff => "amd-off",
+        Iommu::PlatformOff => "platform-off",
+        Iommu::VirtioOff => "virtio-off",
+        Iommu::NoPlatform => "no-platform",
     };
     let no_group = devices.iter().any(|entry| entry.group.is_none());
     let no_group = no_group.then(|| plan::no_group(machine.iommu));
@@ -152,6 +159,7 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
     let shared_with = companions(address, device, machine);
     let availability = match device.group {
         _ if stays(device) => Availability::Bridge,
+        None if machine.has_groups_later() && !device.is_virtio_iommu() => Availability::NotYet,
         None => Availability::NoGroup,
         Some(_) if shared_with.is_empty() => Availability::Alone,
         Some(_) => Availability::Shared,
@@ -186,7 +194,7 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
         physical_function: None,
         availability,
         shared_with,
-        item: (!stays(device)).then(|| item(address, machine)),
+        item: (!stays(device) && !device.is_virtio_iommu()).then(|| item(address, machine)),
     }
 }
 

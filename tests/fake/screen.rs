@@ -7,8 +7,36 @@ use nix::errno::Errno;
 use super::tree::Tree;
 use crate::machine::{Function, Line, Machine};
 
-/// The firmware's framebuffer and the generic driver that draws on it.
-const FIRMWARE: &str = "efi-framebuffer.0";
+/// The firmware's framebuffer, which a generic driver draws on.
+#[derive(Debug)]
+struct Firmware {
+    kind: Kind,
+    /// The graphics device that it is on; `None` in RAM.
+    owner: Option<Function>,
+}
+
+/// How the kernel knows of the firmware's framebuffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// By the firmware's own words (`screen_info`), which sysfb makes a device of.
+    #[default]
+    Sysfb,
+    /// By the device tree.
+    DeviceTree,
+}
+
+impl Kind {
+    /// The platform device, its driver, and what that calls the memory.
+    fn names(self) -> [&'static str; 3] {
+        match self {
+            Kind::Sysfb => ["efi-framebuffer.0", "efi-framebuffer", "efifb"],
+            Kind::DeviceTree => ["80000000.framebuffer", "simple-framebuffer", "simplefb"],
+        }
+    }
+}
+
+/// Where a framebuffer is that is in RAM.
+const RAM: &str = "RAM";
 /// The console driver over all framebuffers.
 const FBCON: &str = "class/vtconsole/vtcon1";
 
@@ -16,8 +44,8 @@ const FBCON: &str = "class/vtconsole/vtcon1";
 #[derive(Debug)]
 pub struct Screen {
     line: Line,
-    /// The graphics device whose memory the firmware's framebuffer is in, while it is there.
-    firmware: Option<Function>,
+    /// While it is there.
+    firmware: Option<Firmware>,
     /// Number to the address of the graphics device that it is on.
     framebuffers: BTreeMap<u8, String>,
     /// The framebuffer that the consoles are on; `None` is the dummy console: a dark screen.
@@ -32,11 +60,14 @@ pub struct Screen {
 impl Screen {
     /// With the firmware's framebuffer where the machine has one.
     pub fn new(machine: &Machine) -> Self {
-        let owner = machine.firmware_on.as_ref();
-        let owner = owner.map(|address| machine.function(address).clone());
+        let kind = machine.firmware_kind;
+        let firmware = machine.firmware_on.as_deref().map(|on| match on {
+            RAM => Firmware { kind, owner: None },
+            address => Firmware { kind, owner: Some(machine.function(address).clone()) },
+        });
         Screen {
             line: machine.line,
-            firmware: owner,
+            firmware,
             framebuffers: BTreeMap::new(),
             console: None,
             mapped: 0,
@@ -46,27 +77,31 @@ impl Screen {
 
     /// When the devices are there.
     pub fn start(&mut self, tree: &Tree) {
-        let Some(owner) = &self.firmware else { return };
-        // Below the graphics device since 6.9; before, its memory tells.
-        let folder = if self.line >= Line::V6_12 {
-            format!("devices/{}/{FIRMWARE}", owner.folder())
-        } else {
-            format!("devices/platform/{FIRMWARE}")
+        let Some(Firmware { kind, owner }) = &self.firmware else { return };
+        let [device, driver, memory] = kind.names();
+        // Below the graphics device since 6.9; before, its memory tells, and always of a device tree.
+        let folder = match owner {
+            Some(owner) if *kind == Kind::Sysfb && self.line >= Line::V6_12 => {
+                format!("devices/{}/{device}", owner.folder())
+            }
+            _ => format!("devices/platform/{device}"),
         };
         tree.folder(&format!("sys/{folder}"));
-        tree.write(
-            "proc/iomem",
-            &format!(
-                "00001000-0009ffff : System RAM\n80000000-febfffff : PCI Bus 0000:00\n  \
-                 80000000-80ffffff : {}\n    80000000-803e7fff : efifb\n",
+        let around = match owner {
+            Some(owner) => format!(
+                "80000000-febfffff : PCI Bus 0000:00\n  80000000-80ffffff : {}\n  ",
                 owner.address
             ),
-        );
+            None => "80000000-803fffff : reserved\n".to_owned(),
+        };
+        let text =
+            format!("00001000-0009ffff : System RAM\n{around}  80000000-803e7fff : {memory}\n");
+        tree.write("proc/iomem", &text);
         tree.folder("sys/bus/platform/devices");
-        tree.write("sys/bus/platform/drivers/efi-framebuffer/unbind", "");
-        tree.link(&format!("sys/bus/platform/devices/{FIRMWARE}"), &format!("../../../{folder}"));
-        tree.link_up(&format!("{folder}/driver"), "bus/platform/drivers/efi-framebuffer");
-        let address = owner.address.clone();
+        tree.write(&format!("sys/bus/platform/drivers/{driver}/unbind"), "");
+        tree.link(&format!("sys/bus/platform/devices/{device}"), &format!("../../../{folder}"));
+        tree.link_up(&format!("{folder}/driver"), &format!("bus/platform/drivers/{driver}"));
+        let address = owner.as_ref().map_or(RAM, |owner| &owner.address).to_owned();
         self.add(tree, &folder, &address);
     }
 
@@ -108,9 +143,10 @@ impl Screen {
 
     /// A driver of the host has made its framebuffer.
     pub fn driver_came(&mut self, tree: &Tree, function: &Function) {
-        let on_it = self.firmware.as_ref().is_some_and(|owner| owner.address == function.address);
-        // 6.1 evicts the firmware's for any graphics driver.
-        if on_it || self.line == Line::V6_1 {
+        let on_it = self.keeps_memory_of(&function.address);
+        let is_of_tree = self.firmware.as_ref().is_some_and(|it| it.kind == Kind::DeviceTree);
+        // 6.1 evicts sysfb's for any graphics driver.
+        if on_it || self.line == Line::V6_1 && !is_of_tree {
             self.evict(tree, self.line != Line::V5_10);
         }
         // `fbcon_select_primary()`.
@@ -136,12 +172,14 @@ impl Screen {
 
     /// `vfio_pci_vga_init()`.
     pub fn vfio_came(&mut self, tree: &Tree, function: &Function) {
-        let Some(owner) = &self.firmware else { return };
-        let is_owner = owner.address == function.address;
+        let Some(Firmware { kind, owner }) = &self.firmware else { return };
+        let is_owner = owner.as_ref().is_some_and(|owner| owner.address == function.address);
         let evicts = match self.line {
             Line::V5_10 => false,
+            _ if *kind == Kind::DeviceTree => is_owner,
             Line::V6_1 => is_owner || function.rom_shadow,
-            Line::V6_12 | Line::V7_2 => is_owner,
+            // `sysfb_disable()`: what is nobody's, too.
+            Line::V6_12 | Line::V7_2 => is_owner || owner.is_none(),
         };
         if function.class >> 8 == 0x0300 && evicts {
             self.evict(tree, true);
@@ -155,11 +193,12 @@ impl Screen {
 
     /// Its platform device goes, too, but for what a driver of the host does on 5.10.
     fn evict(&mut self, tree: &Tree, with_device: bool) {
-        if let Some(number) = self.firmware_number() {
+        if let Some(number) = self.firmware_number()
+            && let Some(Firmware { kind, .. }) = self.firmware.take()
+        {
             self.remove(tree, number);
-            self.firmware = None;
             if with_device {
-                tree.remove_linked(&format!("sys/bus/platform/devices/{FIRMWARE}"));
+                tree.remove_linked(&format!("sys/bus/platform/devices/{}", kind.names()[0]));
             }
             tree.write("proc/iomem", "00001000-0009ffff : System RAM\n");
         }
@@ -172,7 +211,8 @@ impl Screen {
         attribute: &str,
         value: &str,
     ) -> Option<Result<(), Errno>> {
-        if attribute == format!("bus/platform/devices/{FIRMWARE}/driver/unbind") {
+        let device = self.firmware.as_ref().map_or("", |firmware| firmware.kind.names()[0]);
+        if attribute == format!("bus/platform/devices/{device}/driver/unbind") {
             self.evict(tree, true);
             return Some(Ok(()));
         }
@@ -213,6 +253,7 @@ impl Screen {
 
     /// Whether the firmware's framebuffer keeps memory of that device, so that a VM cannot have it.
     pub fn keeps_memory_of(&self, address: &str) -> bool {
-        self.firmware.as_ref().is_some_and(|owner| owner.address == address)
+        let owner = self.firmware.as_ref().and_then(|firmware| firmware.owner.as_ref());
+        owner.is_some_and(|owner| owner.address == address)
     }
 }

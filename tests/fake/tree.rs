@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::machine::{Function, Machine};
+use crate::machine::{Function, Machine, Told};
 
 /// A temporary root folder.
 #[derive(Debug)]
@@ -51,9 +51,12 @@ impl Tree {
         if let Some(table) = machine.table {
             tree.write(&format!("sys/firmware/acpi/tables/{table}"), table);
         }
-        if machine.iommu {
-            let name = if machine.table == Some("IVRS") { "ivhd0" } else { "dmar0" };
-            tree.folder(&format!("sys/class/iommu/{name}"));
+        if machine.iommu && machine.told != Told::Virtio {
+            tree.add_iommu(match (machine.told, machine.table) {
+                (Told::AtBoot, Some("IVRS")) => "ivhd0",
+                (Told::AtBoot, _) => "dmar0",
+                _ => "smmu3.0x0000000009050000",
+            });
         }
         tree.write("proc/cmdline", &format!("{}\n", machine.command_line));
         // As Debian has them: the patch level is only in the version.
@@ -72,6 +75,11 @@ impl Tree {
             );
         }
         tree
+    }
+
+    /// `iommu_device_sysfs_add()`.
+    pub fn add_iommu(&self, name: &str) {
+        self.folder(&format!("sys/class/iommu/{name}"));
     }
 
     pub fn root(&self) -> &Path {
@@ -165,7 +173,6 @@ impl Tree {
         };
         self.write(&format!("sys/{folder}/resource"), &(none.repeat(6) + rom));
         self.link(&format!("sys/bus/pci/devices/{address}"), &format!("../../../{folder}"));
-        self.add_to_group(function);
     }
 
     /// `iommu_group_add_device()`.
@@ -183,7 +190,8 @@ impl Tree {
     pub fn remove_device(&self, function: &Function) {
         let Function { address, group, .. } = function;
         self.unlink(&format!("sys/bus/pci/devices/{address}"));
-        if let Some(group) = group {
+        let link = |group: &u32| format!("sys/kernel/iommu_groups/{group}/devices/{address}");
+        if let Some(group) = group.filter(|group| self.path(&link(group)).is_symlink()) {
             self.unlink(&format!("sys/kernel/iommu_groups/{group}/devices/{address}"));
         }
         let folder = self.path("sys/devices").join(function.folder());

@@ -160,6 +160,12 @@ pub fn all() -> Vec<Case> {
         overrides: &["", "e1000e", "vfio-pci"],
         ..plain(Line::V6_1)
     });
+    cases.push(Case {
+        name: "groups come with the first probe",
+        depth: 1,
+        machine: small().with_smmu(),
+        ..plain(Line::V6_12)
+    });
     let variant =
         Module::variant("nic_vfio_pci", "nic-vfio-pci", "v00008086d000015B8sv*sd*bc*sc*i*");
     cases.push(Case {

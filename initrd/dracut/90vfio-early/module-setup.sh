@@ -20,6 +20,8 @@ installkernel() {
     # Not only what this host has loaded: which devices are asked for stands on the command line of
     # a later boot.
     hostonly='' instmods vfio-pci vfio_iommu_type1
+    # Without the driver of a virtio-iommu no device has an IOMMU group.
+    [[ ! -e /sys/module/virtio_iommu ]] || hostonly='' instmods virtio_iommu
 
     # When the firmware's display is given away, the console moves to another before udev starts.
     # The driver of that is only placed: the program loads it if it needs it. One that a vfio driver

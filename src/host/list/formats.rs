@@ -101,6 +101,11 @@ fn warn(handed: &mut Handed, entry: &Entry, chosen: &[&Entry], fit: &[&Entry], f
     if entry.availability == Availability::NoGroup {
         handed.warnings.push(format!("{address} has no IOMMU group: no VM can have it"));
     }
+    if entry.availability == Availability::NotYet {
+        handed.warnings.push(format!(
+            "{address} has no IOMMU group yet: what shares it shows when it is bound"
+        ));
+    }
     if format != Format::Nix && !entry.is_given() {
         let on = entry.driver.as_deref().unwrap_or("no driver");
         handed.warnings.push(format!("{address} is on {on}: bind it before a VM starts"));

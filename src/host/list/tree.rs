@@ -65,6 +65,10 @@ fn heading(page: &mut Page, list: &List, group: Option<u32>) {
         (Some(number), _) => {
             page.paragraph("", "", &[(Style::Bold, &format!("IOMMU group {number}"))]);
         }
+        (None, Some(why)) if list.iommu == "groups-at-probe" => {
+            let text = format!("{}; {}", why.reason, why.remedy);
+            page.paragraph("", "", &[(Style::Bold, "Not known yet:"), (Style::Plain, &text)]);
+        }
         (None, Some(why)) => {
             page.paragraph(
                 "",
@@ -100,7 +104,7 @@ fn member(page: &mut Page, entry: &Entry, is_last: bool) {
         let with = match entry.availability {
             Availability::Shared => format!("(goes {})", with(&entry.shared_with, "group")),
             Availability::Alone => "(alone in its group)".to_owned(),
-            Availability::Bridge | Availability::NoGroup => String::new(),
+            Availability::Bridge | Availability::NotYet | Availability::NoGroup => String::new(),
         };
         page.paragraph(&indented, &indented, &[(Style::Cyan, item), (Style::Plain, &with)]);
     }
