@@ -1,6 +1,7 @@
 //! The host keeps what it lives from: what its record has, what a boot does with it, and what is told
 //! before.
 
+mod advice;
 pub mod hosts;
 
 use vfio_early::host::keep;

@@ -334,6 +334,7 @@ fn json_tells_all_that_the_tree_tells() {
         "class_name": "VGA compatible controller", "vendor_name": "NVIDIA Corporation",
         "device_name": "GP106 [GeForce GTX 1060 6GB]", "driver": "nouveau", "group": 1,
         "chosen": true, "boot_display": false, "framebuffer": "fb0", "in_use": null, "inputs": [],
+        "keyboard": false,
         "reset_methods": [], "resets_with": ["0000:01:00.1"], "physical_function": null,
         "availability": "shared", "shared_with": ["0000:01:00.1"],
         "item": "10de:1c03@00:01.0/00.0",

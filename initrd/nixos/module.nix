@@ -86,6 +86,8 @@ let
       ;
   };
 
+  record = lib.concatLines cfg.keep;
+
   # Items that choose the same devices.
   repeated = lib.filter (same: lib.length same > 1) (
     lib.foldl' (
@@ -180,6 +182,21 @@ in
         The kernel modules of the display that stays with the host. They are put into the initrd,
         and loaded by vfio-early only when it has to move the console. Without them a boot display
         is not given away in the initrd, but later, by `vfio-early-finish.service`.
+      '';
+    };
+
+    keep = mkOption {
+      type = types.listOf (
+        types.strMatching "(disk|keyboard|network)[ \t]+[^ \t\n#]+[ \t]*(#[^\n]*)?"
+      );
+      default = [ ];
+      example = [ "disk 144d:a808@00:1d.0/00.0  # nvme0n1p2 is mounted on /" ];
+      description = ''
+        What the host lives from, one device each: `disk`, `keyboard` or `network`, an item with its
+        guard, and behind a `#` why. At boot such a disk is not given away, however it is listed, unless
+        `vfio.host=release` is in {option}`boot.kernelParams`; of the others there is a warning. An
+        initrd of NixOS is made where nobody can see that: {command}`vfio-early list --format nix` on
+        the running host prints it.
       '';
     };
 
@@ -302,9 +319,13 @@ in
           services.vfio-early-strict.requiredBy = [ "initrd-root-fs.target" ];
           # A unit's ExecStart= brings nothing into the initrd.
           storePaths = [ program ];
+          contents = mkIf (cfg.keep != [ ]) { "/etc/vfio-early/keep".text = record; };
         };
       }
       // lib.optionalAttrs hasScripted {
+        extraFiles = mkIf (isScripted && cfg.keep != [ ]) {
+          "/etc/vfio-early/keep".source = pkgs.writeText "keep" record;
+        };
         extraUtilsCommands = mkIf isScripted ''
           copy_bin_and_libs ${program}
         '';

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::host::list;
+use crate::host::item::item;
 use crate::keep::{Entry, Kind, Record};
 use crate::pci::Address;
 use crate::sysfs::{Machine, RECORD, Sysfs, User};
@@ -59,7 +59,7 @@ pub fn record(sysfs: &Sysfs, runs_here: bool) -> io::Result<Record> {
 pub fn of_host(sysfs: &Sysfs, machine: &Machine) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut add = |kind, address: Address, reason: String| {
-        if let Ok(item) = list::item(address, machine).parse() {
+        if let Ok(item) = item(address, machine).parse() {
             entries.push(Entry { kind, item, reason });
         }
     };

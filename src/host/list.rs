@@ -2,6 +2,7 @@
 
 pub mod filter;
 pub mod formats;
+mod paste;
 pub mod tree;
 
 use std::io;
@@ -9,9 +10,10 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::cmdline::Request;
+use crate::host::item::item;
+use crate::host::keep;
 use crate::host::names::Names;
-use crate::pci::{Address, Class, Id, Item};
+use crate::pci::{Address, Class, Id};
 use crate::plan::{self, Why, is_vfio_driver};
 use crate::sysfs::{Device, Input, Iommu, Machine, Sysfs};
 use filter::Filter;
@@ -63,8 +65,13 @@ pub struct Entry {
     pub framebuffer: Option<String>,
     /// What the host would lose with it, in words: a mounted disk, a network link with an address.
     pub in_use: Option<String>,
+    /// Whether the host lives from what uses it, or could not give it away at the next boot either.
+    #[serde(skip)]
+    pub lives_from: bool,
     /// Names of the keyboards, mice and the like that hang on it.
     pub inputs: Vec<String>,
+    /// Whether somebody can type on one of them.
+    pub keyboard: bool,
     /// How the kernel can reset it alone; `None` where it does not say how, and for a bridge that
     /// stays, which is not asked.
     pub reset_methods: Option<Vec<String>>,
@@ -100,8 +107,23 @@ pub struct List {
     /// What to do about devices without a group.
     #[serde(skip)]
     pub no_group: Option<Why>,
+    /// Where the host's keyboards are; `None` for one that is on no PCI device.
+    #[serde(skip)]
+    pub keyboards: Vec<Option<Address>>,
+    /// What the host lives from, for an initrd that is not made on it.
+    #[serde(skip)]
+    pub record: Vec<crate::keep::Entry>,
     /// By group, then by address; those without a group last.
     pub devices: Vec<Entry>,
+}
+
+impl List {
+    /// Whether the host has a keyboard, and none without these.
+    #[must_use]
+    pub fn leaves_no_keyboard(&self, given: &[&Entry]) -> bool {
+        let goes = |at: &Option<Address>| given.iter().any(|entry| Some(entry.address) == *at);
+        !self.keyboards.is_empty() && self.keyboards.iter().all(goes)
+    }
 }
 
 /// Reads the machine, with names from below the same root; the groups that a filter chooses something of, and without filters all.
@@ -113,6 +135,7 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
     let ids = machine.devices.values().map(|device| (device.id, device.class));
     let names = Names::find(sysfs, ids);
     let inputs = sysfs.inputs();
+    let keyboards: Vec<_> = sysfs.keyboards().iter().map(|keyboard| keyboard.address).collect();
     let mut chosen: Vec<Address> = Vec::new();
     for filter in filters {
         filter.choose(&machine, &mut chosen);
@@ -123,6 +146,7 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
         let mut entry = entry(address, &machine, &names);
         entry.chosen = is_chosen(&address);
         look_closer(&mut entry, &machine, sysfs, &inputs);
+        entry.keyboard = keyboards.contains(&Some(address));
         devices.push(entry);
     };
     for members in machine.groups.values() {
@@ -149,7 +173,8 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
     };
     let no_group = devices.iter().any(|entry| entry.group.is_none());
     let no_group = no_group.then(|| plan::no_group(machine.iommu));
-    Ok(List { version: 1, iommu, no_group, devices })
+    let record = keep::of_host(sysfs, &machine);
+    Ok(List { version: 1, iommu, no_group, keyboards, record, devices })
 }
 
 fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
@@ -188,7 +213,9 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
             None => (firmware == Some(address)).then(|| "firmware".to_owned()),
         },
         in_use: None,
+        lives_from: false,
         inputs: Vec::new(),
+        keyboard: false,
         reset_methods: None,
         resets_with: Vec::new(),
         physical_function: None,
@@ -230,7 +257,9 @@ fn look_closer(entry: &mut Entry, machine: &Machine, sysfs: &Sysfs, inputs: &[In
         }
     }
     if !entry.is_given() {
-        entry.in_use = sysfs.usage(address).map(|usage| usage.words);
+        let usage = sysfs.usage(address);
+        entry.lives_from = usage.is_some();
+        entry.in_use = usage.map(|usage| usage.words);
     }
     entry.reset_methods = sysfs.reset_methods(address);
     if entry.reset_methods.as_ref().is_some_and(Vec::is_empty) {
@@ -251,45 +280,4 @@ fn behind_same_bridge(address: Address, machine: &Machine) -> Vec<Address> {
         **other != address && is_below(below) && !below.class.is_pci_bridge()
     });
     others.map(|(other, _)| *other).collect()
-}
-
-/// Guarded by its id; below a bridge as a path, which survives other bus numbers, unless that
-/// names another device, too.
-pub(crate) fn item(address: Address, machine: &Machine) -> String {
-    let Id { vendor, device, .. } = machine.devices[&address].id;
-    // Where the id could not be read there is nothing to guard by: zeros alone are no id.
-    let guard = match (vendor, device) {
-        (0, 0) => String::new(),
-        _ => format!("{vendor:04x}:{device:04x}@"),
-    };
-    let mut hops = Vec::new();
-    let mut top = address;
-    while let Some(parent) = machine.devices.get(&top).and_then(Device::parent) {
-        hops.push(top);
-        top = parent;
-        // No path has more bridges than there are devices, unless it leads in a circle.
-        if hops.len() > machine.devices.len() {
-            return guard + &short(address);
-        }
-    }
-    let mut text = format!("{guard}{}", short(top));
-    for hop in hops.iter().rev() {
-        let hop = hop.to_string();
-        text.extend(["/", hop.rsplit(':').next().unwrap_or_default()]);
-    }
-    let is_right = |item: Item| {
-        let request = Request { items: vec![item], ..Request::default() };
-        plan::requested(&request, machine) == [address]
-    };
-    if text.parse().is_ok_and(is_right) { text } else { guard + &short(address) }
-}
-
-/// Without domain 0.
-#[must_use]
-pub fn short(address: Address) -> String {
-    let text = address.to_string();
-    match text.strip_prefix("0000:") {
-        Some(short) => short.to_owned(),
-        None => text,
-    }
 }

@@ -32,6 +32,10 @@ in
       ];
       console = "release";
       consoleModules = [ "i915" ];
+      keep = [
+        "disk 144d:a808@00:1d.0/00.0  # nvme0n1p2 is mounted on /"
+        "keyboard 8086:a36d@00:14.0"
+      ];
       wait = 10;
       driver = "xe-vfio-pci";
       strict = true;
@@ -39,6 +43,12 @@ in
     };
     amd.boot.initrd.vfio-early = one // {
       iommu = "amd";
+    };
+    scripted-with-a-record = {
+      imports = [ scripted ];
+      boot.initrd.vfio-early = one // {
+        keep = [ "disk 144d:a808@00:1d.0/00.0" ];
+      };
     };
     scripted-hooks-of-others = {
       imports = [ scripted ];

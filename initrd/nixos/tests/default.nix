@@ -40,6 +40,8 @@ let
         preDeviceCommands = textOf "preDeviceCommands";
         extraUtilsCommands = textOf "extraUtilsCommands";
         inherit (config.boot.initrd.systemd) services storePaths;
+        contents = lib.mapAttrs (_: file: file.text) config.boot.initrd.systemd.contents;
+        extraFiles = lib.mapAttrs (_: file: file.source.text) (config.boot.initrd.extraFiles or { });
         units = lib.attrNames (units config.boot.initrd.systemd.packages);
       };
       host = {

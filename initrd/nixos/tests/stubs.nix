@@ -118,6 +118,7 @@ in
       outPath = if store == "/usr" then store else "${store}/vfio-early";
       meta.mainProgram = "vfio-early";
     };
+    writeText = name: text: derivation name { inherit text; };
     writeTextDir = path: text: derivation (baseNameOf path) { inherit path text; };
     kmod =
       let
@@ -160,6 +161,9 @@ in
         "preLVMCommands"
       ] (_: option types.lines "")
       // {
+        extraFiles = option (types.attrsOf (
+          types.submodule { options.source = mkOption { type = types.package; }; }
+        )) { };
         systemd.enable = option types.bool true;
       };
   };

@@ -1,6 +1,8 @@
 //! Chosen devices in the words of those who start VMs.
 
-use super::{Availability, Entry, List, short};
+use super::{Availability, Entry, List};
+use crate::host::item::short;
+use crate::keep;
 use crate::pci::Address;
 
 /// Who is to read it.
@@ -57,6 +59,16 @@ pub fn hand_off(list: &List, format: Format, all: bool) -> Handed {
             None => fit.push(*entry),
         }
     }
+    if list.leaves_no_keyboard(&fit) {
+        for entry in fit.extract_if(.., |entry| entry.keyboard) {
+            handed.left_out.push(format!(
+                "{}: the host would have no keyboard left ({}); if that is meant, vfio-early list has \
+                 the item",
+                entry.address,
+                entry.inputs.join(", ")
+            ));
+        }
+    }
     for entry in &fit {
         warn(&mut handed, entry, &chosen, &fit, format);
     }
@@ -66,7 +78,7 @@ pub fn hand_off(list: &List, format: Format, all: bool) -> Handed {
     handed.text = match format {
         Format::Libvirt => fit.iter().map(|entry| libvirt(entry.address)).collect(),
         Format::Qemu => fit.iter().map(|entry| qemu(entry.address)).collect(),
-        Format::Nix => nix(&fit),
+        Format::Nix => nix(&fit, &list.record),
         Format::Kubevirt => kubevirt(&fit),
     };
     handed
@@ -89,10 +101,9 @@ fn why_not(entry: &Entry, format: Format) -> Option<String> {
             short(of)
         ));
     }
-    let usage = entry.in_use.as_ref()?;
+    let usage = entry.in_use.as_ref().filter(|_| entry.lives_from)?;
     Some(format!(
-        "{address}: the host uses it: {usage}; in the initrd nothing is in use yet, and it would be \
-         taken; if that is meant, vfio-early list has the item"
+        "{address}: the host uses it: {usage}; if it is meant, vfio-early list has the item"
     ))
 }
 
@@ -155,15 +166,24 @@ fn qemu(address: Address) -> String {
     format!("-device vfio-pci,host={address}\n")
 }
 
-/// One definition, for any module of the host's configuration.
-fn nix(entries: &[&Entry]) -> String {
-    let mut text = "boot.initrd.vfio-early.devices = [\n".to_owned();
-    for entry in entries {
-        if let Some(item) = &entry.item {
-            text.extend(["  \"", item, "\"\n"]);
+/// Definitions for any module of the host's configuration. The initrd is not made on the host, so that
+/// the record has to be written down.
+fn nix(entries: &[&Entry], record: &[keep::Entry]) -> String {
+    let items = entries.iter().filter_map(|entry| entry.item.clone()).collect::<Vec<_>>();
+    let record: Vec<_> = record.iter().map(ToString::to_string).collect();
+    let mut text = String::new();
+    for (option, lines) in [("devices", items), ("keep", record)] {
+        if lines.is_empty() {
+            continue;
         }
+        text.extend(["boot.initrd.vfio-early.", option, " = [\n"]);
+        for line in lines {
+            let line = line.replace('\\', "\\\\").replace('"', "\\\"").replace("${", "\\${");
+            text.extend(["  \"", &line, "\"\n"]);
+        }
+        text.push_str("];\n");
     }
-    text + "];\n"
+    text
 }
 
 /// For the object `KubeVirt`; one for each id, since a node's devices are chosen by it. The names

@@ -1,6 +1,7 @@
 //! The list as a person reads it: a tree of groups.
 
-use super::{Availability, Entry, List, short};
+use super::{Availability, Entry, List, paste};
+use crate::host::item::short;
 use crate::host::page::{Look, Page, Style};
 use crate::pci::Address;
 
@@ -22,12 +23,12 @@ pub fn tree(list: &List, look: Look, paste: bool) -> String {
         let (members, others) = rest.split_at(count);
         heading(&mut page, list, first.group);
         for (index, entry) in members.iter().enumerate() {
-            member(&mut page, entry, index + 1 == count);
+            member(&mut page, list, entry, index + 1 == count);
         }
         rest = if paste { others } else { fold(&mut page, &members[0], others) };
     }
     if paste {
-        line_to_paste(&mut page, list);
+        paste::line(&mut page, list);
     }
     page.text
 }
@@ -84,7 +85,7 @@ fn heading(page: &mut Page, list: &List, group: Option<u32>) {
     }
 }
 
-fn member(page: &mut Page, entry: &Entry, is_last: bool) {
+fn member(page: &mut Page, list: &List, entry: &Entry, is_last: bool) {
     let lines = if page.look.unicode { DRAWN } else { ASCII };
     let (first, rest) = if is_last { (lines[2], lines[3]) } else { (lines[0], lines[1]) };
     let indented = format!("{rest}  ");
@@ -99,7 +100,7 @@ fn member(page: &mut Page, entry: &Entry, is_last: bool) {
         &below_name,
         &[(style, &address), (Style::Dim, &id), (plain, &name(entry))],
     );
-    facts(page, entry, &indented);
+    facts(page, list, entry, &indented);
     if let Some(item) = &entry.item {
         let with = match entry.availability {
             Availability::Shared => format!("(goes {})", with(&entry.shared_with, "group")),
@@ -133,7 +134,7 @@ fn name(entry: &Entry) -> String {
 }
 
 /// Driver, use, resets.
-fn facts(page: &mut Page, entry: &Entry, indented: &str) {
+fn facts(page: &mut Page, list: &List, entry: &Entry, indented: &str) {
     let mut spans: Vec<(Style, String)> = Vec::new();
     match &entry.driver {
         Some(driver) => {
@@ -150,6 +151,9 @@ fn facts(page: &mut Page, entry: &Entry, indented: &str) {
     }
     if let Some(usage) = &entry.in_use {
         spans.push((Style::Yellow, usage.clone()));
+    }
+    if entry.keyboard && list.leaves_no_keyboard(&[entry]) {
+        spans.push((Style::Yellow, "the only keyboard".to_owned()));
     }
     if !entry.inputs.is_empty() {
         spans.push((Style::Yellow, format!("input: {}", entry.inputs.join(", "))));
@@ -172,64 +176,13 @@ fn facts(page: &mut Page, entry: &Entry, indented: &str) {
         }
         (None, _) => spans.push((Style::Plain, "reset: supported".to_owned())),
     }
-    let last = spans.len() - 1;
+    let end = spans.len() - 1;
     let mut texts: Vec<(Style, &str)> = Vec::new();
     for (index, (style, text)) in spans.iter_mut().enumerate() {
-        if index < last {
+        if index < end {
             text.push(';');
         }
         texts.push((*style, text));
     }
     page.paragraph(indented, indented, &texts);
-}
-
-/// The parameter for the chosen devices and what shares their groups; none where that would take
-/// from the host what it uses. Of several displays that of the boot is left to the host, and virtual
-/// functions are left out.
-fn line_to_paste(page: &mut Page, list: &List) {
-    let is_virtual = |entry: &Entry| entry.physical_function.is_some();
-    let is_display = |entry: &&Entry| entry.class.is_display() && !is_virtual(entry);
-    let displays = list.devices.iter().filter(|entry| entry.chosen).filter(is_display);
-    let has_choice = displays.count() > 1;
-    let stays = |entry: &Entry| has_choice && entry.boot_display || is_virtual(entry);
-    let entries = list.devices.iter().filter(|entry| {
-        let has = |other: &Entry| {
-            other.chosen && !stays(other) && other.shared_with.contains(&entry.address)
-        };
-        entry.chosen || list.devices.iter().any(has)
-    });
-    let mut items = Vec::new();
-    let mut without = Vec::new();
-    let mut has_virtual = false;
-    for entry in entries {
-        let address = short(entry.address);
-        if is_virtual(entry) {
-            has_virtual = true;
-            continue;
-        }
-        if let Some(usage) = &entry.in_use {
-            let text = format!("the host uses {address}: {usage}");
-            page.paragraph("", "", &[(Style::Bold, "Nothing to paste:"), (Style::Plain, &text)]);
-            return;
-        }
-        if stays(entry) {
-            without.push(format!("the boot display {address}"));
-        } else {
-            items.extend(entry.item.as_deref());
-        }
-    }
-    if has_virtual {
-        without.push("virtual functions (not there yet in the initrd)".to_owned());
-    }
-    let heading = match without.as_slice() {
-        [] => "To paste:".to_owned(),
-        without => format!("To paste, without {}:", without.join(" and ")),
-    };
-    if items.is_empty() && has_virtual {
-        let text = "virtual functions are not there yet in the initrd";
-        page.paragraph("", "", &[(Style::Bold, "Nothing to paste:"), (Style::Plain, text)]);
-    } else if !items.is_empty() {
-        let parameter = format!("vfio.devs={}", items.join(","));
-        page.paragraph("", "", &[(Style::Bold, &heading), (Style::Cyan, &parameter)]);
-    }
 }

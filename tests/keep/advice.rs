@@ -1,0 +1,81 @@
+//! What `list` offers to paste and `check` foretells does not cost the host what it lives from.
+
+use vfio_early::host::list::formats::{self, Format, hand_off};
+use vfio_early::host::list::{self, tree};
+use vfio_early::host::page::Look;
+
+use super::hosts;
+use crate::fake::Fake;
+
+fn listed(fake: &Fake, filters: &[&str]) -> list::List {
+    let filters: Vec<_> = filters.iter().map(|text| text.parse().expect("a filter")).collect();
+    list::list(&fake.sysfs(), &filters).expect("the PCI bus can be read")
+}
+
+/// The last line, the one to paste.
+fn pasted(fake: &Fake, filter: &str) -> String {
+    let text = tree::tree(&listed(fake, &[filter]), Look::PLAIN, true);
+    text.lines().last().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_only_keyboard_is_not_in_a_line_to_paste() {
+    let fake = hosts::encrypted().running();
+    let without = "To paste, without the only keyboard, on 00:14.0: \
+                   vfio.devs=1b21:2142@00:1b.0/00.0";
+    assert_eq!(pasted(&fake, "usb"), without);
+    assert_eq!(
+        pasted(&fake, "00:14.0"),
+        "Nothing to paste: the host would have no keyboard left; if that is meant, the item is above"
+    );
+    assert_eq!(pasted(&fake, "03:00.0"), "To paste: vfio.devs=1b21:2142@00:1b.0/00.0");
+    // Of two keyboards one may go, but not both.
+    fake.keyboard("00:1b.0/03:00.0", "usb3/3-1/3-1:1.0/input/input9", "Other Keyboard");
+    assert_eq!(pasted(&fake, "00:14.0"), "To paste: vfio.devs=8086:a36d@00:14.0");
+    assert!(pasted(&fake, "usb").starts_with("Nothing to paste: the host would have no keyboard"));
+    // A PS/2 port has one.
+    fake.old_keyboard();
+    let both = "To paste: vfio.devs=8086:a36d@00:14.0,1b21:2142@00:1b.0/00.0";
+    assert_eq!(pasted(&fake, "usb"), both);
+}
+
+#[test]
+fn the_only_keyboard_is_handed_over_in_no_format() {
+    let fake = hosts::encrypted().running();
+    for (name, format) in formats::FORMATS {
+        let handed = hand_off(&listed(&fake, &["usb"]), format, false);
+        let devices = handed.text.split("keep = [").next().unwrap_or_default();
+        assert!(!devices.contains("00:14.0"), "{name}: {devices}");
+        assert!(handed.text.contains("03:00.0") || format != Format::Qemu, "{}", handed.text);
+        let why = "0000:00:14.0: the host would have no keyboard left (Cherry Keyboard)";
+        assert!(handed.left_out[0].starts_with(why), "{name}: {:?}", handed.left_out);
+    }
+}
+
+#[test]
+fn a_slot_that_shares_its_group_with_the_root_disk_is_nothing_to_paste() {
+    let fake = hosts::b450().running();
+    let said = pasted(&fake, "07:00.0");
+    let why = "Nothing to paste: the host uses 02:00.0";
+    let disk = "Nothing to paste: the host uses 03:00.0: nvme0n1p2 is mounted on /; that is in the \
+                same IOMMU group, so that this slot cannot be given away on this board";
+    assert!(said == disk || said.starts_with(why), "{said}");
+}
+
+/// The initrd is made elsewhere: the record is written down.
+#[test]
+fn nix_gets_the_record_with_the_devices() {
+    let fake = hosts::encrypted().running();
+    let input = "sys/class/input/input3/name";
+    fake.tree.write(input, "The \"best\" ${keyboard}\\\n");
+    let handed = hand_off(&listed(&fake, &["usb"]), Format::Nix, false);
+    let expected = r#"boot.initrd.vfio-early.devices = [
+  "1b21:2142@00:1b.0/00.0"
+];
+boot.initrd.vfio-early.keep = [
+  "disk 144d:a808@00:1d.0/00.0  # nvme0n1p3 is part of dm-0, and dm-0 is part of dm-1, and dm-1 is mounted on /"
+  "keyboard 8086:a36d@00:14.0  # The \"best\" \${keyboard}\\"
+];
+"#;
+    assert_eq!(handed.text, expected);
+}
