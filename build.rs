@@ -9,9 +9,17 @@ use std::process::{Command, exit};
 /// Names the folder that holds `libkmod.a`.
 const FOLDER: &str = "LIBKMOD_STATIC_DIR";
 
+/// Names what `libkmod.a` itself asks for, where that is more than what [`USUAL`] says.
+const LIBRARIES: &str = "LIBKMOD_STATIC_LIBS";
+
+/// Modules compressed by xz are unpacked by the program.
+const USUAL: &str = "lzma";
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-env-changed={FOLDER}");
+    for variable in [FOLDER, LIBRARIES] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
     let folder = match env::var_os(FOLDER) {
         Some(folder) => has_archive(Path::new(&folder)),
         None => from_pkg_config(),
@@ -25,8 +33,10 @@ fn main() {
     };
     println!("cargo:rustc-link-search=native={}", folder.display());
     // kmod-sys asks for libkmod itself; this one is what libkmod asks for, and has to follow it.
-    println!("cargo:rustc-link-lib=static:-bundle=kmod");
-    println!("cargo:rustc-link-lib=static:-bundle=lzma");
+    let libraries = env::var(LIBRARIES).unwrap_or_else(|_| USUAL.to_owned());
+    for library in ["kmod"].into_iter().chain(libraries.split_whitespace()) {
+        println!("cargo:rustc-link-lib=static:-bundle={library}");
+    }
     link_small();
 }
 

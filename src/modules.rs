@@ -182,6 +182,9 @@ impl Modules {
         match module.insert_module(0, &[options.as_deref().unwrap_or_default()]) {
             Ok(()) | Err(kmod::Error::InsertModule(kmod::Errno(libc::EEXIST))) => Ok(()),
             Err(kmod::Error::InsertModule(kmod::Errno(number))) => Err(Errno::from_raw(number)),
+            // No call failed: libkmod did not come to ask the kernel, which is how it answers for a
+            // file that it does not unpack (`kmod_file_load_contents()`).
+            Err(kmod::Error::InsertModuleUnknown) => Err(Errno::ENOSYS),
             Err(_) => Err(Errno::EINVAL),
         }
     }

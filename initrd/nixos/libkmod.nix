@@ -3,6 +3,7 @@
   kmod,
   lib,
   rustc,
+  withZstd ? false,
 }:
 let
   oldest = (lib.importTOML ../../Cargo.toml).workspace.package.rust-version;
@@ -12,9 +13,9 @@ lib.throwIf (lib.versionOlder rustc.version oldest)
   "vfio-early needs Rust ${oldest}, and this nixpkgs has ${rustc.version}: NixOS 25.11 is the first that has it"
   (
     kmod.overrideAttrs (old: {
-      # NixOS compresses modules with xz; the binary brings no other decompression.
+      # NixOS compresses modules with xz.
       mesonFlags = old.mesonFlags ++ [
-        "-Dzstd=disabled"
+        (lib.mesonEnable "zstd" withZstd)
         "-Dzlib=disabled"
         # Some of them need the above.
         "-Dbuild-tests=false"

@@ -104,6 +104,21 @@ let
     inherit (cfg) devices;
   };
 
+  # How the kernel's modules are compressed, where its configuration is known before it is built.
+  modulesOf =
+    let
+      inherit (config.boot.kernelPackages) kernel;
+      isYes =
+        name:
+        (kernel.configfile.structuredConfig.${name}.tristate or null) == "y"
+        || (kernel.config."CONFIG_${name}" or null) == "y";
+      need = name: isYes name && !isYes "MODULE_DECOMPRESS";
+    in
+    {
+      withZstd = need "MODULE_COMPRESS_ZSTD";
+      withGzip = need "MODULE_COMPRESS_GZIP";
+    };
+
   words = map parameter config.boot.kernelParams;
   isGiven = name: value: lib.any (word: word.name == name && word.value == value) words;
   panics =
@@ -127,10 +142,12 @@ in
 
     package = mkOption {
       type = types.package;
-      default = pkgs.pkgsStatic.callPackage ./package.nix { };
+      default = pkgs.pkgsStatic.callPackage ./package.nix { inherit (modulesOf) withZstd; };
       defaultText = lib.literalMD "vfio-early of this source, built by `pkgs.pkgsStatic`";
       description = ''
-        The vfio-early to use. It has to be linked statically.
+        The vfio-early to use. It has to be linked statically. It unpacks modules that are compressed
+        with xz, as NixOS has them, and those that the kernel unpacks itself; for a kernel with others,
+        as far as its configuration tells, the default has zstd as well (`withZstd`).
       '';
     };
 
@@ -277,6 +294,10 @@ in
           ++ optional (iommuOff != [ ]) ''
             boot.initrd.vfio-early: boot.kernelParams has ${concatStringsSep " " iommuOff}, and
             without an IOMMU no device can be given to vfio-pci. Remove it there.
+          ''
+          ++ optional modulesOf.withGzip ''
+            boot.initrd.vfio-early: this kernel's modules are compressed with gzip, which vfio-early does
+            not unpack. Give the kernel MODULE_DECOMPRESS, or MODULE_COMPRESS_XZ or _ZSTD.
           ''
         );
 

@@ -5,10 +5,21 @@
   rustc,
   rustPlatform,
   xz,
+  zstd,
+  # For a kernel whose modules are compressed with zstd, and that does not unpack them itself. It makes
+  # the binary larger by a tenth.
+  withZstd ? false,
 }:
 let
   root = ../..;
-  libkmod = import ./libkmod.nix { inherit kmod lib rustc; };
+  libkmod = import ./libkmod.nix {
+    inherit
+      kmod
+      lib
+      rustc
+      withZstd
+      ;
+  };
 in
 rustPlatform.buildRustPackage {
   pname = "vfio-early";
@@ -35,8 +46,11 @@ rustPlatform.buildRustPackage {
   ];
 
   nativeBuildInputs = [ rustPlatform.bindgenHook ];
-  buildInputs = [ xz ];
-  env.LIBKMOD_STATIC_DIR = "${lib.getLib libkmod}/lib";
+  buildInputs = [ xz ] ++ lib.optional withZstd zstd;
+  env = {
+    LIBKMOD_STATIC_DIR = "${lib.getLib libkmod}/lib";
+    LIBKMOD_STATIC_LIBS = "lzma" + lib.optionalString withZstd " zstd";
+  };
 
   # They need root, QEMU and kernels: `cargo xtask test` runs them.
   doCheck = false;

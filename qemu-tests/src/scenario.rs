@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::check::prediction::Unforeseen;
+use crate::machine::initrd::Compression;
 use crate::machine::topology::{Device, Function, Iommu, Topology};
 use crate::machine::vm::{Vm, vm};
 use crate::supplies::kernels::{self, Kernel};
@@ -424,7 +425,7 @@ impl Scenario {
             machine = machine.cmdline("iommu=pt");
         }
         if self.compressed {
-            machine = machine.compressed_modules();
+            machine = machine.compressed_modules(Compression::Xz);
         }
         // Last, since it may end with what the kernel does not read.
         machine = machine.cmdline(&self.command_line);

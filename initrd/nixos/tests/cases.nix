@@ -1,7 +1,8 @@
 # Configurations, by name. What comes out of them is in expected.json: of `configurations` all of
 # it, of `messages` and `attributes` the errors and warnings. The last are those in which modules are
-# attributes, as nixpkgs takes them since 25.11.
-{ lib }:
+# attributes, as nixpkgs takes them since 25.11. `kernelWith` is a configuration with a kernel that has
+# such options.
+{ lib, kernelWith }:
 let
   inherit (lib) mkAfter mkForce;
 
@@ -56,6 +57,19 @@ in
       boot.initrd.preDeviceCommands = "echo of another";
     };
     microvm.boot.initrd.vfio-early = one;
+    modules-by-zstd = {
+      imports = [ (kernelWith [ "MODULE_COMPRESS_ZSTD" ]) ];
+      boot.initrd.vfio-early = one;
+    };
+    modules-by-zstd-that-the-kernel-unpacks = {
+      imports = [
+        (kernelWith [
+          "MODULE_COMPRESS_ZSTD"
+          "MODULE_DECOMPRESS"
+        ])
+      ];
+      boot.initrd.vfio-early = one;
+    };
     a-group-with-access.boot.initrd.vfio-early = one // {
       accessGroup = "kvm";
     };
@@ -264,6 +278,21 @@ in
     an-amd-processor.boot = {
       initrd.vfio-early = one;
       kernelModules = [ "kvm-amd" ];
+    };
+
+    # Kernels.
+    modules-by-gzip = {
+      imports = [ (kernelWith [ "MODULE_COMPRESS_GZIP" ]) ];
+      boot.initrd.vfio-early = one;
+    };
+    modules-by-gzip-that-the-kernel-unpacks = {
+      imports = [
+        (kernelWith [
+          "MODULE_COMPRESS_GZIP"
+          "MODULE_DECOMPRESS"
+        ])
+      ];
+      boot.initrd.vfio-early = one;
     };
 
     # Strict, where a panic follows.

@@ -52,7 +52,14 @@ let
       };
     };
 
-  cases = import ./cases.nix { inherit lib; };
+  cases = import ./cases.nix {
+    inherit lib;
+    kernelWith = names: {
+      boot.kernelPackages.kernel.configfile.structuredConfig = lib.genAttrs names (_: {
+        tristate = "y";
+      });
+    };
+  };
   evaluateCase =
     name: configuration:
     outcome (
@@ -136,30 +143,40 @@ in
   # Of the package and the shell, what evaluates without a nixpkgs to build from.
   package =
     let
-      package = import ../package.nix {
-        inherit (stubs.pkgs)
-          kmod
-          rustc
-          rustPlatform
-          xz
-          ;
-        lib = lib // {
-          # The names of what is there, instead of a copy of it.
-          fileset = {
-            unions = map (
-              path:
-              assert builtins.pathExists path;
-              baseNameOf path
-            );
-            toSource = { fileset, ... }: fileset;
+      package =
+        withZstd:
+        import ../package.nix {
+          inherit withZstd;
+          inherit (stubs.pkgs)
+            kmod
+            rustc
+            rustPlatform
+            xz
+            zstd
+            ;
+          lib = lib // {
+            # The names of what is there, instead of a copy of it.
+            fileset = {
+              unions = map (
+                path:
+                assert builtins.pathExists path;
+                baseNameOf path
+              );
+              toSource = { fileset, ... }: fileset;
+            };
           };
         };
+      libraries = package: {
+        inputs = map (input: input.name) package.buildInputs;
+        inherit (package) env;
       };
+      usual = package false;
     in
     {
-      inherit (package) cargoBuildFlags src version;
-      inherit (package.env) LIBKMOD_STATIC_DIR;
-      inherit (package.meta) mainProgram;
+      inherit (usual) cargoBuildFlags src version;
+      inherit (usual.meta) mainProgram;
+      libraries = libraries usual;
+      libraries-with-zstd = libraries (package true);
       shell = (import ../shell.nix { inherit (stubs) pkgs; }).LIBKMOD_STATIC_DIR;
     };
 

@@ -3,7 +3,21 @@
 { nixpkgs }:
 let
   lib = import (nixpkgs + "/lib");
-  cases = import ./cases.nix { inherit lib; };
+  cases = import ./cases.nix {
+    inherit lib;
+    kernelWith = names: {
+      boot.kernelPatches = [
+        {
+          name = "modules";
+          patch = null;
+          extraStructuredConfig = {
+            MODULE_COMPRESS_XZ = lib.mkForce lib.kernel.no;
+          }
+          // lib.genAttrs names (_: lib.kernel.yes);
+        }
+      ];
+    };
+  };
   users = import ./users.nix;
   inherit (lib.trivial) release;
 
@@ -161,6 +175,19 @@ in
         real = real.${name};
       }) stubbed
     );
+
+  # The program for kernels whose modules are compressed otherwise; the default of an option, which no
+  # error tells of.
+  zstd =
+    let
+      packageFor =
+        name: (evaluate [ cases.configurations.${name} ]).config.boot.initrd.vfio-early.package;
+    in
+    lib.mapAttrs (_: name: (packageFor name).LIBKMOD_STATIC_LIBS) {
+      xz = "systemd";
+      zstd = "modules-by-zstd";
+      unpacked = "modules-by-zstd-that-the-kernel-unpacks";
+    };
 
   # What would be built, by the file that says how; all of it has been evaluated then.
   derivations = lib.mapAttrs (_: derivation: baseNameOf derivation.drvPath) (

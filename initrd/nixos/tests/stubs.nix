@@ -65,6 +65,7 @@ let
       extraModprobeConfig = option types.lines "";
       isContainer = option types.bool false;
       kernel.enable = option types.bool true;
+      kernelPackages = option types.raw { kernel = { }; };
       kernelModules = modules;
       postBootCommands = option types.lines "";
       initrd = {
@@ -111,9 +112,9 @@ in
 {
   pkgs = {
     inherit lib;
-    pkgsStatic.callPackage = _: _: {
+    pkgsStatic.callPackage = _: arguments: {
       type = "derivation";
-      name = "vfio-early";
+      name = "vfio-early${lib.optionalString (arguments.withZstd or false) "-with-zstd"}";
       # With "/usr" the units are those of any distribution.
       outPath = if store == "/usr" then store else "${store}/vfio-early";
       meta.mainProgram = "vfio-early";
@@ -139,6 +140,7 @@ in
       buildRustPackage = package: package;
       bindgenHook = derivation "bindgen-hook" { };
     };
+    zstd = derivation "zstd" { };
     xz = derivation "xz" { override = _: derivation "xz-static" { }; };
     pciutils = derivation "pciutils" { };
     stdenv.hostPlatform = {

@@ -48,6 +48,11 @@ pub(crate) const LIST: &[LeftOut] = &[
         "killed before any of its writes and run again it comes to the same end",
         AS_ON_6_1,
     ),
+    on(
+        &["6.1"],
+        "nix: modules compressed with zstd",
+        "it builds the program twice more, for kernels that people configure themselves",
+    ),
     LeftOut {
         kernels: &[LINES[0], LINES[2], LINES[3], NIXOS],
         name: "screens: ",

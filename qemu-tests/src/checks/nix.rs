@@ -9,6 +9,7 @@ mod expected;
 mod items;
 mod scripted;
 mod tree;
+mod zstd;
 
 use std::collections::BTreeMap;
 use std::env;
@@ -23,8 +24,9 @@ use self::evaluation::Nix;
 use self::expected::{EXPECTED, GROUPS, STORE, differences};
 use crate::check::{Check, Outcome};
 use crate::supplies::binary::{self, workspace};
+use crate::supplies::musl::{self, Unpacks};
 use crate::supplies::packages::{self, Package};
-use crate::supplies::{kernels, musl, step};
+use crate::supplies::{kernels, step};
 
 /// Names the folder of nixpkgs' lib, or one that has it as `lib`.
 const LIBRARY: &str = "NIXPKGS_LIB";
@@ -58,6 +60,7 @@ pub(crate) fn checks() -> Vec<Check> {
             Some(KERNEL_MUSL),
             |_| with_musl(),
         ),
+        check("modules compressed with zstd", Some(KERNEL), |_| with_zstd()),
     ]
 }
 
@@ -126,7 +129,7 @@ fn parse() -> Result<Outcome> {
 }
 
 fn with_musl() -> Result<Outcome> {
-    let Some(program) = musl::build()? else {
+    let Some(program) = musl::build(Unpacks::Xz)? else {
         return Ok(Outcome::NotRun("no Rust for musl".to_owned()));
     };
     packages::ensure(packages::BOOT)?;
@@ -141,6 +144,19 @@ fn with_musl() -> Result<Outcome> {
         }
     }
     Ok(Outcome::of(&problems))
+}
+
+fn with_zstd() -> Result<Outcome> {
+    let Some(program) = musl::build(Unpacks::XzAndZstd)? else {
+        return Ok(Outcome::NotRun("no Rust for musl".to_owned()));
+    };
+    packages::ensure(packages::BOOT)?;
+    // The other one is built in its place.
+    let folder = tempfile::tempdir()?;
+    let with_zstd = folder.path().join("vfio-early");
+    fs::copy(&program, &with_zstd)?;
+    let usual = musl::build(Unpacks::Xz)?.context("no Rust for musl")?;
+    Ok(Outcome::of(&zstd::problems(&kernels::set_up(KERNEL)?, &with_zstd, &usual)?))
 }
 
 /// A tool over all files, where it is installed.

@@ -195,7 +195,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     if all || arguments.size {
         let (_, bench) = benches.first().context("a kernel is measured on")?;
         found.sizes = Some(size::weigh(&program, bench.kernel())?);
-        if let Some(program) = musl::build()? {
+        if let Some(program) = musl::build(musl::Unpacks::Xz)? {
             found.musl = Some(size::weigh(&program, bench.kernel())?);
         }
         found.parts = size::parts()?;

@@ -1,6 +1,7 @@
 //! The initrd of a virtual machine: what a real one has before udev, and the steps to run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +28,8 @@ pub enum Compression {
     AsPackaged,
     /// `.ko.xz`, also for a kernel that cannot decompress them itself.
     Xz,
+    /// `.ko.zst`, also for a kernel that cannot decompress them itself.
+    Zstd,
 }
 
 /// What goes into an initrd.
@@ -298,9 +301,11 @@ impl Modules {
 }
 
 fn file_name_in_initrd(path: &str, compression: Compression) -> String {
+    let as_packaged = path.split(".ko").next().unwrap_or(path);
     match compression {
         Compression::AsPackaged => path.to_owned(),
-        Compression::Xz => format!("{}.ko.xz", path.split(".ko").next().unwrap_or(path)),
+        Compression::Xz => format!("{as_packaged}.ko.xz"),
+        Compression::Zstd => format!("{as_packaged}.ko.zst"),
     }
 }
 
@@ -340,7 +345,11 @@ fn stage(
                 .with_context(|| format!("cannot copy {}", source.display()))?;
         } else {
             // Kernels that can decompress xz know only this checksum.
-            cmd!("xz", "--stdout", "--check=crc32", "-1", &source)
+            let words: &[&str] = match compression {
+                Compression::Zstd => &["zstd", "--stdout", "--quiet", "-1"],
+                _ => &["xz", "--stdout", "--check=crc32", "-1"],
+            };
+            cmd(words[0], words[1..].iter().map(OsStr::new).chain([source.as_os_str()]))
                 .stdout_path(&target)
                 .run()
                 .with_context(|| format!("cannot compress {}", source.display()))?;

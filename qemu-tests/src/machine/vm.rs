@@ -195,9 +195,9 @@ impl Vm {
         self
     }
 
-    /// Stores modules as `.ko.xz`, also for a kernel that cannot decompress them.
-    pub fn compressed_modules(mut self) -> Self {
-        self.contents.compression = Compression::Xz;
+    /// Stores modules so, also for a kernel that cannot decompress them.
+    pub fn compressed_modules(mut self, compression: Compression) -> Self {
+        self.contents.compression = compression;
         self
     }
 

@@ -22,6 +22,9 @@ pub const VERSION: &str = "34.2";
 /// The variable by which `build.rs` finds the folder.
 pub const VARIABLE: &str = "LIBKMOD_STATIC_DIR";
 
+/// The variable that tells `build.rs` what `libkmod.a` itself asks for.
+pub(crate) const LIBRARIES: &str = "LIBKMOD_STATIC_LIBS";
+
 /// SHA-256 of kmod's source archive of [`VERSION`], on top of apt's check against the index.
 pub const SOURCE_SHA256: &str = "012d16e2099115486d8aa9f2c2a23d058d3d0cad83113a60512647d25d3869e8";
 
@@ -67,24 +70,24 @@ fn make(entry: &Path) -> Result<()> {
     fs::copy(checked_source(&files)?, entry.join(SOURCE))?;
 
     step::say(format_args!("libkmod {VERSION}: building it"));
-    compile(&entry.join(SOURCE), None, work, entry)?;
+    compile(&entry.join(SOURCE), &[], work, entry)?;
     step::say(format_args!("libkmod {VERSION}: done in {:.0?}", start.elapsed()));
     Ok(())
 }
 
-/// Builds `libkmod.a` once more, from the source in the cache, with that compiler if one is given: what
+/// Builds `libkmod.a` once more, from the source in the cache, with those variables of the build: what
 /// [`reproduce`](crate::checks::supply::reproduce) and [`musl`](crate::supplies::musl) link with. `work` is a folder for what is
 /// not kept.
 ///
 /// # Errors
 /// As [`set_up`].
-pub(crate) fn build_again(compiler: Option<&str>, work: &Path, folder: &Path) -> Result<()> {
+pub(crate) fn build_again(variables: &[(&str, &str)], work: &Path, folder: &Path) -> Result<()> {
     let source = set_up()?.join(SOURCE);
     checked_source(std::slice::from_ref(&source))?;
-    compile(&source, compiler, work, folder)
+    compile(&source, variables, work, folder)
 }
 
-fn compile(source: &Path, compiler: Option<&str>, work: &Path, folder: &Path) -> Result<()> {
+fn compile(source: &Path, variables: &[(&str, &str)], work: &Path, folder: &Path) -> Result<()> {
     let tree = work.join("tree");
     fs::create_dir(&tree)?;
     step::run(
@@ -94,7 +97,7 @@ fn compile(source: &Path, compiler: Option<&str>, work: &Path, folder: &Path) ->
     fs::write(&script, SCRIPT)?;
     let mut build = Command::new("sh");
     build.args([&script, &tree]).arg(folder).env("LC_ALL", "C.UTF-8");
-    build.envs(compiler.map(|compiler| ("CC", compiler)));
+    build.env_remove("ZSTD").envs(variables.iter().copied());
     step::run(&mut build)?;
     Ok(())
 }

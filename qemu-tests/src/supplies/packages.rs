@@ -41,7 +41,7 @@ pub const BOOT: &[Package] = &[
     package("ovmf", "firmware for virtual machines that boot by UEFI"),
     package("qemu-system-x86", "runs the virtual machines"),
     package("xz-utils", "packs and unpacks kernel modules, and unpacks older kernels"),
-    package("zstd", "unpacks kernels since 6.12"),
+    package("zstd", "unpacks kernels since 6.12, and packs modules"),
 ];
 
 /// What the tests without a virtual machine need, besides what the build needs.
