@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::machine::keyboard;
 use crate::machine::qmp::Qmp;
+use crate::supplies::step;
 
 /// QEMU's program.
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -36,7 +37,7 @@ pub(crate) struct Asked {
     pub port: PathBuf,
     /// QEMU's ids of the graphics devices.
     pub displays: Vec<String>,
-    /// Gets `NAME.DISPLAY.ppm`.
+    /// Gets `NAME.DISPLAY.png`.
     pub folder: PathBuf,
 }
 
@@ -60,16 +61,7 @@ pub(crate) fn kvm_is_usable() -> bool {
 
 /// The command for a shell.
 pub(crate) fn to_paste(arguments: &[String]) -> String {
-    let words = arguments.iter().map(|argument| quoted(argument));
-    [PROGRAM.to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./,:=+@%".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
+    step::joined([PROGRAM].into_iter().chain(arguments.iter().map(String::as_str)))
 }
 
 /// Runs QEMU until the guest powers off or its time is over.
@@ -232,8 +224,9 @@ fn take_pictures(orders: &Orders, name: &str) -> Result<()> {
     let asked = orders.asked.as_ref().context("no picture can be taken")?;
     let mut monitor = Qmp::connect(&orders.monitor)?;
     for display in &asked.displays {
-        let file = asked.folder.join(format!("{name}.{display}.ppm"));
-        monitor.execute("screendump", &json!({ "device": display, "filename": file }))?;
+        let file = asked.folder.join(format!("{name}.{display}.png"));
+        let arguments = json!({ "device": display, "filename": file, "format": "png" });
+        monitor.execute("screendump", &arguments)?;
     }
     Ok(())
 }

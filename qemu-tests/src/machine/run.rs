@@ -133,10 +133,10 @@ impl Run {
         self.at(HOST)
     }
 
-    /// Picture of that name of a display: a file in PPM format.
+    /// Picture of that name of a display: a PNG file.
     #[must_use]
     pub fn picture(&self, name: &str, display: &str) -> PathBuf {
-        self.folder.path().join(format!("{name}.{}.ppm", topology::qemu_id(display)))
+        self.folder.path().join(format!("{name}.{}.png", topology::qemu_id(display)))
     }
 
     /// Asserts the driver of a device after the binary's last run.

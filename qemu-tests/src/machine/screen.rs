@@ -1,8 +1,8 @@
 //! Pictures of a machine's displays: compared, read, kept.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::BufWriter;
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -16,29 +16,24 @@ pub struct Screenshot {
 }
 
 impl Screenshot {
-    /// Reads a file in the binary PPM format, which QEMU's `screendump` writes.
+    /// Reads a picture that QEMU's `screendump` has written, as PNG.
     ///
     /// # Errors
     /// When it cannot be read, or is something else.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::parse(&bytes).with_context(|| format!("{} is no picture", path.display()))
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::decode(file).with_context(|| format!("{} is no picture", path.display()))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self> {
-        let mut rest = bytes;
-        let mut word = || {
-            let end = rest.iter().position(u8::is_ascii_whitespace).context("it is too short")?;
-            let (word, after) = rest.split_at(end);
-            rest = &after[1..];
-            Ok::<_, anyhow::Error>(str::from_utf8(word)?)
-        };
-        ensure!(word()? == "P6", "it does not begin with P6");
-        let (width, height) = (word()?.parse()?, word()?.parse()?);
-        ensure!(word()? == "255", "it has not a byte for each colour");
-        let (pixels, more) = rest.as_chunks::<3>();
-        ensure!(pixels.len() == width * height && more.is_empty(), "it has not all pixels");
-        Ok(Self { width, height, pixels: pixels.to_vec() })
+    fn decode(file: File) -> Result<Self> {
+        let mut reader = png::Decoder::new(BufReader::new(file)).read_info()?;
+        let mut bytes = vec![0; reader.output_buffer_size().context("it is too large")?];
+        let png::OutputInfo { width, height, color_type, bit_depth, .. } =
+            reader.next_frame(&mut bytes)?;
+        let kind = (color_type, bit_depth);
+        ensure!(kind == (png::ColorType::Rgb, png::BitDepth::Eight), "it is {kind:?}");
+        let pixels = bytes.as_chunks::<3>().0.to_vec();
+        Ok(Self { width: usize::try_from(width)?, height: usize::try_from(height)?, pixels })
     }
 
     /// In how many pixels they differ; pictures of different sizes in all.
@@ -197,15 +192,18 @@ mod tests {
     }
 
     #[test]
-    fn a_ppm_is_read_and_compared() {
-        let black = Screenshot::parse(b"P6\n2 1\n255\n\0\0\0\0\0\0").unwrap();
-        let half = Screenshot::parse(b"P6\n2 1\n255\n\0\0\0\xff\xff\xff").unwrap();
-        assert_eq!((black.width, black.height), (2, 1));
-        assert_eq!(black.differing(&half), 1);
-        assert_eq!(black.differing(&black), 0);
-        for bad in [&b"P6\n2 1\n255\n\0\0\0"[..], b"P5\n1 1\n255\n\0", b"P6\n1", b""] {
-            assert!(Screenshot::parse(bad).is_err(), "{bad:?}");
-        }
+    fn a_picture_is_read_and_compared() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let mut encoder = png::Encoder::new(File::create(&path).unwrap(), 2, 1);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header().unwrap().write_image_data(&[0, 0, 0, 170, 170, 170]).unwrap();
+        let read = Screenshot::read(&path).unwrap();
+        assert_eq!(read, picture(2, 1, |x, _| x == 1));
+        assert_eq!(read.differing(&picture(2, 1, |_, _| false)), 1);
+        assert_eq!(read.differing(&read), 0);
+        read.save(&path).unwrap();
+        assert!(format!("{:#}", Screenshot::read(&path).unwrap_err()).contains("Indexed"));
     }
 
     #[test]

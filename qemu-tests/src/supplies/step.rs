@@ -2,6 +2,7 @@
 //!
 //! Everything goes to standard error: standard output belongs to the answer.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{IsTerminal, stderr};
 use std::process::{Command, Output, Stdio};
@@ -46,16 +47,20 @@ pub fn run_with_progress(command: &mut Command) -> Result<()> {
 /// The command as one would type it.
 #[must_use]
 pub fn typed(command: &Command) -> String {
-    let words: Vec<_> =
-        [command.get_program()].into_iter().chain(command.get_args()).map(quoted).collect();
-    words.join(" ")
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+    joined(words.iter().map(|word| &**word))
 }
 
-fn quoted(word: &std::ffi::OsStr) -> String {
-    let word = word.to_string_lossy();
+/// Words as a shell takes them.
+pub(crate) fn joined<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    words.map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=./,:+@%".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {
-        return word.into_owned();
+        return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
 }
