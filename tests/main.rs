@@ -1,36 +1,49 @@
 //! `bind` over a fake kernel: a small driver core acting on a temporary sysfs.
 
-mod blacklist;
-mod bytes;
-mod check;
-mod completions;
-mod console;
+// The fake kernel, machines for it, and what is logged and reported over it.
 mod fake;
-mod faults;
-mod fuzz;
-mod groups;
-mod hostile;
-mod interruptions;
 mod journal;
-mod keep;
-mod later_groups;
-mod layers;
-mod linux;
-mod list;
 mod machine;
-mod manual;
-mod model;
-mod naming;
-mod next_initrd;
-mod order;
 mod outcome;
-mod pages;
-mod program;
-mod report;
+
+// It answers as Linux does, and to the VM harness's scenarios.
+mod linux;
 mod rules;
 mod soak;
 mod table;
+
+// What is asked for, and what becomes of it.
+mod blacklist;
+mod console;
+mod groups;
+mod keep;
+mod later_groups;
+mod naming;
+mod order;
 mod usage;
 mod variants;
 mod vfio_flavours;
 mod waiting;
+
+// What goes wrong, or is done meanwhile.
+mod faults;
+mod interruptions;
+mod model;
+
+// Input of any kind.
+mod bytes;
+mod fuzz;
+mod hostile;
+
+// The program's commands, and what they tell.
+mod check;
+mod list;
+mod next_initrd;
+mod program;
+mod report;
+
+// The tree: its layers, and what is written for readers and shells.
+mod completions;
+mod layers;
+mod manual;
+mod pages;
