@@ -5,6 +5,7 @@ pub mod item;
 pub mod keep;
 pub mod list;
 pub mod names;
+pub mod next_boot;
 pub mod next_initrd;
 pub mod page;
 pub mod status;

@@ -74,6 +74,16 @@ impl Record {
         record
     }
 
+    /// Adds entries that are not there yet.
+    pub fn add(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        for entry in entries {
+            let is_same = |there: &Entry| (there.kind, &there.item) == (entry.kind, &entry.item);
+            if !self.entries.iter().any(is_same) {
+                self.entries.push(entry);
+            }
+        }
+    }
+
     /// What a device is by this record, from its folder below `/sys` and its id. `id_at` tells which
     /// device is at a place now; it is asked only about a device that has the id of another place.
     pub fn find(&self, folder: &str, id: Id, id_at: impl Fn(&Place) -> Option<Id>) -> Vec<Kept> {

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use apply::Applied;
 use cmdline::Request;
 use host::check::Check;
-use keep::{Kind, Record};
+use keep::Record;
 use kernel::Kernel;
 use kmsg::phase_over;
 use plan::Plan;
@@ -80,7 +80,7 @@ fn with_later_groups(
         return Ok((machine, plan, applied));
     }
     let mut machine = sysfs.machine(request)?;
-    complete(&mut machine, request, sysfs, kernel);
+    complete(&mut machine, request, &sysfs.record(), sysfs, kernel);
     let mut again = plan::plan(request, &machine, plan.late);
     let applied = apply::apply(&again, sysfs, kernel);
     sysfs.read_later_groups(&mut machine, &targets(&again));
@@ -103,16 +103,22 @@ pub fn check(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::R
         return Ok(Check::nothing(request));
     }
     let mut machine = sysfs.machine(&request)?;
-    complete(&mut machine, &request, sysfs, kernel);
+    let mut record = sysfs.record();
+    // In an initrd nobody can see that, and on a host it is what an initrd would be told.
+    let lives_from = if sysfs.is_initrd() { None } else { Some(host::keep::record(sysfs, true)?) };
+    record.add(lives_from.iter().flat_map(|record| record.entries.clone()));
+    complete(&mut machine, &request, &record, sysfs, kernel);
     let plan = plan::plan(&request, &machine, false);
     if machine.has_groups_later() {
         let targets: Vec<_> = plan.targets.keys().copied().collect();
         sysfs.read_later_groups(&mut machine, &targets);
     }
     let expected = host::check::expected(&request, &plan, &machine, sysfs, kernel);
+    let next_boot =
+        lives_from.map(|it| host::next_boot::next_boot(&request, &machine, &plan, &it, sysfs));
     let report = report::report(request, &machine, &plan, &expected);
     Ok(Check {
-        report,
+        report: Report { next_boot: next_boot.unwrap_or_default(), ..report },
         has_screen: machine.screen.is_some(),
         displays: host::check::displays_that_stay(&plan, &machine),
         next_initrd: Vec::new(),
@@ -158,29 +164,25 @@ fn machine(
     };
     wait_while(plan::misses_a_device, end)?;
     wait_while(plan::misses_a_group, end.min(Instant::now() + GROUP))?;
-    complete(&mut machine, request, sysfs, kernel);
+    complete(&mut machine, request, &sysfs.record(), sysfs, kernel);
     Ok((machine, late))
-}
-
-/// Adds what a record knows of each device.
-fn know(machine: &mut Machine, record: &Record, sysfs: &Sysfs) {
-    let entries = record.entries.iter();
-    machine.keyboards = entries.filter(|entry| entry.kind == Kind::Keyboard).count();
-    if !record.entries.is_empty() {
-        for device in machine.devices.values_mut() {
-            device.kept = record.find(&device.folder, device.id, |place| sysfs.id_at(place));
-        }
-    }
 }
 
 /// Of more wrong lines of the record nothing is said.
 const MOST_WRONG: usize = 8;
 
 /// Adds what is only asked of the devices that the request means, and of the modules.
-fn complete(machine: &mut Machine, request: &Request, sysfs: &Sysfs, kernel: &mut impl Kernel) {
-    let record = sysfs.record();
+fn complete(
+    machine: &mut Machine,
+    request: &Request,
+    record: &Record,
+    sysfs: &Sysfs,
+    kernel: &mut impl Kernel,
+) {
     record.wrong.iter().take(MOST_WRONG).for_each(|why| log::warn!("{why}; left out"));
-    know(machine, &record, sysfs);
+    if !record.entries.is_empty() {
+        sysfs.know(record, machine);
+    }
     let requested = plan::requested(request, machine);
     let groups: Vec<_> = requested.iter().filter_map(|it| machine.devices[it].group).collect();
     for (address, device) in &mut machine.devices {
@@ -193,7 +195,7 @@ fn complete(machine: &mut Machine, request: &Request, sysfs: &Sysfs, kernel: &mu
             |group| groups.contains(&group) && !device.class.is_pci_bridge(),
         );
         if is_concerned {
-            device.usage = sysfs.usage(*address);
+            device.usage = sysfs.usage(*address, device.class);
         }
     }
     let mut variants = None;

@@ -11,7 +11,7 @@ use crate::cmdline::{Console, Host, Request};
 use crate::escape;
 use crate::keep::Kind;
 use crate::pci::{Address, Choice, Id, Item, Place};
-use crate::sysfs::{Device, Iommu, Machine, User, VFIO_PCI};
+use crate::sysfs::{Device, Iommu, Machine, Usage, User, VFIO_PCI};
 
 /// The driver that a device is to get.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -155,6 +155,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// What may become of the host's console.
     pub console: Console,
+    /// What may become of what the host lives from.
+    pub host: Host,
     /// Whether devices came while this was waiting for them.
     pub late: bool,
 }
@@ -192,7 +194,8 @@ pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
     }
     let step = step.filter(|step| !matches!(step, Step::HandOver { from, .. } if from.is_empty()));
     let (steps, warnings) = (steps(&targets, step, machine), Vec::new());
-    let mut plan = Plan { targets, absent, steps, warnings, console: request.console, late };
+    let (console, host) = (request.console, request.host);
+    let mut plan = Plan { targets, absent, steps, warnings, console, host, late };
     if plan.taken().next().is_none() {
         return plan;
     }
@@ -413,7 +416,8 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
     if device.group.is_none() && !machine.has_groups_later() {
         return Decision::Refuse(no_group(machine.iommu));
     }
-    if let Some(usage) = &device.usage {
+    let usage = device.usage.as_ref().filter(|usage| !is_released(usage, request.host));
+    if let Some(usage) = usage {
         return Decision::Refuse(Why::new(
             format!("the host uses it: {}", usage.words),
             remedy_for(usage.by),
@@ -437,6 +441,12 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
     })
 }
 
+/// Whether that is given away on purpose: a keyboard. What is mounted or drawn on breaks instead.
+#[must_use]
+pub fn is_released(usage: &Usage, host: Host) -> bool {
+    usage.by == User::Keyboard && host == Host::Release
+}
+
 /// Why the host keeps a disk that it lives from, by the record in the initrd.
 fn kept(device: &Device) -> Option<Why> {
     // A VM may have it by now, whatever the record says.
@@ -453,7 +463,7 @@ fn kept(device: &Device) -> Option<Why> {
 /// What the host would lose with a device that it uses or lives from, in words.
 #[must_use]
 pub fn use_by_host(device: &Device) -> Option<&str> {
-    let usage = device.usage.as_ref().filter(|usage| usage.by != User::VirtualFunctions);
+    let usage = device.usage.as_ref().filter(|usage| usage.by.is_lasting());
     let kept = || device.kept.first().map(|kept| kept.words.as_str());
     usage.map(|usage| usage.words.as_str()).or_else(kept)
 }
@@ -470,6 +480,12 @@ pub fn remedy_for(user: User) -> &'static str {
         User::Network => {
             "take the link down first, or boot with the device listed: the host has no such link then"
         }
+        User::Screen => {
+            "stop that first (a desktop: systemctl stop display-manager), or boot with the device \
+             listed"
+        }
+        User::Sound => "stop what plays or records, or boot with the device listed",
+        User::Keyboard => "plug that in elsewhere, or add vfio.host=release if it is meant",
         User::VirtualFunctions => {
             "stop that first, or boot with the device listed, so that it never comes into use"
         }

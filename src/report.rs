@@ -82,6 +82,15 @@ pub struct DeviceReport {
     pub warnings: Vec<String>,
 }
 
+/// A device that will fare otherwise at the next boot than it would now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NextBoot {
+    /// Where it is.
+    pub address: Address,
+    /// In words.
+    pub text: String,
+}
+
 /// The whole report; as JSON in `/run/vfio-early/report.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -99,6 +108,9 @@ pub struct Report {
     pub groups: Vec<Group>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
+    /// In address order; [`crate::check`] alone tells it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub next_boot: Vec<NextBoot>,
     /// See [`exit_status`].
     pub exit_status: u8,
     /// Microseconds from the start of the program to the last check.
@@ -147,6 +159,7 @@ pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applie
         kernel: None,
         exit_status: exit_status(unmet, request.strict),
         warnings: warnings.concat(),
+        next_boot: Vec::new(),
         request,
         devices,
         groups,

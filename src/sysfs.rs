@@ -2,6 +2,7 @@
 
 mod details;
 mod files;
+mod in_use;
 mod iommu;
 mod keep;
 mod screen;

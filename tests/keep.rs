@@ -3,6 +3,7 @@
 
 mod advice;
 pub mod hosts;
+mod in_use;
 
 use vfio_early::host::keep;
 

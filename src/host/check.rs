@@ -192,6 +192,11 @@ impl Check {
         }
         for device in &self.report.devices {
             device_words(&mut page, device);
+            for next in self.report.next_boot.iter().filter(|it| Some(it.address) == device.address)
+            {
+                let spans = [(Style::Yellow, "at the next boot"), (Style::Plain, &*next.text)];
+                page.paragraph("    ", "        ", &spans);
+            }
         }
         let console = self.plan.steps.iter().find_map(|step| match step {
             Step::HandOver { .. } => {

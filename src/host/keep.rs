@@ -44,12 +44,7 @@ pub fn record(sysfs: &Sysfs, runs_here: bool) -> io::Result<Record> {
     let text = sysfs.text(RECORD).unwrap_or_default();
     let mut record = Record::parse(&text);
     if runs_here {
-        for entry in of_host(sysfs, &sysfs.whole_machine()?) {
-            let is_there = |there: &Entry| (there.kind, &there.item) == (entry.kind, &entry.item);
-            if !record.entries.iter().any(is_there) {
-                record.entries.push(entry);
-            }
-        }
+        record.add(of_host(sysfs, &sysfs.whole_machine()?));
     }
     Ok(record)
 }

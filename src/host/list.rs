@@ -15,7 +15,7 @@ use crate::host::keep;
 use crate::host::names::Names;
 use crate::pci::{Address, Class, Id};
 use crate::plan::{self, Why, is_vfio_driver};
-use crate::sysfs::{Device, Input, Iommu, Machine, Sysfs};
+use crate::sysfs::{Device, Input, Iommu, Machine, Sysfs, User};
 use filter::Filter;
 
 /// Whether a VM can have a device.
@@ -257,8 +257,10 @@ fn look_closer(entry: &mut Entry, machine: &Machine, sysfs: &Sysfs, inputs: &[In
         }
     }
     if !entry.is_given() {
-        let usage = sysfs.usage(address);
-        entry.lives_from = usage.is_some();
+        let usage = sysfs.usage(address, entry.class);
+        let lasts =
+            |by: User| by.is_lasting() && by != User::Keyboard || by == User::VirtualFunctions;
+        entry.lives_from = usage.as_ref().is_some_and(|usage| lasts(usage.by));
         entry.in_use = usage.map(|usage| usage.words);
     }
     entry.reset_methods = sysfs.reset_methods(address);

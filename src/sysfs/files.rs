@@ -24,7 +24,7 @@ pub(super) fn reading(how: &str, path: &Path) {
 impl Sysfs {
     /// Opens what is below the root. In another tree than that of the running kernel, which can come
     /// from anywhere, links lead to no place outside (`openat2(2)`, Linux 5.6).
-    fn open(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
+    pub(super) fn open(&self, path: &Path, flags: OFlag) -> io::Result<OwnedFd> {
         // A FIFO in a copied tree would have the first reader wait for a writer. With O_PATH nothing
         // is read, and openat2() takes no such flags.
         let flags = flags

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::Sysfs;
-use crate::keep::Record;
+use super::{Device, Machine, Sysfs};
+use crate::keep::{Kept, Kind, Record};
 use crate::pci::{Address, Id, Place};
 
 /// Where an initrd has it, and a host what its administrator adds to each.
@@ -20,13 +20,30 @@ impl Sysfs {
             let Ok(text) = self.text(file) else { continue };
             let read = Record::parse(&text);
             record.wrong.extend(read.wrong.into_iter().map(|why| format!("/{file}, {why}")));
-            for entry in read.entries {
-                if !record.entries.contains(&entry) {
-                    record.entries.push(entry);
-                }
-            }
+            record.add(read.entries);
         }
         record
+    }
+
+    /// That of the initrd of this boot; `None` where it had none, or was asked for no device.
+    #[must_use]
+    pub fn record_of_boot(&self) -> Option<Record> {
+        Some(Record::parse(&self.text(RECORD_OF_BOOT).ok()?))
+    }
+
+    /// Adds to a machine what a record knows of it.
+    pub fn know(&self, record: &Record, machine: &mut Machine) {
+        let entries = record.entries.iter();
+        machine.keyboards = entries.filter(|entry| entry.kind == Kind::Keyboard).count();
+        for device in machine.devices.values_mut() {
+            device.kept = self.kept(record, device);
+        }
+    }
+
+    /// What a device is by a record.
+    #[must_use]
+    pub fn kept(&self, record: &Record, device: &Device) -> Vec<Kept> {
+        record.find(&device.folder, device.id, |place| self.id_at(place))
     }
 
     /// The id of the device at a place, the first where it means several; `None` where none is.

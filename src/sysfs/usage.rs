@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use super::Sysfs;
 use super::files::reading;
-use crate::pci::Address;
+use crate::pci::{Address, Class};
 use crate::syscall;
 
 /// What the host uses a device for.
@@ -33,20 +33,43 @@ pub enum User {
     Network,
     /// The device's own virtual functions.
     VirtualFunctions,
+    /// Processes that draw or compute.
+    Screen,
+    /// A stream of sound.
+    Sound,
+    /// Who types.
+    Keyboard,
+}
+
+impl User {
+    /// Whether the host could not do without the device at the next boot either. A graphics card or a
+    /// sound card that a process has open now is another's then, and the process comes after it.
+    #[must_use]
+    pub fn is_lasting(self) -> bool {
+        !matches!(self, User::VirtualFunctions | User::Screen | User::Sound)
+    }
 }
 
 /// Where the host has what it runs from; `/sysroot` in an initrd.
-const OF_THE_HOST: [&str; 8] =
-    ["/", "/boot", "/boot/efi", "/efi", "/nix/store", "/sysroot", "/usr", "/var"];
+const OF_THE_HOST: [&str; 9] =
+    ["/", "/boot", "/boot/efi", "/efi", "/nix", "/nix/store", "/sysroot", "/usr", "/var"];
 
 impl Sysfs {
     /// What uses the device; `None` where nothing known does. That the host runs from it comes before
     /// all else.
     #[must_use]
-    pub fn usage(&self, address: Address) -> Option<Usage> {
+    pub fn usage(&self, address: Address, class: Class) -> Option<Usage> {
         self.virtual_functions(address)
             .or_else(|| self.disks_usage(address))
             .or_else(|| self.links_usage(address))
+            .or_else(|| self.use_now(address, class))
+    }
+
+    /// Whether the root is still that of the kernel's own rootfs, or nothing is known to be mounted.
+    #[must_use]
+    pub fn is_initrd(&self) -> bool {
+        let mountinfo = self.proc("self/mountinfo");
+        !mounts(&mountinfo).any(|mount| mount.point == "/" && mount.kind != "rootfs")
     }
 
     /// What uses the disks below the device.
@@ -76,7 +99,7 @@ impl Sysfs {
     }
 
     /// The names in `/sys/class/CLASS` of what lies below a PCI device.
-    fn below(&self, class: &str, address: &str) -> Vec<OsString> {
+    pub(super) fn below(&self, class: &str, address: &str) -> Vec<OsString> {
         let folder = self.root.join("sys/class").join(class);
         let is_below = |name: &OsString| {
             let link = folder.join(name);

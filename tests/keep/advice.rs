@@ -79,3 +79,80 @@ boot.initrd.vfio-early.keep = [
 "#;
     assert_eq!(handed.text, expected);
 }
+
+/// What `check` prints, in one line.
+fn checked(fake: &mut Fake, items: &str) -> String {
+    crate::check::words(fake, &format!("vfio.devs={items}")).join(" ")
+}
+
+fn assert_in(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+}
+
+#[test]
+fn check_tells_what_only_the_record_will_keep() {
+    let board = hosts::twin_disks();
+    let record = super::record(&board.running());
+    for (of_boot, told) in [
+        (None, Some("which that of this boot is not known to have: make the initrd anew")),
+        (
+            Some("disk 1b36:0010@00:1d.0/00.0\n"),
+            Some("which that of this boot does not have it in"),
+        ),
+        (Some(record.as_str()), None),
+    ] {
+        let mut fake = board.running();
+        if let Some(text) = of_boot {
+            fake.tree.write("run/vfio-early/keep", text);
+        }
+        let text = checked(&mut fake, "1b36:0010@00:1c.0/00.0");
+        let now = "would be refused: the host uses it: nvme0n1p2 is mounted on /";
+        assert_in(&text, &[now]);
+        let is_told = text.contains("at the next boot only the record in its initrd keeps it");
+        assert_eq!(is_told, told.is_some(), "{text}");
+        assert_in(&text, told.as_slice());
+    }
+    // What is meant is meant at the next boot, too.
+    let text = checked(&mut board.running(), "01:00.0 vfio.host=release");
+    assert_in(&text, &["would be refused", "at the next boot it would be taken"]);
+}
+
+#[test]
+fn check_tells_what_nothing_will_keep() {
+    let fake = &mut hosts::twin_disks().running();
+    fake.mounts(&[
+        "22 1 259:2 / / rw - ext4 /dev/nvme0n1p2 rw",
+        "23 22 259:4 / /srv rw - ext4 /dev/nvme1n1p1 rw",
+    ]);
+    let text = checked(fake, "1b36:0010@00:1d.0/00.0");
+    let then = "at the next boot it would be taken: in an initrd nothing uses it yet";
+    assert_in(&text, &["would be refused: the host uses it: nvme1n1p1 is mounted on /srv", then]);
+
+    let fake = &mut hosts::encrypted().running();
+    let text = checked(fake, "8086:a36d@00:14.0");
+    let keyboard = "the host's only keyboard hangs on it, also for a passphrase at boot";
+    assert_in(&text, &["would be refused: the host uses it: the keyboard", then, keyboard]);
+
+    let fake = &mut hosts::b450().running();
+    let text = checked(fake, "10ec:8168@06:00.0");
+    assert_in(&text, &["enp6s0 has an address; take", then, "the host is without this network"]);
+}
+
+#[test]
+fn check_contradicts_itself_nowhere() {
+    for items in ["group:07:00.0", "10de:1c03@07:00.*"] {
+        let text = checked(&mut hosts::b450().running(), items);
+        assert!(!text.contains("list it, too"), "{items}: {text}");
+        assert_in(&text, &["this slot cannot be given away on this board"]);
+    }
+    // Nothing differs, and nothing is told.
+    let text = checked(&mut hosts::apu().running(), "1002:744c@01:00.*");
+    assert!(!text.contains("at the next boot"), "{text}");
+    // In an initrd nobody knows of a later one.
+    let board = hosts::twin_disks();
+    let text = checked(&mut board.in_initrd(&super::record(&board.running())), "01:00.0");
+    assert_in(&text, &["would be refused: the host lives from this disk"]);
+    assert!(!text.contains("at the next boot"), "{text}");
+}
