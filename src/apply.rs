@@ -12,8 +12,9 @@ use crate::kernel::{Kernel, PROBE, Write};
 use crate::kmsg::phase_over;
 use crate::modules::Needed;
 use crate::pci::Address;
-use crate::plan::{self, Driver, IOMMU_TYPE1, OtherDisplay, Plan, RESERVED, Step, Why};
-use crate::sysfs::{Sysfs, VFIO_PCI, VGACON};
+use crate::plan::{self, Driver, ONLY_BY_IOMMUFD, OtherDisplay, Plan, RESERVED, Step};
+use crate::remedy::{self, Cause, Sight, Why};
+use crate::sysfs::{IOMMU_TYPE1, Sysfs, VFIO_PCI, VGACON};
 
 /// What became of a device that was to be taken or reserved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,8 +43,19 @@ pub struct Applied {
     /// Of each group of a device that is bound, whether a VM could use it now; see
     /// [`Kernel::group_viable`].
     pub viable: BTreeMap<u32, Option<bool>>,
+    /// Why no VM can start, whatever devices it gets.
+    pub no_interface: Option<Why>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
+}
+
+impl Applied {
+    /// The devices that are bound.
+    #[must_use]
+    pub fn bound(&self) -> Vec<Address> {
+        let bound = self.fates.iter().filter(|(_, fate)| fate.failure.is_none() && fate.is_bound());
+        bound.map(|(address, _)| *address).collect()
+    }
 }
 
 /// How long a device that has just been plugged in may take until drivers can bind to it: the
@@ -67,6 +79,7 @@ pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
         kernel,
         fates: BTreeMap::new(),
         viable: BTreeMap::new(),
+        no_interface: None,
         warnings: Vec::new(),
     };
     let had_console = run.takes_a_display() && run.has_console();
@@ -77,7 +90,8 @@ pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
     run.read_back();
     run.look_after_the_console(had_console);
     phase_over("verify");
-    Applied { fates: run.fates, viable: run.viable, warnings: run.warnings }
+    let Run { fates, viable, no_interface, warnings, .. } = run;
+    Applied { fates, viable, no_interface, warnings }
 }
 
 struct Run<'a, K> {
@@ -86,6 +100,7 @@ struct Run<'a, K> {
     kernel: &'a mut K,
     fates: BTreeMap<Address, Fate>,
     viable: BTreeMap<u32, Option<bool>>,
+    no_interface: Option<Why>,
     warnings: Vec<String>,
 }
 
@@ -323,13 +338,10 @@ impl<K: Kernel> Run<'_, K> {
                 (address, went_away())
             }
             Step::Override(address, _) if errno == Errno::ETIMEDOUT => (address, lock_is_held()),
-            Step::Override(address, _) => (
-                address,
-                Why::new(
-                    format!("writing driver_override: {}", words(errno)),
-                    "/sys must be writable, and vfio-early run as root",
-                ),
-            ),
+            Step::Override(address, _) => {
+                let reason = format!("writing driver_override: {}", words(errno));
+                (address, self.why(Cause::ReadOnly, Some(*address), "", &reason))
+            }
             Step::Unbind(address, driver) if errno == Errno::ETIMEDOUT => (
                 address,
                 Why::new(
@@ -350,9 +362,18 @@ impl<K: Kernel> Run<'_, K> {
         self.give_up(*address, why);
     }
 
-    /// Inserts what the modules need and them, each once; the reason for each that is not there
-    /// afterwards.
-    fn load<'m>(&mut self, modules: &[&'m str]) -> Vec<(&'m str, Option<String>)> {
+    /// As the table of remedies has it.
+    fn why(&self, cause: Cause, address: Option<Address>, module: &str, reason: &str) -> Why {
+        let platform = self.sysfs.platform();
+        let device = address.map(|address| &self.plan.targets[&address].device);
+        let (id, class) = device.map_or_else(Default::default, |device| (device.id, device.class));
+        let sight = Sight { id, class, module, ..Sight::of(&self.plan.foreign, &platform) };
+        remedy::why(cause, &sight, reason)
+    }
+
+    /// Inserts what the modules need and them, each once; why each is not there afterwards, unless it
+    /// is.
+    fn load<'m>(&mut self, modules: &[&'m str]) -> Vec<(&'m str, Option<Why>)> {
         let needs: Vec<_> =
             modules.iter().map(|module| (*module, self.kernel.modules_for(module))).collect();
         let inserts = by_level(needs.iter().filter_map(|(_, needed)| needed.as_ref()).flatten());
@@ -372,16 +393,23 @@ impl<K: Kernel> Run<'_, K> {
             results[at].err()
         };
         let why = |(module, needed): &(&str, Option<Vec<Needed>>)| match needed {
-            None => Some(format!("{module} is not in this initrd")),
+            None => {
+                let reason = format!("{module} is not in this initrd");
+                Some(self.why(Cause::NoModule, None, module, &reason))
+            }
             Some(needed) => needed.iter().find_map(|needed| {
                 let errno = errno_of(needed)?;
                 let hint = match errno {
-                    Errno::EPERM => ", as module_blacklist= or lockdown does",
+                    Errno::EPERM if self.plan.foreign.is_blacklisted(&needed.name) => {
+                        ", as module_blacklist= has it"
+                    }
+                    Errno::EPERM => ", as lockdown does",
                     // Of a kernel without MODULE_DECOMPRESS, and libkmod unpacks xz alone.
                     Errno::ENOSYS => ", as neither this kernel nor vfio-early unpacks it",
                     _ => "",
                 };
-                Some(format!("loading {}: {}{hint}", needed.name, words(errno)))
+                let reason = format!("loading {}: {}{hint}", needed.name, words(errno));
+                Some(self.why(Cause::ModuleFails, None, &needed.name, &reason))
             }),
         };
         needs.iter().map(|need| (need.0, why(need))).collect()
@@ -419,34 +447,40 @@ impl<K: Kernel> Run<'_, K> {
     fn load_iommu(&mut self, modules: &[String]) {
         let modules: Vec<_> = modules.iter().map(String::as_str).collect();
         for why in self.load(&modules).into_iter().filter_map(|(_, why)| why) {
-            log::warn!("the IOMMU: {why}");
+            log::warn!("the IOMMU: {}", why.reason);
         }
     }
 
     /// Loads the modules for the devices, and fails those whose driver is still missing.
     fn load_drivers(&mut self, modules: &[&str]) {
         for (module, why) in self.load(modules) {
-            if module == IOMMU_TYPE1 {
-                self.warnings.extend(why.and_then(|why| self.type1_missing(&why)));
-            } else {
-                self.driver_missing(module, why);
+            match why {
+                Some(why) if module == IOMMU_TYPE1 => self.type1_missing(&why),
+                None if module == IOMMU_TYPE1 => {}
+                why => self.driver_missing(module, why),
             }
         }
     }
 
     /// What to say of it, where a VM needs it. Without vfio no device is bound, and whether it has
     /// groups here is not known.
-    fn type1_missing(&self, why: &str) -> Option<String> {
+    fn type1_missing(&mut self, why: &Why) {
         if !self.sysfs.has_groups() {
-            return None;
+            return;
         }
-        let who = plan::without_type1(self.sysfs.has_iommufd());
-        Some(format!("{why}: {who} until it is loaded; add {IOMMU_TYPE1} to the initrd"))
+        let Why { reason, remedy } = why;
+        if self.sysfs.has_iommufd() {
+            self.warnings.push(format!("{reason}: {ONLY_BY_IOMMUFD}; {remedy}"));
+        } else {
+            self.no_interface = Some(why.clone());
+        }
     }
 
-    fn driver_missing(&mut self, module: &str, why: Option<String>) {
-        let reason = why.unwrap_or_else(|| format!("{module} is loaded, but has no PCI driver"));
-        let remedy = format!("add {module}, and {IOMMU_TYPE1} where the kernel has it");
+    fn driver_missing(&mut self, module: &str, why: Option<Why>) {
+        let why = why.unwrap_or_else(|| {
+            let reason = format!("{module} is loaded, but has no PCI driver");
+            Why::new(reason, "let vfio.driver= name one that has")
+        });
         // Asked once, for however many devices.
         let is_registered = self.sysfs.has_driver(module);
         for (address, _, driver) in self.plan.taken().filter(|(_, _, d)| d.module() == module) {
@@ -456,7 +490,7 @@ impl<K: Kernel> Run<'_, K> {
                 Driver::Variant(_) => false,
             };
             if is_missing {
-                self.give_up(address, Why::new(&reason, &remedy));
+                self.give_up(address, why.clone());
             }
         }
     }
@@ -525,7 +559,7 @@ impl<K: Kernel> Run<'_, K> {
         let modules: Vec<_> = modules.iter().map(String::as_str).collect();
         for (_, why) in self.load(&modules) {
             if let Some(why) = why {
-                log::warn!("{address}: {why}");
+                log::warn!("{address}: {}", why.reason);
             }
         }
         let start = Instant::now();
@@ -664,6 +698,10 @@ impl<K: Kernel> Run<'_, K> {
                     ),
                     "the firmware's tables (IORT, VIOT) or the device tree leave it out of the IOMMU",
                 ),
+                (None, Err(errno @ Errno::EINVAL)) if !gone => {
+                    let reason = format!("{wanted} refuses it: {}", words(errno));
+                    self.why(Cause::Refused, Some(address), "", &reason)
+                }
                 (driver, answer) => not_bound(wanted, driver, answer.err(), gone),
             });
         }
@@ -685,11 +723,10 @@ impl<K: Kernel> Run<'_, K> {
         if let Some(address) =
             self.sysfs.firmware_memory().filter(|address| self.is_given(*address))
         {
-            self.warnings.push(format!(
-                "{address}: the firmware's framebuffer keeps its memory: the start of a VM will \
-                 fail (\"BAR 0: can't reserve\"); add initcall_blacklist=sysfb_init, which leaves \
-                 the screen dark until a graphics driver of the host comes up"
-            ));
+            let reason = "the firmware's framebuffer keeps its memory: the start of a VM will fail \
+                          (\"BAR 0: can't reserve\")";
+            let Why { reason, remedy } = self.why(Cause::Framebuffer, None, "", reason);
+            self.warnings.push(format!("{address}: {reason}; {remedy}"));
         }
         // Only where this took it, or a run before that was killed on the way: it may have been
         // unbound on purpose.
@@ -747,11 +784,6 @@ fn not_bound(wanted: &str, driver: Option<&str>, errno: Option<Errno>, gone: boo
         (Some(driver), _) => Why::new(
             format!("{driver} has it"),
             format!("keep {driver} from loading before vfio-early"),
-        ),
-        (None, Some(Errno::EINVAL)) => Why::new(
-            format!("{wanted} refuses it: {}", words(Errno::EINVAL)),
-            "a device on the denylist (QAT, DSA, IAX), or without cache coherency; see the \
-             kernel log (dmesg)",
         ),
         (None, Some(Errno::EAGAIN)) => Why::new(
             "the kernel puts its probe off: something that it needs, as its IOMMU, has no driver yet",

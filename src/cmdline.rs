@@ -54,23 +54,47 @@ pub struct Request {
     pub debug: bool,
     /// Parameters that are wrong, each with what was done about it.
     pub warnings: Vec<String>,
-    /// Modules that the kernel itself refuses: the list of `module_blacklist=`, as written.
+    /// What the kernel and its modules are told.
     #[serde(skip)]
-    pub blacklist: String,
+    pub foreign: Foreign,
 }
+
+/// Parameters that are none of ours and matter here: a name of [`FOREIGN`] and its value, empty without
+/// one, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Foreign(pub Vec<(&'static str, String)>);
 
 fn texts<S: Serializer>(items: &[Item], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(items.iter().map(|item| &item.text))
 }
 
-impl Request {
+impl Foreign {
     /// Whether the kernel refuses that module; unlike elsewhere, `-` is not `_` to it here
     /// (`blacklisted()` in `kernel/module/main.c`).
     #[must_use]
     pub fn is_blacklisted(&self, module: &str) -> bool {
-        self.blacklist.split(',').any(|name| name == module)
+        let list = self.told("module_blacklist").last().unwrap_or_default();
+        list.split(',').any(|name| name == module)
     }
 
+    /// The values of a parameter of [`FOREIGN`], in their order.
+    pub fn told<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let value = move |(known, value): &'a (&str, String)| (*known == name).then_some(&**value);
+        self.0.iter().filter_map(value)
+    }
+
+    /// Whether the last of that flag of a module says yes (`kstrtobool()` in `lib/kstrtox.c`).
+    #[must_use]
+    pub fn is_told(&self, name: &str) -> bool {
+        self.told(name).last().is_some_and(|value| match value.as_bytes() {
+            [] | [b'1' | b'y' | b'Y' | b't' | b'T', ..] => true,
+            [_, second, ..] => matches!(second, b'n' | b'N'),
+            _ => false,
+        })
+    }
+}
+
+impl Request {
     /// Whether any device is asked for, well-formed or not.
     #[must_use]
     pub fn asks_for_devices(&self) -> bool {
@@ -83,6 +107,23 @@ pub const KEYS: [&str; 8] = ["devs", "off", "console", "host", "wait", "driver",
 
 /// Parameters of the module `vfio` (`drivers/vfio/`), and what every module has.
 const MODULE_KEYS: [&str; 3] = ["enable_unsafe_noiommu_mode", "dyndbg", "async_probe"];
+
+/// Parameters of the kernel and of modules that decide over an IOMMU, over vfio and over what a VM can
+/// have; the kernel takes `-` for `_` in them.
+pub static FOREIGN: [&str; 12] = [
+    "amd_iommu",
+    "initcall_blacklist",
+    "intel_iommu",
+    "intremap",
+    "iommu",
+    "iommufd.allow_unsafe_interrupts",
+    "module_blacklist",
+    "nointremap",
+    "pcie_acs_override",
+    "vfio.enable_unsafe_noiommu_mode",
+    "vfio_iommu_type1.allow_unsafe_interrupts",
+    "vfio_pci.disable_denylist",
+];
 
 /// Of more wrong parameters than these, only the number is told.
 const MOST_WARNINGS: usize = 64;
@@ -146,6 +187,12 @@ fn same_name(name: &str) -> String {
     name.replace('-', "_")
 }
 
+/// As [`same_name`], without a copy.
+fn is_named(name: &[u8], known: &str) -> bool {
+    let same = |(one, other): (&u8, u8)| *one == other || (*one, other) == (b'-', b'_');
+    name.len() == known.len() && name.iter().zip(known.bytes()).all(same)
+}
+
 fn flag(name: &str, value: Option<&str>, warnings: &mut Vec<String>) -> bool {
     match value {
         None | Some("1" | "y" | "yes" | "on" | "Y") => true,
@@ -163,8 +210,9 @@ fn flag(name: &str, value: Option<&str>, warnings: &mut Vec<String>) -> bool {
 pub fn parse(text: &[u8]) -> Request {
     let mut request = Request::default();
     for (name, value) in parameters(text) {
-        if let (b"module_blacklist", Some(list)) = (name, value) {
-            request.blacklist = String::from_utf8_lossy(list).into_owned();
+        if let Some(known) = FOREIGN.iter().find(|known| is_named(name, known)) {
+            let value = String::from_utf8_lossy(value.unwrap_or_default());
+            request.foreign.0.push((known, value.into_owned()));
         }
         let Some(key) = name.strip_prefix(b"vfio.") else { continue };
         let key = same_name(&String::from_utf8_lossy(key));
@@ -326,6 +374,11 @@ mod tests {
         assert_eq!(request.rejected[0].text, "nonsense");
     }
 
+    fn foreign(parameters: &[(&'static str, &str)]) -> Foreign {
+        let owned = |(name, value): &(&'static str, &str)| (*name, (*value).to_owned());
+        Foreign(parameters.iter().map(owned).collect())
+    }
+
     #[test]
     fn every_parameter_is_read() {
         let base = Request::default;
@@ -346,11 +399,20 @@ mod tests {
                 Request { driver: Some("mlx5_vfio_pci".to_owned()), ..base() },
             ),
             (
-                "module_blacklist=a module_blacklist=vfio_pci,b",
-                Request { blacklist: "vfio_pci,b".to_owned(), ..base() },
+                "module_blacklist=a intel-iommu=on module_blacklist=vfio_pci,b",
+                Request {
+                    foreign: foreign(&[
+                        ("module_blacklist", "a"),
+                        ("intel_iommu", "on"),
+                        ("module_blacklist", "vfio_pci,b"),
+                    ]),
+                    ..base()
+                },
             ),
-            ("vfio.enable_unsafe_noiommu_mode=1", base()),
-            ("vfio.enable-unsafe-noiommu-mode=1 vfio.dyndbg=+p", base()),
+            (
+                "vfio.enable-unsafe-noiommu-mode vfio.dyndbg=+p",
+                Request { foreign: foreign(&[("vfio.enable_unsafe_noiommu_mode", "")]), ..base() },
+            ),
         ] {
             assert_eq!(parse(text.as_bytes()), expected, "command line {text:?}");
         }
@@ -360,7 +422,26 @@ mod tests {
     fn the_kernel_refuses_modules_by_their_whole_names() {
         let request = parse(b"module_blacklist=vfio_pci,b");
         for (module, expected) in [("vfio_pci", true), ("b", true), ("vfio", false), ("", false)] {
-            assert_eq!(request.is_blacklisted(module), expected, "{module:?}");
+            assert_eq!(request.foreign.is_blacklisted(module), expected, "{module:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_a_modules_flag_counts() {
+        const FLAG: &str = "vfio_iommu_type1.allow_unsafe_interrupts";
+        for (text, expected) in [
+            ("", false),
+            (FLAG, true),
+            ("vfio-iommu-type1.allow-unsafe-interrupts=Y", true),
+            ("vfio_iommu_type1.allow_unsafe_interrupts=on", true),
+            ("vfio_iommu_type1.allow_unsafe_interrupts=off", false),
+            (
+                "vfio_iommu_type1.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=0",
+                false,
+            ),
+            ("vfio_iommu_type1.allow_unsafe_interrupts_=1", false),
+        ] {
+            assert_eq!(parse(text.as_bytes()).foreign.is_told(FLAG), expected, "{text:?}");
         }
     }
 

@@ -9,3 +9,4 @@ pub mod next_boot;
 pub mod next_initrd;
 pub mod page;
 pub mod status;
+pub mod udev;

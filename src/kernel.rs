@@ -78,6 +78,9 @@ pub trait Kernel {
     /// The variants of vfio-pci that the initrd has.
     fn variants(&mut self) -> Variants;
 
+    /// What a module would be told when it is loaded, as on a command line.
+    fn options_of(&mut self, module: &str) -> String;
+
     /// Whether a VM could use the group now, by the kernel's own account
     /// (`VFIO_GROUP_GET_STATUS`); `None` where `/dev/vfio/N` is not there or is in use.
     fn group_viable(&mut self, group: u32) -> Option<bool>;
@@ -212,6 +215,10 @@ impl Kernel for Live {
 
     fn variants(&mut self) -> Variants {
         self.modules().map(Modules::variants).unwrap_or_default()
+    }
+
+    fn options_of(&mut self, module: &str) -> String {
+        self.modules().map(|modules| modules.options_of(module)).unwrap_or_default()
     }
 
     fn group_viable(&mut self, group: u32) -> Option<bool> {

@@ -2,8 +2,8 @@
 //!
 //! The whole story is [`bind`]: the command line's text becomes a [`cmdline::Request`], the
 //! machine is read ([`sysfs`]), both make a [`plan::Plan`], the plan is applied ([`apply`])
-//! through the one door for writes ([`kernel::Kernel`]), and what reads back makes the
-//! [`report::Report`].
+//! through the one door for writes ([`kernel::Kernel`]), what a VM needs besides is looked at
+//! ([`verdict`]), and what reads back makes the [`report::Report`].
 
 pub mod apply;
 pub mod cmdline;
@@ -16,11 +16,13 @@ pub mod kmsg;
 pub mod modules;
 pub mod pci;
 pub mod plan;
+pub mod remedy;
 pub mod report;
 pub mod report_file;
 mod syscall;
 pub mod sysfs;
 pub mod variant;
+pub mod verdict;
 
 pub use syscall::{arguments, standard_files};
 
@@ -28,7 +30,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use apply::Applied;
-use cmdline::Request;
+use cmdline::{Foreign, Request};
 use host::check::Check;
 use keep::Record;
 use kernel::Kernel;
@@ -36,6 +38,7 @@ use kmsg::phase_over;
 use plan::Plan;
 use report::Report;
 use sysfs::{Iommu, Machine, Sysfs};
+use verdict::Question;
 
 /// Does what the command line asks for, and tells what became of it.
 ///
@@ -55,7 +58,10 @@ pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Re
         (machine, plan, applied) =
             with_later_groups(&request, machine, plan, applied, sysfs, kernel)?;
     }
-    let mut report = report::report(request, &machine, &plan, &applied);
+    let given = applied.bound();
+    let verdict = verdict::judge(&Question::of(&machine, &plan, &applied, &given, false), sysfs);
+    phase_over("verdict");
+    let mut report = report::report(request, &machine, &plan, &applied, &verdict);
     report.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(report)
 }
@@ -98,9 +104,13 @@ fn with_later_groups(
 ///
 /// # Errors
 /// When the PCI bus cannot be read.
-pub fn check(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<Check> {
+pub fn check(mut request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<Check> {
     if !request.asks_for_devices() {
         return Ok(Check::nothing(request));
+    }
+    // A list alone leaves the rest of the command line as it is.
+    if request.foreign == Foreign::default() {
+        request.foreign = cmdline::parse(&sysfs.cmdline().unwrap_or_default()).foreign;
     }
     let mut machine = sysfs.machine(&request)?;
     let mut record = sysfs.record();
@@ -113,10 +123,14 @@ pub fn check(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::R
         let targets: Vec<_> = plan.targets.keys().copied().collect();
         sysfs.read_later_groups(&mut machine, &targets);
     }
-    let expected = host::check::expected(&request, &plan, &machine, sysfs, kernel);
+    let expected = host::check::expected(&plan, &machine, sysfs, kernel);
     let next_boot =
         lives_from.map(|it| host::next_boot::next_boot(&request, &machine, &plan, &it, sysfs));
-    let report = report::report(request, &machine, &plan, &expected);
+    let given = expected.bound();
+    let is_unsafe = host::check::lets_vms_be_unsafe(&plan.foreign, &machine, kernel);
+    let question = Question::of(&machine, &plan, &expected, &given, is_unsafe);
+    let verdict = verdict::judge(&question, sysfs);
+    let report = report::report(request, &machine, &plan, &expected, &verdict);
     Ok(Check {
         report: Report { next_boot: next_boot.unwrap_or_default(), ..report },
         has_screen: machine.screen.is_some(),

@@ -170,6 +170,13 @@ impl Modules {
         Variants::read(&Sysfs::new(&self.root).text(path).unwrap_or_default())
     }
 
+    /// As [`crate::kernel::Kernel::options_of`].
+    #[must_use]
+    pub fn options_of(&self, name: &str) -> String {
+        let options = self.lookup(name).and_then(|module| Some(module.options()?.to_owned()));
+        options.map(|options| options.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     /// Inserts one module with its options from modprobe.d and the command line.
     ///
     /// # Errors

@@ -7,11 +7,12 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::cmdline::{Console, Host, Request};
+use crate::cmdline::{Console, Foreign, Host, Request};
 use crate::escape;
 use crate::keep::Kind;
 use crate::pci::{Address, Choice, Id, Item, Place};
-use crate::sysfs::{Device, Iommu, Machine, Usage, User, VFIO_PCI};
+use crate::remedy::{self, Cause, Sight, Why};
+use crate::sysfs::{Device, IOMMU_TYPE1, Iommu, Machine, Usage, User, VFIO_PCI};
 
 /// The driver that a device is to get.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,22 +53,6 @@ pub enum Decision {
     Reserve(Why),
     /// Leave it to the host.
     Refuse(Why),
-}
-
-/// Why a device is not bound.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Why {
-    /// What is the matter, with the errno where there was one.
-    pub reason: String,
-    /// What to do about it.
-    pub remedy: String,
-}
-
-impl Why {
-    /// From two texts.
-    pub fn new(reason: impl Into<String>, remedy: impl Into<String>) -> Why {
-        Why { reason: reason.into(), remedy: remedy.into() }
-    }
 }
 
 /// One requested device.
@@ -159,25 +144,12 @@ pub struct Plan {
     pub host: Host,
     /// Whether devices came while this was waiting for them.
     pub late: bool,
+    /// What the kernel and its modules are told.
+    pub foreign: Foreign,
 }
 
-/// The module that a VM needs to use a group; only a soft dependency of vfio, which nobody
-/// requests later.
-pub const IOMMU_TYPE1: &str = "vfio_iommu_type1";
-
-/// The module that stands in for it, and for groups as a whole, where the kernel has it; vfio needs
-/// it there.
-pub const IOMMUFD: &str = "iommufd";
-
-/// Who can use devices without [`IOMMU_TYPE1`].
-#[must_use]
-pub fn without_type1(has_iommufd: bool) -> &'static str {
-    if has_iommufd {
-        "only a VM that goes by iommufd can use the devices"
-    } else {
-        "no VM can use the devices"
-    }
-}
+/// What it means that [`IOMMU_TYPE1`] is not there, but [`IOMMUFD`] is.
+pub const ONLY_BY_IOMMUFD: &str = "only a VM that goes by iommufd can use the devices without it";
 
 /// In `driver_override`, keeps a device from every driver: none has this name.
 pub const RESERVED: &str = "vfio-early-reserved";
@@ -194,29 +166,8 @@ pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
     }
     let step = step.filter(|step| !matches!(step, Step::HandOver { from, .. } if from.is_empty()));
     let (steps, warnings) = (steps(&targets, step, machine), Vec::new());
-    let (console, host) = (request.console, request.host);
-    let mut plan = Plan { targets, absent, steps, warnings, console, host, late };
-    if plan.taken().next().is_none() {
-        return plan;
-    }
-    if machine.interrupt_remapping == Some(false) {
-        let (what, firmware) = if machine.remaps_by_firmware {
-            ("does not remap interrupts", "turn interrupt remapping on in the firmware, or, ")
-        } else {
-            ("cannot keep the interrupts of devices apart here", "")
-        };
-        plan.warnings.push(format!(
-            "the kernel {what}: the start of a VM will fail with EPERM; {firmware}where every VM is \
-             trusted, add vfio_iommu_type1.allow_unsafe_interrupts=1 (for a VM that goes by iommufd: \
-             iommufd.allow_unsafe_interrupts=1)"
-        ));
-    }
-    if let Some(driver) = request.driver.as_deref().filter(|driver| !is_vfio_driver(driver)) {
-        plan.warnings.push(format!(
-            "vfio.driver={driver} is no vfio driver: no VM can use the devices that it has"
-        ));
-    }
-    plan
+    let (console, host, foreign) = (request.console, request.host, request.foreign.clone());
+    Plan { targets, absent, steps, warnings, console, host, late, foreign }
 }
 
 impl Plan {
@@ -414,7 +365,10 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
         ));
     }
     if device.group.is_none() && !machine.has_groups_later() {
-        return Decision::Refuse(no_group(machine.iommu));
+        return Decision::Refuse(no_group(machine, &request.foreign, device));
+    }
+    if let Some(maker) = device.made_by() {
+        return Decision::Refuse(behind(maker, machine));
     }
     let usage = device.usage.as_ref().filter(|usage| !is_released(usage, request.host));
     if let Some(usage) = usage {
@@ -506,46 +460,23 @@ pub fn is_vfio_driver(name: &str) -> bool {
 
 /// Why a device has no IOMMU group.
 #[must_use]
-pub fn no_group(iommu: Iommu) -> Why {
-    match iommu {
-        Iommu::GroupsAtProbe => Why::new(
-            "it has no IOMMU group yet: this kernel makes it when a driver is first probed for the \
-             device",
-            "list it, and vfio-early has it made",
+pub fn no_group(machine: &Machine, foreign: &Foreign, device: &Device) -> Why {
+    let Device { id, class, .. } = *device;
+    let sight = Sight { id, class, ..Sight::of(foreign, &machine.platform) };
+    remedy::why(Cause::NoGroup(machine.iommu), &sight, "")
+}
+
+/// Why a device stays whose root bus another one's driver makes.
+fn behind(maker: Address, machine: &Machine) -> Why {
+    let driver = machine.devices.get(&maker).and_then(|device| device.driver.as_deref());
+    let driver = driver.unwrap_or("the host's driver");
+    Why::new(
+        format!(
+            "it is behind {maker} (VMD), in whose IOMMU group it is, and is there only while {driver} \
+             has that: no VM can have it by itself"
         ),
-        Iommu::PlatformOff => Why::new(
-            "no IOMMU group: the machine has an IOMMU (on Arm an SMMU), but no driver of this kernel \
-             has it",
-            "boot a kernel with its driver built in (CONFIG_ARM_SMMU_V3, CONFIG_ARM_SMMU), and let \
-             nothing on the command line keep that off",
-        ),
-        Iommu::VirtioOff => Why::new(
-            "no IOMMU group: the machine has a virtio-iommu, but no driver for it is here",
-            "add virtio_iommu to the initrd, and virtio_pci where that is a module; a kernel without \
-             CONFIG_VIRTIO_IOMMU cannot give devices away here",
-        ),
-        Iommu::NoPlatform => Why::new(
-            "no IOMMU: neither ACPI nor the device tree shows one (on Arm an SMMU)",
-            "turn it on in the firmware, if the machine has one; a virtual machine gets it from its \
-             monitor",
-        ),
-        Iommu::Works => Why::new(
-            "the IOMMU works, but the kernel left this device out of it",
-            "for an Intel graphics device add intel_iommu=on to the kernel command line",
-        ),
-        Iommu::NoTable => Why::new(
-            "no IOMMU: ACPI has neither a DMAR (Intel) nor an IVRS (AMD) table",
-            "turn on VT-d (Intel), or AMD-Vi, also called IOMMU or SVM (AMD), in the firmware",
-        ),
-        Iommu::IntelOff => Why::new(
-            "no IOMMU group: the machine has an Intel IOMMU (VT-d), but the kernel has it off",
-            "add intel_iommu=on to the kernel command line and remove iommu=off",
-        ),
-        Iommu::AmdOff => Why::new(
-            "no IOMMU group: the machine has an AMD IOMMU (AMD-Vi), but the kernel has it off",
-            "remove amd_iommu=off and iommu=off from the kernel command line",
-        ),
-    }
+        "turn VMD off in the firmware, or list that instead, with all that is behind it",
+    )
 }
 
 /// Reserves or refuses what would take the host's console, unless another display can have it;

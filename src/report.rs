@@ -7,8 +7,10 @@ use crate::apply::{Applied, Fate};
 use crate::cmdline::Request;
 use crate::escape;
 use crate::pci::{Address, Class, Id};
-use crate::plan::{self, Absent, Decision, Plan, RESERVED, Target, is_vfio_driver};
+use crate::plan::{Absent, Decision, Plan, RESERVED, Target};
+use crate::remedy::Why;
 use crate::sysfs::{Device, Machine, may_share_a_group};
+use crate::verdict::{self, Verdict};
 
 /// Where a requested device ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -78,6 +80,10 @@ pub struct DeviceReport {
     pub reason: Option<String>,
     /// What to do about it.
     pub remedy: Option<String>,
+    /// Whether a VM could have it, as far as that is known without one; `None` where it is not bound.
+    pub usable: Option<bool>,
+    /// Why no VM can have it although it is bound.
+    pub obstacles: Vec<Why>,
     /// What will be a problem although it is bound.
     pub warnings: Vec<String>,
 }
@@ -132,7 +138,13 @@ fn more(count: usize, what: &str) -> Option<(Level, String)> {
 
 /// Makes the report; `elapsed_us`, `command_line` and `kernel` are the caller's.
 #[must_use]
-pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applied) -> Report {
+pub fn report(
+    request: Request,
+    machine: &Machine,
+    plan: &Plan,
+    applied: &Applied,
+    verdict: &Verdict,
+) -> Report {
     let is_target = |address: &Address| plan.targets.contains_key(address);
     let with_targets = machine.groups.iter().filter(|(_, members)| members.iter().any(is_target));
     let groups: Vec<_> = with_targets.map(|(number, _)| group(*number, machine, applied)).collect();
@@ -142,7 +154,8 @@ pub fn report(request: Request, machine: &Machine, plan: &Plan, applied: &Applie
         let group = target.device.group;
         let at = group.and_then(|number| groups.binary_search_by_key(&number, |g| g.number).ok());
         let strangers = at.and_then(|at| strangers[at].as_ref());
-        let mut report = device(*address, target, strangers, applied.fates.get(address));
+        let fate = applied.fates.get(address);
+        let mut report = device(*address, target, strangers, fate, verdict);
         if machine.has_groups_later() && report.outcome == Outcome::Bound {
             report.warnings.extend(may_come(*address, target, machine, plan));
         }
@@ -206,6 +219,8 @@ fn absent(Absent { item, why }: &Absent) -> DeviceReport {
         outcome: Outcome::Absent,
         reason: Some(why.reason.clone()),
         remedy: Some(why.remedy.clone()),
+        usable: None,
+        obstacles: Vec::new(),
         warnings: Vec::new(),
     }
 }
@@ -215,6 +230,7 @@ fn device(
     target: &Target,
     strangers: Option<&String>,
     fate: Option<&Fate>,
+    verdict: &Verdict,
 ) -> DeviceReport {
     let device = &target.device;
     let mut report = DeviceReport {
@@ -229,6 +245,8 @@ fn device(
         outcome: Outcome::Bound,
         reason: None,
         remedy: None,
+        usable: None,
+        obstacles: Vec::new(),
         warnings: target.warnings.clone(),
     };
     if let Some(fate) = fate {
@@ -248,57 +266,36 @@ fn device(
     report.reason = why.map(|why| why.reason.clone());
     report.remedy = why.map(|why| why.remedy.clone());
     if outcome == Outcome::Bound {
+        let driver = report.driver.as_deref().unwrap_or_default();
+        report.obstacles = verdict.obstacles(report.group, driver);
+        report.usable = Some(report.obstacles.is_empty());
+        report.warnings.extend(verdict.warnings(address));
         report.warnings.extend(strangers.cloned());
         report.warnings.extend(fate.and_then(|fate| fate.fallback.clone()));
     }
     report
 }
 
-/// Members that udev will give to the host, which leaves the group to no VM. By membership and
-/// not by today's drivers: before udev most members have none yet. Bridges do not count
-/// (`vfio_dev_viable()`), and host and ISA bridges do only where a driver has them already.
+/// Members that udev will give to the host, which leaves the group to no VM: before udev most have no
+/// driver yet. Bridges do not count. Those that have a driver already are an obstacle.
 fn strangers(group: &Group, machine: &Machine, plan: &Plan) -> Option<String> {
-    let harmless =
-        |driver: &str| is_vfio_driver(driver) || matches!(driver, "pci-stub" | "pcieport");
-    let (mut names, mut used, mut listed) = (Vec::new(), Vec::new(), Vec::new());
-    for member in &group.members {
-        let counts = match &member.driver {
-            Some(driver) => !harmless(driver),
-            None => !member.class.is_bridge(),
-        };
-        if member.requested || member.class.is_pci_bridge() || !counts {
-            continue;
-        }
-        let Member { address, id, driver, .. } = member;
-        names.push(match driver {
-            Some(driver) => format!("{address} {id} (on {driver})"),
-            None => format!("{address} {id}"),
-        });
-        if let Some(words) = machine.devices.get(address).and_then(plan::use_by_host) {
-            used.push(format!("{address} ({words})"));
-        } else if plan.targets.contains_key(address) {
-            listed.push(address.to_string());
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
+    for Member { address, id, class, driver, requested } in &group.members {
+        if !requested && !class.is_bridge() && driver.is_none() {
+            names.push(format!("{address} {id}"));
+            addresses.push(*address);
         }
     }
-    let advice = if names.is_empty() {
-        return None;
-    } else if !used.is_empty() {
+    (!names.is_empty()).then(|| {
+        let advice = verdict::advice(&addresses, machine, Some(plan), None);
+        let advice = advice.as_deref().unwrap_or("list it, too");
         format!(
-            "the host lives from {}: this slot cannot be given away on this board; another slot may \
-             have a group of its own",
-            used.join(" and ")
+            "its IOMMU group {} also has {}: once the host's driver takes that, no VM can have the \
+             group; {advice}",
+            group.number,
+            names.join(", ")
         )
-    } else if listed.is_empty() {
-        "list it, too".to_owned()
-    } else {
-        format!("{} is listed, and stays with the host: see there", listed.join(" and "))
-    };
-    Some(format!(
-        "its IOMMU group {} also has {}: once the host's driver takes that, no VM can have the \
-         group; {advice}",
-        group.number,
-        names.join(", ")
-    ))
+    })
 }
 
 /// What may turn out to be in the device's group, which the kernel tells when a driver is first probed
@@ -386,13 +383,39 @@ impl Report {
             lines.extend(warnings.map(|text| (Level::Warn, format!("{}: {text}", device.name()))));
         }
         lines.extend(more(absent, "absent"));
+        lines.extend(self.obstacles().into_iter().map(|line| (Level::Error, line)));
         lines.extend(self.warnings.iter().map(|text| (Level::Warn, text.clone())));
         lines.push(self.summary());
         lines
     }
 
+    /// Each obstacle once, with the first of the devices that it keeps from a VM.
+    #[must_use]
+    pub fn obstacles(&self) -> Vec<String> {
+        let mut found: Vec<(&Why, &DeviceReport, usize)> = Vec::new();
+        for device in &self.devices {
+            for why in &device.obstacles {
+                match found.iter_mut().find(|(there, ..)| *there == why) {
+                    Some((_, _, more)) => *more += 1,
+                    None => found.push((why, device, 0)),
+                }
+            }
+        }
+        let mut lines = Vec::new();
+        for (why, device, more) in found {
+            let mut line = "no VM can have ".to_owned() + &device.name();
+            if more > 0 {
+                line.extend([" and ", &more.to_string(), " more"]);
+            }
+            line.extend([": ", &why.reason, "; ", &why.remedy]);
+            lines.push(line);
+        }
+        lines
+    }
+
     fn summary(&self) -> (Level, String) {
         let count = |outcome| self.devices.iter().filter(|d| d.outcome == outcome).count();
+        let unusable = self.devices.iter().filter(|device| device.usable == Some(false)).count();
         let bound = count(Outcome::Bound);
         let asked = self.devices.len() + self.request.rejected.len();
         let mut line = format!("{bound} of {asked} bound");
@@ -402,13 +425,15 @@ impl Report {
             (count(Outcome::Failed), "failed"),
             (count(Outcome::Absent), "absent"),
             (self.request.rejected.len(), "malformed"),
+            (unusable, "unusable"),
         ] {
             if number > 0 {
                 line = line + ", " + &number.to_string() + " " + what;
             }
         }
         let (whole, part) = (self.elapsed_us / 1000, self.elapsed_us % 1000 / 100);
-        let level = if self.exit_status == 0 { Level::Info } else { Level::Error };
+        let is_well = self.exit_status == 0 && unusable == 0;
+        let level = if is_well { Level::Info } else { Level::Error };
         (level, line + &format!(", in {whole}.{part} ms"))
     }
 }

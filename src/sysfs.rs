@@ -5,13 +5,16 @@ mod files;
 mod in_use;
 mod iommu;
 mod keep;
+mod platform;
 mod screen;
 mod usage;
+mod vm;
 
 pub use details::Input;
 pub use files::LONGEST;
 pub use iommu::Iommu;
 pub use keep::{RECORD, RECORD_OF_BOOT};
+pub use platform::{Maker, Owner, Platform};
 pub use screen::VGACON;
 pub use usage::{Usage, User};
 
@@ -94,6 +97,8 @@ pub struct Machine {
     pub keyboards: usize,
     /// Whether the firmware can turn that on, where they are not.
     pub remaps_by_firmware: bool,
+    /// Read only where a device has no group, or interrupts are not remapped.
+    pub platform: Platform,
     /// The host's screen; read only where the request can mean a graphics device, and `None`
     /// where there is none.
     pub screen: Option<Screen>,
@@ -110,6 +115,21 @@ impl Device {
     #[must_use]
     pub fn is_virtio_iommu(&self) -> bool {
         (self.id.vendor, self.id.device) == (0x1af4, 0x1057)
+    }
+
+    /// The device whose driver makes the root bus that this one is below, as Intel's VMD has it, and
+    /// with it this device: it goes with that driver, and is in that device's IOMMU group
+    /// (`pci_real_dma_dev()`). The root bus of all others is the firmware's.
+    #[must_use]
+    pub fn made_by(&self) -> Option<Address> {
+        let (mut maker, mut above) = (None, None);
+        for part in self.folder.split('/') {
+            if part.starts_with("pci") {
+                maker = above;
+            }
+            above = part.parse().ok();
+        }
+        maker
     }
 }
 
@@ -129,6 +149,14 @@ impl Machine {
 
 /// The driver that is taken where nothing else is asked for.
 pub const VFIO_PCI: &str = "vfio-pci";
+
+/// The module that a VM needs to use a group; only a soft dependency of vfio, which nobody
+/// requests later.
+pub const IOMMU_TYPE1: &str = "vfio_iommu_type1";
+
+/// The module that stands in for it, and for groups as a whole, where the kernel has it; vfio needs
+/// it there.
+pub const IOMMUFD: &str = "iommufd";
 
 /// Reads below a root folder, `/` but for tests and support cases.
 #[derive(Debug)]
@@ -390,11 +418,13 @@ impl Sysfs {
             }
         }
         let interrupt_remapping = self.interrupt_remapping();
+        let is_lacking = no_group || interrupt_remapping == Some(false);
         Ok(Machine {
             iommu: if no_group { self.iommu() } else { Iommu::Works },
             iommu_modules: Vec::new(),
             interrupt_remapping,
             remaps_by_firmware: interrupt_remapping == Some(false) && self.remaps_by_firmware(),
+            platform: if is_lacking { self.platform() } else { Platform::default() },
             drivers,
             iommu_type1: self.is_there("sys/module/vfio_iommu_type1") || self.has_no_groups(),
             keyboards: 0,
@@ -655,6 +685,27 @@ mod tests {
         ] {
             let at = |(address, folder): (&str, &'static str)| (address.parse().unwrap(), folder);
             assert_eq!(may_share_a_group(at(one), at(other)), expected, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn a_root_bus_below_a_device_is_that_devices() {
+        for (folder, expected) in [
+            ("devices/pci0000:00/0000:00:01.0/0000:01:00.0", None),
+            ("devices/pci0000:00/0000:00:0e.0", None),
+            ("devices/pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0", Some("0000:00:0e.0")),
+            (
+                "devices/pci0000:00/0000:00:0e.0/pci10000:e0/10000:e0:06.0/10000:e1:00.0",
+                Some("0000:00:0e.0"),
+            ),
+            // Hyper-V's.
+            ("devices/LNXSYSTM:00/VMBUS:00/47505500-0001/pci8a3f:00/8a3f:00:02.0", None),
+            ("bus/pci/devices/0000:01:00.0", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|text: &str| text.parse().unwrap());
+            let device = Device { folder: folder.to_owned(), ..Device::default() };
+            assert_eq!(device.made_by(), expected, "{folder}");
         }
     }
 

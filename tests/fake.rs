@@ -10,6 +10,7 @@ pub mod modules;
 pub mod screen;
 pub mod tree;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -133,6 +134,8 @@ pub struct Fake {
     drivers: Vec<Driver>,
     modules: Modules,
     blacklisted: Vec<String>,
+    /// Of modules, from modprobe.d.
+    pub options: BTreeMap<String, String>,
     /// Ids that the host's drivers match.
     host_ids: Vec<(String, (u16, u16))>,
     uevents: VecDeque<Uevent>,
@@ -178,6 +181,7 @@ impl Fake {
             drivers: Vec::new(),
             modules: Modules::new(machine.line, machine.vfio, further, &machine.left_out),
             blacklisted: machine.blacklisted.clone(),
+            options: BTreeMap::new(),
             host_ids: hosts().map(|(function, host)| (host.driver.clone(), function.id)).collect(),
             uevents: VecDeque::new(),
             unrelated: 0,
@@ -672,6 +676,16 @@ impl Fake {
             return Err(Errno::ETIMEDOUT);
         }
         self.screen.driver_went(&self.tree, function);
+        // With vmd goes the root bus that it made (`vmd_remove()`).
+        let bus = format!("{}/pci", function.folder());
+        let is_below = |(_, it): &(&String, &Device)| it.function.above.starts_with(&bus);
+        let below = self.devices.iter().filter(is_below).map(|(address, _)| address.clone());
+        let mut below: Vec<_> = below.collect();
+        // What is below others first.
+        below.sort_by_key(|address| Reverse(self.devices[address].function.above.len()));
+        for address in below {
+            self.remove_device(&address);
+        }
         Ok(())
     }
 
@@ -750,6 +764,10 @@ impl Kernel for Fake {
 
     fn variants(&mut self) -> Variants {
         Variants::read(&self.modules.aliases())
+    }
+
+    fn options_of(&mut self, module: &str) -> String {
+        self.options.get(module).cloned().unwrap_or_default()
     }
 
     fn group_viable(&mut self, group: u32) -> Option<bool> {

@@ -7,7 +7,7 @@ use vfio_early::report::Report;
 
 use crate::fake::{Fake, Fault};
 use crate::machine::{Function, Line, Machine, desktop};
-use crate::outcome::{assert_says, device, outcomes, words};
+use crate::outcome::{assert_says, device, obstacles, outcomes, words};
 
 fn with_nouveau() -> Fake {
     let mut fake = desktop().boot();
@@ -154,13 +154,13 @@ fn a_module_that_does_not_load_is_named_with_its_errno() {
 }
 
 #[test]
-fn without_vfio_iommu_type1_devices_are_bound_and_the_machine_has_a_warning() {
+fn without_vfio_iommu_type1_devices_are_bound_and_no_vm_can_have_them() {
     let mut fake = desktop().boot();
     let errno = Errno::EPERM;
     fake.fault(Fault::InsertFails { module: "vfio_iommu_type1".into(), errno });
     let report = fake.bind("vfio.devs=00:14.0");
     assert_eq!(outcomes(&report), ["0000:00:14.0 bound"]);
-    assert_says(&report.warnings.join("\n"), &["vfio_iommu_type1", "EPERM"]);
+    assert_says(&obstacles(&report, "0000:00:14.0"), &["vfio_iommu_type1", "EPERM"]);
     assert_eq!(report.exit_status, 0);
 }
 

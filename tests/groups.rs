@@ -1,7 +1,7 @@
 //! IOMMU groups, or none: what a device's neighbours mean for it.
 
 use crate::machine::{Function, Line, Machine, desktop};
-use crate::outcome::{assert_says, group, outcomes, words};
+use crate::outcome::{assert_says, group, obstacles, outcomes, words};
 
 #[test]
 fn a_sibling_that_nobody_asked_for_is_named_before_any_driver_has_it() {
@@ -17,7 +17,9 @@ fn a_sibling_on_a_host_driver_is_named_with_it() {
     let mut fake = desktop().boot();
     fake.load("snd_hda_intel");
     let report = fake.bind("vfio.devs=01:00.0");
-    assert_says(&words(&report, "0000:01:00.0"), &["0000:01:00.1", "snd_hda_intel"]);
+    let said = obstacles(&report, "0000:01:00.0");
+    assert_says(&said, &["group 2 is not viable: snd_hda_intel has 0000:01:00.1 10de:10f1"]);
+    assert_eq!(words(&report, "0000:01:00.0"), "", "it is no matter of later");
     assert_eq!(group(&report, "0000:01:00.0").viable, Some(false));
 }
 
@@ -43,21 +45,27 @@ fn with_neighbour(neighbour: Function) -> Machine {
     Machine::new([port, card, neighbour.group(1)])
 }
 
+/// Whether it is a warning, and whether it is in the way.
+type Told = (bool, bool);
+const WARNED: Told = (true, false);
+const IN_THE_WAY: Told = (false, true);
+const HARMLESS: Told = (false, false);
+
 #[test]
 fn which_neighbours_are_a_warning_depends_on_what_they_are() {
     let neighbour = |id, class| Function::new("0000:00:1f.0", id, class);
-    for (what, neighbour, load, warned) in [
-        ("a host bridge without a driver", neighbour("8086:591f", 0x06_0000), None, false),
-        ("an ISA bridge without a driver", neighbour("8086:a145", 0x06_0100), None, false),
+    for (what, neighbour, load, expected) in [
+        ("a host bridge without a driver", neighbour("8086:591f", 0x06_0000), None, HARMLESS),
+        ("an ISA bridge without a driver", neighbour("8086:a145", 0x06_0100), None, HARMLESS),
         (
             "an ISA bridge on a driver",
             neighbour("8086:a145", 0x06_0100).host("lpc_ich"),
             Some("lpc_ich"),
-            true,
+            IN_THE_WAY,
         ),
-        ("a PCI bridge without a driver", neighbour("104c:8233", 0x06_0400), None, false),
-        ("a bus controller", neighbour("8086:a123", 0x0c_0500).host("i801_smbus"), None, true),
-        ("a device on pci-stub", neighbour("1:1", 0x0c_0330).built_in("pci-stub"), None, false),
+        ("a PCI bridge without a driver", neighbour("104c:8233", 0x06_0400), None, HARMLESS),
+        ("a bus controller", neighbour("8086:a123", 0x0c_0500).host("i801_smbus"), None, WARNED),
+        ("a device on pci-stub", neighbour("1:1", 0x0c_0330).built_in("pci-stub"), None, HARMLESS),
     ] {
         let mut fake = with_neighbour(neighbour).boot();
         if let Some(module) = load {
@@ -65,9 +73,10 @@ fn which_neighbours_are_a_warning_depends_on_what_they_are() {
         }
         let report = fake.bind("vfio.devs=01:00.0");
         assert_eq!(outcomes(&report), ["0000:01:00.0 bound"], "{what}");
-        let said = words(&report, "0000:01:00.0");
-        assert_eq!(said.contains("0000:00:1f.0"), warned, "{what}: {said:?}");
-        assert!(!said.contains("0000:00:01.0"), "the root port is no stranger: {said:?}");
+        let said = [words(&report, "0000:01:00.0"), obstacles(&report, "0000:01:00.0")];
+        let [warned, hindered] = said.each_ref().map(|said| said.contains("0000:00:1f.0"));
+        assert_eq!((warned, hindered), expected, "{what}: {said:?}");
+        assert!(!said.concat().contains("0000:00:01.0"), "the root port is no stranger: {said:?}");
     }
 }
 
@@ -94,8 +103,8 @@ fn a_group_of_bridges_alone_is_refused() {
 fn without_an_iommu_the_reason_is_worked_out() {
     for (table, texts) in [
         (None, ["VT-d", "AMD-Vi", "SVM"]),
-        (Some("DMAR"), ["Intel", "intel_iommu=on", "iommu=off"]),
-        (Some("IVRS"), ["AMD", "amd_iommu=off", "iommu=off"]),
+        (Some("DMAR"), ["Intel", "add intel_iommu=on", "has it off"]),
+        (Some("IVRS"), ["AMD", "AMD-Vi", "dmesg"]),
     ] {
         for line in Line::ALL {
             let mut fake = desktop().without_iommu(table).line(line).boot();
@@ -117,14 +126,25 @@ fn a_device_that_the_kernel_keeps_out_of_a_working_iommu_is_refused_alone() {
 }
 
 #[test]
-fn without_interrupt_remapping_the_machine_has_one_warning() {
+fn without_interrupt_remapping_no_vm_can_have_a_device_and_one_line_says_so() {
     for (remapping, expected) in [(Some(false), 1), (Some(true), 0), (None, 0)] {
         let mut machine = desktop();
         machine.remapping = remapping;
         let report = machine.boot().bind("vfio.devs=01:00.*");
-        assert_eq!(report.warnings.len(), expected, "{remapping:?}: {:?}", report.warnings);
-        for warning in &report.warnings {
-            assert_says(warning, &["allow_unsafe_interrupts=1"]);
+        for address in ["0000:01:00.0", "0000:01:00.1"] {
+            let said = obstacles(&report, address);
+            assert_eq!(said.contains("allow_unsafe_interrupts=1"), expected == 1, "{said}");
+        }
+        let lines = report.lines();
+        let lines: Vec<_> =
+            lines.iter().filter(|(_, line)| line.starts_with("no VM can have")).collect();
+        assert_eq!(lines.len(), expected, "{remapping:?}: {lines:?}");
+        for (level, line) in lines {
+            assert_eq!(*level, log::Level::Error);
+            assert_says(
+                line,
+                &["no VM can have 0000:01:00.0 10de:1c03 and 1 more: the kernel does"],
+            );
         }
     }
 }

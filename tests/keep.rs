@@ -8,7 +8,7 @@ mod in_use;
 use vfio_early::host::keep;
 
 use crate::fake::Fake;
-use crate::outcome::{assert_says, outcomes, words};
+use crate::outcome::{assert_says, obstacles, outcomes, words};
 use hosts::Board;
 
 /// The record that an initrd made on this host gets.
@@ -228,7 +228,7 @@ fn nobody_is_told_to_list_what_the_host_lives_from() {
             assert!(!said.contains("list it, too"), "{item}: {said}");
         }
         let report = fake(&board, &record).bind("vfio.devs=10de:1c03@07:00.*");
-        let said = words(&report, "0000:07:00.0");
+        let said = words(&report, "0000:07:00.0") + &obstacles(&report, "0000:07:00.0");
         assert_says(&said, &["0000:03:00.0 (nvme0n1p2 is mounted on /)"]);
         assert_says(&said, &["0000:06:00.0 (enp6s0 has an address)"]);
     }

@@ -336,7 +336,7 @@ fn json_tells_all_that_the_tree_tells() {
         "chosen": true, "boot_display": false, "framebuffer": "fb0", "in_use": null, "inputs": [],
         "keyboard": false,
         "reset_methods": [], "resets_with": ["0000:01:00.1"], "physical_function": null,
-        "availability": "shared", "shared_with": ["0000:01:00.1"],
+        "made_by": null, "availability": "shared", "shared_with": ["0000:01:00.1"],
         "item": "10de:1c03@00:01.0/00.0",
     });
     assert_eq!(device("0000:01:00.0"), card);
@@ -361,6 +361,10 @@ fn json_tells_all_that_the_tree_tells() {
     assert_eq!(devices[2]["reset_methods"], serde_json::Value::Null);
     let list = json(&hosts::server(), &["3b:02.5"]);
     assert_eq!(list["devices"][0]["physical_function"], "0000:3b:00.0");
+    let list = json(&hosts::laptop(), &["10000:e1:00.0"]);
+    let devices = list["devices"].as_array().expect("an array");
+    let disk = devices.iter().find(|device| device["chosen"] == true).expect("the disk");
+    assert_eq!((&disk["made_by"], &disk["item"]), (&"0000:00:0e.0".into(), &None::<&str>.into()));
 }
 
 #[test]

@@ -83,6 +83,7 @@ pub struct HostDriver {
 }
 
 /// One PCI function.
+#[allow(clippy::struct_excessive_bools)] // independent facts
 #[derive(Clone, Debug)]
 pub struct Function {
     pub address: String,
@@ -101,7 +102,12 @@ pub struct Function {
     pub boot_vga: bool,
     /// Its option ROM is the copy at 0xc0000.
     pub rom_shadow: bool,
+    /// The kernel can reset it alone.
+    pub resets: bool,
 }
+
+/// `/proc/cpuinfo` in a QEMU.
+pub const GUEST: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu hypervisor lm\n";
 
 fn id(text: &str) -> (u16, u16) {
     let (vendor, device) = text.split_once(':').expect("an id is vendor:device");
@@ -126,6 +132,7 @@ impl Function {
             refusal: None,
             boot_vga: false,
             rom_shadow: false,
+            resets: false,
         }
     }
 
@@ -204,6 +211,8 @@ pub struct Machine {
     pub firmware_on: Option<String>,
     /// How the kernel knows of that framebuffer.
     pub firmware_kind: Kind,
+    /// Further files, with their paths below the root.
+    pub files: Vec<(&'static str, &'static str)>,
 }
 
 impl Machine {
@@ -223,7 +232,13 @@ impl Machine {
             blacklisted: Vec::new(),
             firmware_on: None,
             firmware_kind: Kind::default(),
+            files: Vec::new(),
         }
+    }
+
+    pub fn file(mut self, path: &'static str, content: &'static str) -> Self {
+        self.files.push((path, content));
+        self
     }
 
     pub fn firmware_on(mut self, address: &str) -> Self {
@@ -332,6 +347,7 @@ impl Machine {
                 refusal: None,
                 boot_vga: false,
                 rom_shadow: false,
+                resets: function.resets(),
             };
             if function.hot_added {
                 machine.hot_added.push(ours);
@@ -339,6 +355,7 @@ impl Machine {
                 machine.functions.push(ours);
             }
         }
+        machine.files.push(("proc/cpuinfo", GUEST));
         machine.table = match topology.iommu {
             topology::Iommu::Intel => Some("DMAR"),
             topology::Iommu::Amd => Some("IVRS"),

@@ -22,6 +22,7 @@ mod naming;
 mod order;
 mod usage;
 mod variants;
+mod verdict;
 mod vfio_flavours;
 mod waiting;
 
@@ -40,6 +41,7 @@ mod check;
 mod list;
 mod next_initrd;
 mod program;
+mod remedies;
 mod report;
 
 // The tree: its layers, and what is written for readers and shells.

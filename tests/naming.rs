@@ -1,7 +1,7 @@
 //! How items name devices: addresses, slots, paths, ids, groups, guards.
 
 use crate::machine::{Function, Machine, desktop};
-use crate::outcome::{assert_says, device, outcomes, words};
+use crate::outcome::{assert_says, device, obstacles, outcomes, words};
 
 #[test]
 fn a_guard_that_does_not_match_leaves_the_device_alone() {
@@ -90,7 +90,7 @@ fn a_path_goes_down_several_bridges() {
 }
 
 #[test]
-fn devices_in_long_domains_are_named_in_full_and_below_their_vmd() {
+fn what_is_behind_a_vmd_is_found_in_its_long_domain_and_left_to_the_host() {
     let vmd = Function::new("0000:00:0e.0", "8086:467f", 0x01_0400).built_in("vmd");
     let folder = "pci0000:00/0000:00:0e.0/pci10000:e0";
     let port = Function::new("10000:e0:06.0", "8086:464d", 0x06_0400).in_folder(folder);
@@ -100,9 +100,21 @@ fn devices_in_long_domains_are_named_in_full_and_below_their_vmd() {
         let mut fake = machine.boot();
         fake.load("nvme");
         let report = fake.bind(&format!("vfio.devs={item}"));
-        assert_eq!(outcomes(&report), ["10000:e1:00.0 bound"], "{item}");
-        assert_eq!(fake.driver("10000:e1:00.0").as_deref(), Some("vfio-pci"), "{item}");
-        assert_eq!(fake.driver("0000:00:0e.0").as_deref(), Some("vmd"), "{item}");
+        assert_eq!(outcomes(&report), ["10000:e1:00.0 refused"], "{item}");
+        assert_says(
+            &words(&report, "10000:e1:00.0"),
+            &["behind 0000:00:0e.0", "only while vmd has that", "turn VMD off in the firmware"],
+        );
+        assert_eq!(fake.take_lines(), [""; 0], "{item}");
+    }
+    // As a whole it can be given away.
+    for items in ["00:0e.0", "00:0e.0,10000:e1:00.0"] {
+        let mut fake = machine.boot();
+        fake.load("nvme");
+        let report = fake.bind(&format!("vfio.devs={items}"));
+        assert_eq!(outcomes(&report)[0], "0000:00:0e.0 bound", "{items}");
+        assert_eq!(obstacles(&report, "0000:00:0e.0"), "", "what is behind it goes with vmd");
+        assert_eq!(words(&report, "0000:00:0e.0").matches("also has").count(), 0, "{items}");
     }
     let report = machine.boot().bind("vfio.devs=e1:00.0");
     assert_eq!(outcomes(&report), ["e1:00.0 absent"], "that is another domain");

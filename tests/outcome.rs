@@ -1,6 +1,6 @@
 //! Reports in short, for comparisons.
 
-use vfio_early::report::{DeviceReport, Group, Report};
+use vfio_early::report::{DeviceReport, Group, Outcome, Report};
 
 fn name(device: &DeviceReport) -> String {
     device.address.map_or_else(|| device.item.clone(), |address| address.to_string())
@@ -35,6 +35,15 @@ pub fn words(report: &Report, name: &str) -> String {
     let why = [&device.reason, &device.remedy];
     let why = why.into_iter().flatten().chain(&device.warnings);
     why.cloned().collect::<Vec<_>>().join("; ")
+}
+
+/// Why no VM can have it although it is bound; empty where one can.
+pub fn obstacles(report: &Report, name: &str) -> String {
+    let device = device(report, name);
+    let is_bound = device.outcome == Outcome::Bound;
+    assert_eq!(device.usable, is_bound.then_some(device.obstacles.is_empty()), "{device:?}");
+    let texts = device.obstacles.iter().map(|why| format!("{}; {}", why.reason, why.remedy));
+    texts.collect::<Vec<_>>().join("; ")
 }
 
 /// Asserts that text is in these words.

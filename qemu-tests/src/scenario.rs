@@ -53,6 +53,9 @@ pub struct Wanted {
     pub outcome: &'static str,
     /// Each stands in the reason, the remedy or a warning; and each warning has one of them.
     pub texts: Vec<&'static str>,
+    /// Each stands in what keeps it from a VM, and each such has one of them; none where a VM could
+    /// have it.
+    pub obstacles: Vec<&'static str>,
     /// The driver that it is to get.
     pub driver: &'static str,
     /// Where `check` cannot know that.
@@ -286,6 +289,7 @@ impl Scenario {
             address: address.map(str::to_owned),
             outcome,
             texts: Vec::new(),
+            obstacles: Vec::new(),
             driver: VFIO_PCI,
             unforeseen: None,
         });
@@ -328,6 +332,16 @@ impl Scenario {
     /// When none was named yet.
     pub fn saying(mut self, text: &'static str) -> Self {
         self.wanted.last_mut().expect("a device comes first").texts.push(text);
+        self
+    }
+
+    /// Expects that no VM could have the device that was named last, and that text in the reason or
+    /// its remedy.
+    ///
+    /// # Panics
+    /// When none was named yet.
+    pub fn unusable(mut self, text: &'static str) -> Self {
+        self.wanted.last_mut().expect("a device comes first").obstacles.push(text);
         self
     }
 

@@ -1,16 +1,16 @@
 //! `vfio-early check`: what `bind` would do here, in words.
 
 use crate::apply::{self, Applied, Fate};
-use crate::cmdline::Request;
+use crate::cmdline::{Foreign, Request};
 use crate::escape;
 use crate::host::page::{Look, Page, Style};
 use crate::kernel::Kernel;
 use crate::pci::Address;
-use crate::plan::{
-    self, Decision, Driver, IOMMU_TYPE1, IOMMUFD, OtherDisplay, Plan, RESERVED, Step, Why,
-};
+use crate::plan::{self, Decision, Driver, OtherDisplay, Plan, RESERVED, Step};
+use crate::remedy::{self, Cause, Sight, Why};
 use crate::report::{self, DeviceReport, Outcome, Report, exit_status};
-use crate::sysfs::{Machine, Sysfs, VFIO_PCI};
+use crate::sysfs::{IOMMU_TYPE1, IOMMUFD, Machine, Sysfs, VFIO_PCI};
+use crate::verdict::{ALLOW_UNSAFE, Verdict};
 
 /// The command line that a user means: one with parameters, or a bare list of items.
 #[must_use]
@@ -24,7 +24,6 @@ pub fn command_line(text: &str) -> String {
 /// What would become of the devices, if the kernel did what it is told: all that is to be taken
 /// is bound, unless its module is missing here.
 pub fn expected(
-    request: &Request,
     plan: &Plan,
     machine: &Machine,
     sysfs: &Sysfs,
@@ -44,22 +43,25 @@ pub fn expected(
     });
     let vfio = kernel.modules_for("vfio").unwrap_or_default();
     let vfio_needs_iommufd = vfio.iter().any(|module| module.needs.iter().any(|n| n == IOMMUFD));
+    let why = |module: &str, reason: &str| {
+        let sight = Sight { module, ..Sight::of(&plan.foreign, &machine.platform) };
+        remedy::why(Cause::NoModule, &sight, reason)
+    };
     let mut why_missing = |module: &str| match kernel.modules_for(module) {
-        None => Some(Why::new(
-            format!("{module} is missing"),
-            "add it to the initrd and to the kernel's modules",
-        )),
-        Some(needed) => needed.iter().find(|it| request.is_blacklisted(&it.name)).map(|it| {
-            Why::new(format!("module_blacklist= has {}", it.name), "take it off that list")
-        }),
+        None => Some(why(module, &format!("{module} is missing"))),
+        Some(needed) => needed
+            .iter()
+            .find(|it| plan.foreign.is_blacklisted(&it.name))
+            .map(|it| why(&it.name, &format!("module_blacklist= has {}", it.name))),
     };
     let mut missing: Vec<(&str, Why)> = Vec::new();
     for step in &plan.steps {
         let Step::Load(module) = step else { continue };
         let Some(why) = why_missing(module) else { continue };
-        if module == IOMMU_TYPE1 {
-            let who = plan::without_type1(vfio_needs_iommufd);
-            applied.warnings.push(format!("{}: {who} without it", why.reason));
+        if module == IOMMU_TYPE1 && vfio_needs_iommufd {
+            applied.warnings.push(format!("{}: {}", why.reason, plan::ONLY_BY_IOMMUFD));
+        } else if module == IOMMU_TYPE1 {
+            applied.no_interface = Some(why.clone());
         }
         missing.push((module, why));
     }
@@ -97,6 +99,19 @@ pub fn expected(
     applied
 }
 
+/// Whether VMs may start without remapped interrupts, by options of modules that are still to be loaded
+/// or by the command line.
+pub fn lets_vms_be_unsafe(foreign: &Foreign, machine: &Machine, kernel: &mut impl Kernel) -> bool {
+    let allows = |module: &str| {
+        foreign.is_told(&format!("{module}.{ALLOW_UNSAFE}"))
+            || kernel.options_of(module).split_whitespace().any(|option| {
+                let value = option.strip_prefix(ALLOW_UNSAFE);
+                value.is_some_and(|value| matches!(value, "" | "=1" | "=y" | "=Y" | "=on"))
+            })
+    };
+    machine.interrupt_remapping == Some(false) && [IOMMU_TYPE1, IOMMUFD].into_iter().any(allows)
+}
+
 /// The report that `bind` would write, and what it would do for it.
 #[derive(Debug)]
 pub struct Check {
@@ -117,7 +132,8 @@ impl Check {
     #[must_use]
     pub fn nothing(request: Request) -> Self {
         let (machine, plan) = (Machine::default(), Plan::default());
-        let report = report::report(request, &machine, &plan, &Applied::default());
+        let (applied, verdict) = (Applied::default(), Verdict::default());
+        let report = report::report(request, &machine, &plan, &applied, &verdict);
         let report = Report { exit_status: exit_status(false, false), ..report };
         let (displays, next_initrd) = (Vec::new(), Vec::new());
         Check { report, plan, has_screen: false, displays, next_initrd }
@@ -197,6 +213,9 @@ impl Check {
                 let spans = [(Style::Yellow, "at the next boot"), (Style::Plain, &*next.text)];
                 page.paragraph("    ", "        ", &spans);
             }
+        }
+        for obstacle in self.report.obstacles() {
+            page.paragraph("", "    ", &[(Style::Red, &obstacle)]);
         }
         let console = self.plan.steps.iter().find_map(|step| match step {
             Step::HandOver { .. } => {

@@ -14,7 +14,8 @@ use crate::host::item::item;
 use crate::host::keep;
 use crate::host::names::Names;
 use crate::pci::{Address, Class, Id};
-use crate::plan::{self, Why, is_vfio_driver};
+use crate::plan::{self, is_vfio_driver};
+use crate::remedy::Why;
 use crate::sysfs::{Device, Input, Iommu, Machine, Sysfs, User};
 use filter::Filter;
 
@@ -80,11 +81,14 @@ pub struct Entry {
     pub resets_with: Vec<Address>,
     /// The device that it is a virtual function of.
     pub physical_function: Option<Address>,
+    /// The device whose driver makes its bus, as Intel's VMD: a VM can have it only with that.
+    pub made_by: Option<Address>,
     /// Whether a VM can have it.
     pub availability: Availability,
     /// The other members of the group that a VM has to get, too, or that no driver may have.
     pub shared_with: Vec<Address>,
-    /// For `vfio.devs=`; `None` for a bridge that stays, and for a virtio-iommu.
+    /// For `vfio.devs=`; `None` for a bridge that stays, for a virtio-iommu, and for what another
+    /// device's driver makes.
     pub item: Option<String>,
 }
 
@@ -171,8 +175,10 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
         Iommu::VirtioOff => "virtio-off",
         Iommu::NoPlatform => "no-platform",
     };
-    let no_group = devices.iter().any(|entry| entry.group.is_none());
-    let no_group = no_group.then(|| plan::no_group(machine.iommu));
+    let no_group = devices.iter().find(|entry| entry.group.is_none()).map(|entry| {
+        let booted = &machine.platform.booted;
+        plan::no_group(&machine, booted, &machine.devices[&entry.address])
+    });
     let record = keep::of_host(sysfs, &machine);
     Ok(List { version: 1, iommu, no_group, keyboards, record, devices })
 }
@@ -219,10 +225,15 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
         reset_methods: None,
         resets_with: Vec::new(),
         physical_function: None,
+        made_by: device.made_by(),
         availability,
         shared_with,
-        item: (!stays(device) && !device.is_virtio_iommu()).then(|| item(address, machine)),
+        item: can_be_listed(device).then(|| item(address, machine)),
     }
+}
+
+fn can_be_listed(device: &Device) -> bool {
+    !stays(device) && !device.is_virtio_iommu() && device.made_by().is_none()
 }
 
 /// PCI and `CardBus` bridges, and host and ISA bridges without a driver, which are harmless; other
@@ -234,12 +245,14 @@ fn stays(device: &Device) -> bool {
 }
 
 /// The members of its group that a VM has to get with it, or that no driver may have. Host and ISA
-/// bridges without a driver are harmless, and PCI bridges always are.
+/// bridges without a driver are harmless, and PCI bridges always are. What its own driver makes goes
+/// with that.
 fn companions(address: Address, device: &Device, machine: &Machine) -> Vec<Address> {
     let members = device.group.into_iter().flat_map(|number| machine.group(number));
     let others = members.filter(|(other, member)| {
         let is_idle_bridge = member.class.is_bridge() && member.driver.is_none();
-        *other != address && !member.class.is_pci_bridge() && !is_idle_bridge
+        let is_made = member.made_by() == Some(address);
+        *other != address && !member.class.is_pci_bridge() && !is_idle_bridge && !is_made
     });
     others.map(|(other, _)| other).collect()
 }

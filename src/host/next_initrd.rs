@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::host::check::Check;
 use crate::modules::{Modules, Whereabouts};
-use crate::plan::{Decision, Driver, IOMMU_TYPE1, IOMMUFD, is_same_name};
-use crate::sysfs::{Sysfs, VFIO_PCI};
+use crate::plan::{Decision, Driver, is_same_name};
+use crate::sysfs::{IOMMU_TYPE1, IOMMUFD, Sysfs, VFIO_PCI};
 
 /// In words, one line each; none where nothing is to be bound, or where `root` has no modules, as
 /// another machine's `/proc` and `/sys` alone.

@@ -1,5 +1,6 @@
 //! `vfio-early status`: the last boot's report against what holds now.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -7,10 +8,18 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::cmdline;
 use crate::escape;
+use crate::host::udev;
+use crate::pci::Address;
 use crate::plan::is_vfio_driver;
+use crate::remedy::Why;
 use crate::report::exit_status;
-use crate::sysfs::Sysfs;
+use crate::sysfs::{IOMMU_TYPE1, Machine, Sysfs};
+use crate::verdict::{self, Question, Verdict};
+
+/// All is bound, but no VM can have some of it.
+pub const UNUSABLE: u8 = 4;
 
 /// One requested device, at boot and now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,6 +42,12 @@ pub struct DeviceStatus {
     pub lost: bool,
     /// Where it is not bound: why, and what to do about it.
     pub reason: Option<String>,
+    /// Whether a VM could have it now; `None` where it is not bound.
+    pub usable: Option<bool>,
+    /// Why no VM can have it although it is bound.
+    pub obstacles: Vec<Why>,
+    /// What will be a problem although it is bound.
+    pub warnings: Vec<String>,
 }
 
 /// All of them.
@@ -42,7 +57,7 @@ pub struct Status {
     pub version: u32,
     /// In the order of the report.
     pub devices: Vec<DeviceStatus>,
-    /// 0 where all is bound now, else 1.
+    /// 0 where all is bound now, 1 where something is not, and [`UNUSABLE`].
     pub exit_status: u8,
 }
 
@@ -68,6 +83,7 @@ pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut devices: Vec<_> =
         list(&report["devices"]).iter().map(|then| compare(then, sysfs)).collect();
+    judge(&mut devices, sysfs);
     devices.extend(list(&report["request"]["rejected"]).iter().map(|rejected| DeviceStatus {
         item: text_of(rejected, "text").unwrap_or_default(),
         address: None,
@@ -78,9 +94,67 @@ pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
         bound: false,
         lost: false,
         reason: Some(text_of(rejected, "reason").unwrap_or_else(|| "it is no item".to_owned())),
+        usable: None,
+        obstacles: Vec::new(),
+        warnings: Vec::new(),
     }));
     let unmet = devices.iter().any(|device| !device.bound);
-    Ok(Status { version: 1, devices, exit_status: exit_status(unmet, false) })
+    let is_unusable = devices.iter().any(|device| device.usable == Some(false));
+    let exit_status = if is_unusable && !unmet { UNUSABLE } else { exit_status(unmet, false) };
+    Ok(Status { version: 1, devices, exit_status })
+}
+
+/// The address of a device that is bound now.
+fn given(device: &DeviceStatus) -> Option<Address> {
+    device.address.as_ref().filter(|_| device.bound)?.parse().ok()
+}
+
+/// Looks whether a VM could have what is bound. Where a driver may be about to take a member of a group,
+/// once udev is through.
+fn judge(devices: &mut [DeviceStatus], sysfs: &Sysfs) {
+    let addresses: Vec<Address> = devices.iter().filter_map(given).collect();
+    let Ok(mut machine) = sysfs.whole_machine() else { return };
+    if may_be_taken(&machine, &addresses) && udev::settles(sysfs) {
+        machine = sysfs.whole_machine().unwrap_or(machine);
+    }
+    let verdict = verdict_of(&machine, &addresses, sysfs);
+    for device in devices {
+        let Some(address) = given(device) else { continue };
+        let group = machine.devices.get(&address).and_then(|device| device.group);
+        device.obstacles = verdict.obstacles(group, device.driver.as_deref().unwrap_or_default());
+        device.usable = Some(device.obstacles.is_empty());
+        device.warnings = verdict.warnings(address).collect();
+    }
+}
+
+/// On a running host, whose modules are loaded.
+#[must_use]
+pub fn verdict_of(machine: &Machine, given: &[Address], sysfs: &Sysfs) -> Verdict {
+    let no_type1 = !machine.iommu_type1 && sysfs.has_groups() && !sysfs.has_iommufd();
+    let no_interface = no_type1.then(|| {
+        Why::new(
+            format!("{IOMMU_TYPE1} is not loaded"),
+            format!("load it (modprobe {IOMMU_TYPE1}), and add it to the initrd"),
+        )
+    });
+    let question = Question {
+        machine,
+        plan: None,
+        foreign: &cmdline::parse(&sysfs.cmdline().unwrap_or_default()).foreign,
+        given,
+        viable: &BTreeMap::new(),
+        unsafe_interrupts: false,
+        no_interface: no_interface.as_ref(),
+    };
+    verdict::judge(&question, sysfs)
+}
+
+/// Whether some group has a member without a driver that is not given and could get one.
+fn may_be_taken(machine: &Machine, given: &[Address]) -> bool {
+    let groups = given.iter().filter_map(|address| machine.devices.get(address)?.group);
+    groups.flat_map(|group| machine.group(group)).any(|(address, device)| {
+        device.driver.is_none() && !device.class.is_bridge() && !given.contains(&address)
+    })
 }
 
 fn text_of(value: &Value, key: &str) -> Option<String> {
@@ -121,10 +195,13 @@ fn compare(then: &Value, sysfs: &Sysfs) -> DeviceStatus {
         bound,
         lost: was_bound && !bound,
         reason,
+        usable: None,
+        obstacles: Vec::new(),
+        warnings: Vec::new(),
     }
 }
 
-/// One line a device.
+/// One line a device, and one for each obstacle and warning.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for device in &self.devices {
@@ -136,6 +213,13 @@ impl fmt::Display for Status {
             let bound = || format!("bound to {driver}");
             let what = device.reason.clone().unwrap_or_else(bound);
             writeln!(f, "{}", escape::line(&format!("{name}: {what}")))?;
+            for Why { reason, remedy } in &device.obstacles {
+                let line = format!("{name}: no VM can have it: {reason}; {remedy}");
+                writeln!(f, "{}", escape::line(&line))?;
+            }
+            for warning in &device.warnings {
+                writeln!(f, "{}", escape::line(&format!("{name}: warning: {warning}")))?;
+            }
         }
         Ok(())
     }

@@ -74,6 +74,9 @@ impl Tree {
                 ),
             );
         }
+        for (path, content) in &machine.files {
+            tree.write(path, content);
+        }
         tree
     }
 
@@ -160,6 +163,9 @@ impl Tree {
         self.write_override(function, None);
         self.write(&format!("sys/{folder}/enable"), "0\n");
         self.write_uevent(function, None);
+        if function.resets {
+            self.write(&format!("sys/{folder}/reset_method"), "pm\n");
+        }
         if class >> 8 == 0x0300 {
             let boot_vga = u8::from(function.boot_vga);
             self.write(&format!("sys/{folder}/boot_vga"), &format!("{boot_vga}\n"));

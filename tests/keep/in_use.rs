@@ -2,7 +2,7 @@
 
 use super::hosts;
 use crate::fake::Fake;
-use crate::outcome::{assert_says, outcomes, words};
+use crate::outcome::{assert_says, obstacles, outcomes, words};
 
 /// A process that has these files open.
 fn process(fake: &Fake, number: u32, name: &str, open: &[&str]) {
@@ -163,7 +163,7 @@ fn a_neighbour_that_is_only_in_use_now_may_be_listed_for_the_next_boot() {
     process(fake, 812, "Xorg", &["/dev/dri/card0"]);
     let report = fake.bind("vfio.devs=1002:aaf0@01:00.1");
     assert_says(
-        &words(&report, "0000:01:00.1"),
-        &["0000:01:00.0 1002:67df (on amdgpu)", "list it, too"],
+        &obstacles(&report, "0000:01:00.1"),
+        &["amdgpu has 0000:01:00.0 1002:67df", "list it, too"],
     );
 }

@@ -353,6 +353,10 @@ impl Kernel for Shared {
         self.0.borrow_mut().fake.variants()
     }
 
+    fn options_of(&mut self, module: &str) -> String {
+        self.0.borrow_mut().fake.options_of(module)
+    }
+
     fn group_viable(&mut self, group: u32) -> Option<bool> {
         self.ask(format!("the status of group {group}"), |world| world.fake.group_viable(group))
     }

@@ -23,6 +23,8 @@ struct Fate<'a> {
     address: Option<&'a str>,
     /// The outcome, with the driver where it is bound.
     what: String,
+    /// Whether a VM could have it.
+    usable: Option<bool>,
 }
 
 /// What did not come true, one sentence each.
@@ -49,7 +51,7 @@ fn broken(
     if !execution.report.is_null() {
         same("what is rejected", &rejected(&prediction.report), &rejected(&execution.report));
     }
-    let (predicted, mut real) = (fates(&prediction.report), fates(&execution.report));
+    let (mut predicted, mut real) = (fates(&prediction.report), fates(&execution.report));
     if unforeseen.is_empty() {
         same("the exit status", &prediction.status, &execution.status);
     }
@@ -63,6 +65,10 @@ fn broken(
         }
         (*expected).clone_into(&mut fate.what);
         fate.address.take_if(|_| *expected == "absent");
+        let item = fate.item;
+        for fate in predicted.iter_mut().chain(&mut real).filter(|fate| fate.item == item) {
+            fate.usable = None;
+        }
     }
     real.sort_unstable();
     if predicted != real {
@@ -97,7 +103,7 @@ fn fates(report: &Value) -> Vec<Fate<'_>> {
             outcome => outcome,
         };
         let item = entry["item"].as_str().unwrap_or_default();
-        Fate { item, address: entry["address"].as_str(), what }
+        Fate { item, address: entry["address"].as_str(), what, usable: entry["usable"].as_bool() }
     };
     let mut fates: Vec<_> = report["devices"].as_array().into_iter().flatten().map(fate).collect();
     fates.sort_unstable();

@@ -38,6 +38,8 @@ pub struct Model {
     /// Functions of one slot cannot reach each other behind the IOMMU's back, by ACS or by what the
     /// kernel knows of the chip, so each is in a group of its own.
     pub acs: bool,
+    /// The kernel can reset one function of it alone.
+    pub resets: bool,
     /// It would bring an option ROM, which only costs time.
     pub rom: bool,
 }
@@ -64,6 +66,7 @@ const fn endpoint(
         module: Some(module),
         modern: None,
         acs: false,
+        resets: false,
         rom: false,
     }
 }
@@ -113,6 +116,7 @@ const fn bridge(
         module: None,
         modern: None,
         acs: false,
+        resets: false,
         rom: false,
     }
 }
@@ -122,6 +126,7 @@ pub static MODELS: &[Model] = &[
     Model {
         subsystem: (0x8086, 0x0000),
         acs: true,
+        resets: true,
         ..network("e1000e", "Intel 82574L Gigabit Ethernet", (0x8086, 0x10d3), "e1000e")
     },
     network("e1000", "Intel 82540EM Gigabit Ethernet", (0x8086, 0x100e), "e1000"),
@@ -130,7 +135,10 @@ pub static MODELS: &[Model] = &[
         module: None,
         ..endpoint("edu", "QEMU educational device", (0x1234, 0x11e8), 0x00_ff00, "", "")
     },
-    endpoint("nvme", "QEMU NVMe controller", (0x1b36, 0x0010), 0x01_0802, "nvme", "nvme"),
+    Model {
+        resets: true,
+        ..endpoint("nvme", "QEMU NVMe controller", (0x1b36, 0x0010), 0x01_0802, "nvme", "nvme")
+    },
     endpoint("ich9-ahci", "Intel ICH9 AHCI", (0x8086, 0x2922), 0x01_0601, "ahci", "ahci"),
     endpoint(
         "qemu-xhci",

@@ -191,6 +191,12 @@ pub struct Function {
 }
 
 impl Function {
+    /// Whether the kernel can reset it alone, whatever else is in its slot.
+    #[must_use]
+    pub fn resets(&self) -> bool {
+        models::MODELS.iter().any(|model| model.id == self.id && model.resets)
+    }
+
     /// `8086:10d3`.
     #[must_use]
     pub fn id_text(&self) -> String {

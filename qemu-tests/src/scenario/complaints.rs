@@ -160,7 +160,7 @@ impl Check<'_> {
         self.same(&format!("{run}: the rejected items"), &texts, &scenario.rejected);
         let warnings: Vec<&str> =
             list(&report["warnings"]).iter().filter_map(Value::as_str).collect();
-        self.warnings(&format!("{run}: machine-wide"), &warnings, &scenario.warnings);
+        self.told(&format!("{run}: a machine-wide warning"), &warnings, &scenario.warnings);
 
         let entries = list(&report["devices"]);
         for entry in entries {
@@ -199,6 +199,14 @@ impl Check<'_> {
         for warning in warnings.iter().filter(|warning| !expected(warning)) {
             self.complain(format!("{who}: an unexpected warning: {warning}"));
         }
+        let obstacles: Vec<String> = list(&entry["obstacles"])
+            .iter()
+            .map(|why| format!("{}; {}", why["reason"], why["remedy"]))
+            .collect();
+        let texts: Vec<&str> = obstacles.iter().map(String::as_str).collect();
+        self.told(&format!("{who}: an obstacle"), &texts, &wanted.obstacles);
+        let usable = (wanted.outcome == "bound").then_some(wanted.obstacles.is_empty());
+        self.same(&format!("{who}: usable"), &entry["usable"].as_bool(), &usable);
         if wanted.outcome != "bound" && (text[0].is_empty() || text[1].is_empty()) {
             self.complain(format!("{who}: {} without a reason or a remedy", wanted.outcome));
         }
@@ -230,15 +238,16 @@ impl Check<'_> {
         self.same(&format!("{who}: the members of its group"), &listed, &members);
     }
 
-    fn warnings(&mut self, who: &str, warnings: &[&str], wanted: &[&'static str]) {
+    /// Each text that is wanted is in one that was told, and the other way round.
+    fn told(&mut self, what: &str, told: &[&str], wanted: &[&'static str]) {
         for text in wanted {
-            if !warnings.iter().any(|warning| warning.contains(text)) {
-                self.complain(format!("{who}: no warning says {text:?}"));
+            if !told.iter().any(|it| it.contains(text)) {
+                self.complain(format!("{what}: none says {text:?}"));
             }
         }
-        for warning in warnings {
-            if !wanted.iter().any(|text| warning.contains(text)) {
-                self.complain(format!("{who}: an unexpected warning: {warning}"));
+        for it in told {
+            if !wanted.iter().any(|text| it.contains(text)) {
+                self.complain(format!("{what}: unexpected: {it}"));
             }
         }
     }

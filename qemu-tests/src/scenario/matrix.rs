@@ -294,10 +294,13 @@ mod tests {
         let is_left = |scenario: &str, column: &str| {
             left.iter().any(|left| left.scenario == scenario && left.column == column)
         };
-        let off = "with an Intel IOMMU that is off devices are refused, with what to add";
+        let off = "with an Intel IOMMU that is off devices are refused, with what to remove";
         assert!(is_left(off, "6.1 amd") && !is_left(off, "6.1 intel"));
-        let type1 = "without vfio_iommu_type1 in the initrd devices are bound, with a warning";
-        assert!(is_left(type1, "cdev intel") && !is_left(type1, "nixos intel"));
+        let type1 =
+            "without vfio_iommu_type1 in the initrd devices are bound, and no VM can have them";
+        let iommufd = "with iommufd and without vfio_iommu_type1 some VMs can have the devices";
+        assert!(is_left(type1, "cdev intel") && is_left(type1, "nixos intel"));
+        assert!(is_left(iommufd, "cdev intel") && !is_left(iommufd, "nixos intel"));
         assert!(is_left(type1, "builtin amd") && !is_left(type1, "6.1 lockdown amd"));
     }
 }

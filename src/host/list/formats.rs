@@ -26,9 +26,6 @@ pub const FORMATS: [(&str, Format); 4] = [
     ("kubevirt", Format::Kubevirt),
 ];
 
-/// `host=` of QEMU's vfio-pci takes no domain beyond; `sysfsdev=` does.
-const LAST_SHORT_DOMAIN: u32 = 0xffff;
-
 /// What was printed, and what to say besides.
 #[derive(Debug, Default)]
 pub struct Handed {
@@ -90,6 +87,9 @@ fn why_not(entry: &Entry, format: Format) -> Option<String> {
     if entry.availability == Availability::Bridge {
         return Some(format!("{address} is a bridge, which no VM can have"));
     }
+    if let Some(maker) = entry.made_by {
+        return Some(format!("{address} is behind {maker}: no VM can have it without that"));
+    }
     // The other formats are for this boot, in which `bind` refuses what is in use.
     if format != Format::Nix {
         return None;
@@ -143,11 +143,6 @@ fn warn(handed: &mut Handed, entry: &Entry, chosen: &[&Entry], fit: &[&Entry], f
              runs{hint}"
         ));
     }
-    if format == Format::Libvirt && address.domain > LAST_SHORT_DOMAIN {
-        handed.warnings.push(format!(
-            "{address} has a long domain, which libvirt takes, but QEMU may refuse from it"
-        ));
-    }
 }
 
 fn libvirt(address: Address) -> String {
@@ -160,9 +155,6 @@ fn libvirt(address: Address) -> String {
 }
 
 fn qemu(address: Address) -> String {
-    if address.domain > LAST_SHORT_DOMAIN {
-        return format!("-device vfio-pci,sysfsdev=/sys/bus/pci/devices/{address}\n");
-    }
     format!("-device vfio-pci,host={address}\n")
 }
 

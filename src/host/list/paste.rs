@@ -13,11 +13,12 @@ pub(super) fn line(page: &mut Page, list: &List) {
     let displays = list.devices.iter().filter(|entry| entry.chosen).filter(is_display);
     let has_choice = displays.count() > 1;
     let is_screen = |entry: &Entry| has_choice && entry.boot_display;
-    let all = with_groups(list, &|entry| is_screen(entry) || is_virtual(entry));
+    let is_part = |entry: &Entry| is_virtual(entry) || entry.made_by.is_some();
+    let all = with_groups(list, &|entry| is_screen(entry) || is_part(entry));
     let given: Vec<&Entry> = all.into_iter().filter(|entry| !is_screen(entry)).collect();
     let no_keyboard = list.leaves_no_keyboard(&given);
     let is_keyboard = |entry: &Entry| no_keyboard && entry.keyboard;
-    let stays = |entry: &Entry| is_screen(entry) || is_keyboard(entry) || is_virtual(entry);
+    let stays = |entry: &Entry| is_screen(entry) || is_keyboard(entry) || is_part(entry);
     let mut items = Vec::new();
     let mut without = Vec::new();
     let mut has_virtual = false;
@@ -55,6 +56,8 @@ pub(super) fn line(page: &mut Page, list: &List) {
         nothing(page, "virtual functions are not there yet in the initrd");
     } else if no_keyboard {
         nothing(page, "the host would have no keyboard left; if that is meant, the item is above");
+    } else if list.devices.iter().any(|entry| entry.chosen && entry.made_by.is_some()) {
+        nothing(page, "what is behind another device goes with that");
     }
 }
 

@@ -161,6 +161,12 @@ fn facts(page: &mut Page, list: &List, entry: &Entry, indented: &str) {
     if let Some(of) = entry.physical_function {
         spans.push((Style::Plain, format!("virtual function of {}", short(of))));
     }
+    if let Some(maker) = entry.made_by.filter(|_| entry.availability != Availability::Bridge) {
+        spans.push((
+            Style::Red,
+            format!("behind {}: for a VM only as a part of that", short(maker)),
+        ));
+    }
     match (&entry.reset_methods, entry.availability) {
         (_, Availability::Bridge) => {
             spans.push((Style::Plain, "a bridge stays with the host".to_owned()));

@@ -136,6 +136,12 @@ impl Kernel for Adversary {
         Variants::read(&self.aliases)
     }
 
+    fn options_of(&mut self, _module: &str) -> String {
+        let next = self.next();
+        ["", "allow_unsafe_interrupts=1", "allow_unsafe_interrupts=\"x"][usize::from(next % 3)]
+            .to_owned()
+    }
+
     fn group_viable(&mut self, _group: u32) -> Option<bool> {
         [None, Some(false), Some(true)][usize::from(self.next() % 3)]
     }

@@ -1,7 +1,7 @@
 //! The kernel command line: `parameters` and `parse`.
 
 use serde_json::json;
-use vfio_early::cmdline::{Console, KEYS, Request, parameters, parse};
+use vfio_early::cmdline::{Console, Foreign, KEYS, Request, parameters, parse};
 use vfio_early::escape;
 
 use super::{assert_harmless, assert_json};
@@ -85,7 +85,7 @@ fn check_rest(text: &[u8], request: &Request) {
     }
     // What is not ours is nothing to us.
     let ours = parameters(text).any(|(name, _)| name.starts_with(b"vfio."));
-    let plain = Request { blacklist: request.blacklist.clone(), ..Request::default() };
+    let plain = Request { foreign: request.foreign.clone(), ..Request::default() };
     assert!(ours || *request == plain, "{request:?}");
     let named = parameters(text).filter(|(name, value)| {
         let key = String::from_utf8_lossy(name).replace('-', "_");
@@ -119,7 +119,7 @@ fn check_printed(request: &Request) {
     let expected = Request {
         rejected: Vec::new(),
         warnings: Vec::new(),
-        blacklist: String::new(),
+        foreign: Foreign::default(),
         ..request.clone()
     };
     assert_eq!(parse(printed.as_bytes()), expected, "{printed}");

@@ -241,15 +241,25 @@ fn expect(mut scenario: Scenario, functions: &[Function], items: &[Item]) -> Sce
         if is_told_of_twins(address, function, fate) {
             scenario = scenario.saying("controller of that id, and there are");
         }
-        for other in functions {
-            if other.group == function.group && is_stranger(other, &scenario) && !is_bound(other) {
-                scenario = scenario.saying(leak(format!("{} {}", other.address, other.id_text())));
+        // Function 1 is looked for, and 0 by any other one.
+        let own = &function.address;
+        let first = format!("{}.{}", slot(own), u8::from(own.ends_with(".0")));
+        let is_card = functions.iter().any(|other| other.address == first);
+        for other in functions.iter().filter(|other| !is_bound(other)) {
+            let text = || leak(format!("{} {}", other.address, other.id_text()));
+            if other.group != function.group {
+                if is_card && slot(&other.address) == slot(own) && !function.resets() {
+                    scenario = scenario.saying("can reset it only together with");
+                }
+            } else if has_driver(other, &scenario) {
+                scenario = scenario.unusable(text());
+            } else if !other.bridge && other.class >> 16 != 6 {
+                scenario = scenario.saying(text());
             }
         }
-    }
-    let remaps = scenario.topology.interrupt_remapping;
-    if !remaps && functions.iter().any(is_bound) {
-        scenario = scenario.warning("allow_unsafe_interrupts");
+        if !scenario.topology.interrupt_remapping {
+            scenario = scenario.unusable("allow_unsafe_interrupts");
+        }
     }
     scenario
 }
@@ -305,13 +315,11 @@ fn is_told_of_twins(address: &str, function: &Function, fate: &Fate<'_>) -> bool
     is_disk_or_network(function) && is_first && !has_guard(fate)
 }
 
-/// Whether the host gets it, or has it, which leaves its group to no VM. Bridges without a driver
-/// do not count, nor do those to PCI buses.
-fn is_stranger(function: &Function, scenario: &Scenario) -> bool {
+/// Whether the host has it, which leaves its group to no VM. Bridges to PCI buses do not count.
+fn has_driver(function: &Function, scenario: &Scenario) -> bool {
     let loaded_before =
         function.host_module.is_some_and(|module| scenario.before.contains(&module));
-    let has_driver = loaded_before || scenario.bound_at_power_on(function);
-    !function.bridge && (function.class >> 16 != 6 || has_driver)
+    !function.bridge && (loaded_before || scenario.bound_at_power_on(function))
 }
 
 /// A scenario's texts live as long as the program, as those of the table do.

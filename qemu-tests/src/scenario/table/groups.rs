@@ -26,42 +26,41 @@ pub(super) fn groups() -> Vec<Scenario> {
             .host_modules(["nvme"])
             .bound("00:06.0", "0000:00:06.0")
             .saying("0000:00:06.1"),
-        scenario("a sibling that the host has already is named in a warning")
+        scenario("a sibling that the host has already keeps the device from every VM")
             .device("edu", "06.0")
             .device("nvme", "06.1")
             .loaded_before("nvme")
             .cmdline("vfio.devs=00:06.0")
             .bound("00:06.0", "0000:00:06.0")
-            .saying("0000:00:06.1"),
+            .unusable("not viable: nvme has 0000:00:06.1"),
         desktop("a bridge is refused, and the others are bound")
             .with(port("port", "02.0"))
             .cmdline("vfio.devs=00:02.0,00:05.0")
             .refused("00:02.0", "0000:00:02.0")
             .saying("bridge")
             .bound("00:05.0", "0000:00:05.0"),
-        desktop("without an IOMMU devices are refused, and the firmware's names for it are said")
+        desktop("without an IOMMU devices are refused, and who could give this guest one is said")
             .only_with(Iommu::None, "it is without one")
             .cmdline("vfio.devs=00:05.0")
             .refused("00:05.0", "0000:00:05.0")
-            .saying("VT-d")
-            .saying("AMD-Vi"),
-        desktop("with an Intel IOMMU that is off devices are refused, with what to add")
+            .saying("this is a guest, and its hypervisor gives it none"),
+        desktop("with an Intel IOMMU that is off devices are refused, with what to remove")
             .kernels(USUAL_AND_NIXOS)
             .only_with(Iommu::Intel, "it is about the parameter of this one")
             .iommu_off("intel_iommu=off")
             .cmdline("vfio.devs=00:05.0")
             .refused("00:05.0", "0000:00:05.0")
-            .saying("intel_iommu=on"),
+            .saying("remove intel_iommu=off"),
         desktop("with an AMD IOMMU that is off devices are refused, with what to remove")
             .only_with(Iommu::Amd, "it is about the parameter of this one")
             .iommu_off("amd_iommu=off")
             .cmdline("vfio.devs=00:05.0")
             .refused("00:05.0", "0000:00:05.0")
-            .saying("amd_iommu=off"),
-        desktop("without interrupt remapping devices are bound, with a warning")
+            .saying("remove amd_iommu=off"),
+        desktop("without interrupt remapping devices are bound, and no VM can have them")
             .without_interrupt_remapping()
             .cmdline("vfio.devs=00:05.0")
             .bound("00:05.0", "0000:00:05.0")
-            .warning("allow_unsafe_interrupts"),
+            .unusable("does not remap interrupts"),
     ]
 }

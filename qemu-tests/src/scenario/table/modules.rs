@@ -3,7 +3,7 @@
 use super::machines::{desktop, port};
 use crate::machine::topology::Device;
 use crate::scenario::{Scenario, USUAL_AND_NIXOS, scenario};
-use crate::supplies::kernels::{BUILT, BUILT_IN, CDEV, NIXOS};
+use crate::supplies::kernels::{BUILT, BUILT_IN, CDEV, LINES, NIXOS};
 
 const LIBKMOD: &str = "libkmod reads modules and their options, and the kernel takes them";
 
@@ -26,11 +26,23 @@ pub(super) fn modules() -> Vec<Scenario> {
             .cmdline("module_blacklist=vfio_pci vfio.devs=00:05.0")
             .failed("00:05.0", "0000:00:05.0")
             .saying("loading vfio_pci: Operation not permitted (EPERM)")
-            .saying("module_blacklist=")
+            .saying("take it off module_blacklist=")
             .qemu_only("the kernel refuses the module"),
-        one("without vfio_iommu_type1 in the initrd devices are bound, with a warning")
+        one("without vfio_iommu_type1 in the initrd devices are bound, and no VM can have them")
+            .only_on(&LINES, "with iommufd a VM can do without")
             .left_out("vfio_iommu_type1")
-            .warning("vfio_iommu_type1"),
+            .unusable("vfio_iommu_type1"),
+        one("with iommufd and without vfio_iommu_type1 some VMs can have the devices")
+            .kernels(&[NIXOS])
+            .only_on(&[NIXOS], "the others have no iommufd, or no vfio_iommu_type1 at all")
+            .left_out("vfio_iommu_type1")
+            .warning("only a VM that goes by iommufd")
+            .qemu_only("the fake kernel is none of these"),
+        one("without interrupt remapping an option lets VMs have the devices")
+            .without_interrupt_remapping()
+            .cmdline("vfio_iommu_type1.allow_unsafe_interrupts=1")
+            .parameter("vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y")
+            .qemu_only(LIBKMOD),
         one("options of the command line reach vfio's modules")
             .cmdline("vfio-pci.disable_idle_d3=1 vfio_iommu_type1.allow_unsafe_interrupts=1")
             .parameter("vfio_pci/parameters/disable_idle_d3", "Y")

@@ -1,0 +1,36 @@
+//! Whether udev is at work, and may give devices to drivers.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::sysfs::Sysfs;
+
+/// There while udevd has events to handle; `udevadm settle` waits until it goes
+/// (`src/udev/udev-manager.c` of systemd).
+const QUEUE: &str = "run/udev/queue";
+
+/// How long it may take to come to its end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether it is at work.
+#[must_use]
+pub fn is_busy(sysfs: &Sysfs) -> bool {
+    sysfs.is_there(QUEUE)
+}
+
+/// Waits until it is through, not for long; whether it was at work, and is no more. It is not waited
+/// for in an initrd, nor in another machine's tree.
+#[must_use]
+pub fn settles(sysfs: &Sysfs) -> bool {
+    let is_here = sysfs.root() == Path::new("/") && !sysfs.is_there("etc/initrd-release");
+    let end = Instant::now() + PATIENCE;
+    let was_busy = is_here && is_busy(sysfs);
+    while was_busy && is_busy(sysfs) {
+        if Instant::now() >= end {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    was_busy
+}
