@@ -148,7 +148,7 @@ pub struct Plan {
     pub foreign: Foreign,
 }
 
-/// What it means that [`IOMMU_TYPE1`] is not there, but [`IOMMUFD`] is.
+/// What it means that [`IOMMU_TYPE1`] is not there, but [`IOMMUFD`](crate::sysfs::IOMMUFD) is.
 pub const ONLY_BY_IOMMUFD: &str = "only a VM that goes by iommufd can use the devices without it";
 
 /// In `driver_override`, keeps a device from every driver: none has this name.
