@@ -6,7 +6,9 @@
 use serde::{Serialize, Serializer};
 
 use crate::escape;
-use crate::pci::{Item, Rejected};
+use crate::pci::{Item, Rejected, items};
+use crate::stray::{self, Strays};
+pub use crate::stray::{KEYS, PREFIX};
 
 /// What may become of the host's console.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -102,9 +104,6 @@ impl Request {
     }
 }
 
-/// Our parameters, all behind `vfio.`.
-pub const KEYS: [&str; 8] = ["devs", "off", "console", "host", "wait", "driver", "strict", "debug"];
-
 /// Parameters of the module `vfio` (`drivers/vfio/`), and what every module has.
 const MODULE_KEYS: [&str; 3] = ["enable_unsafe_noiommu_mode", "dyndbg", "async_probe"];
 
@@ -163,16 +162,26 @@ fn next_parameter<'a>(text: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>, &'a [u8]) 
     (name, Some(value), rest)
 }
 
-/// The parameters of a kernel command line (or of a module's options), up to a bare `--`:
-/// name and value, unquoted.
-pub fn parameters(text: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+/// A parameter's name, and its value where it has one.
+type Parameter<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// What ends the kernel's parameters: all behind it is for init.
+const END: Parameter = (b"--", None);
+
+fn words(text: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let start = rest.iter().position(|&byte| !is_space(byte))?;
         let (name, value, after) = next_parameter(&rest[start..]);
         rest = after;
-        (name != b"--" || value.is_some()).then_some((name, value))
+        Some((name, value))
     })
+}
+
+/// The parameters of a kernel command line (or of a module's options), up to a bare `--`:
+/// name and value, unquoted.
+pub fn parameters(text: &[u8]) -> impl Iterator<Item = Parameter<'_>> {
+    words(text).take_while(|word| *word != END)
 }
 
 /// Whether a parameter of the module `vfio` is in truth one of ours: libkmod hands over
@@ -193,13 +202,14 @@ fn is_named(name: &[u8], known: &str) -> bool {
     name.len() == known.len() && name.iter().zip(known.bytes()).all(same)
 }
 
+/// Yes or no, as the kernel (`kstrtobool()`), systemd and dracut have them between them.
 fn flag(name: &str, value: Option<&str>, warnings: &mut Vec<String>) -> bool {
-    match value {
-        None | Some("1" | "y" | "yes" | "on" | "Y") => true,
-        Some("0" | "n" | "no" | "off" | "N") => false,
-        Some(other) => {
-            let other = escape::short(other);
-            warnings.push(format!("vfio.{name}={other} is neither yes nor no; taken as yes"));
+    match value.unwrap_or("1").to_ascii_lowercase().as_str() {
+        "1" | "y" | "yes" | "t" | "true" | "on" => true,
+        "0" | "n" | "no" | "f" | "false" | "off" => false,
+        value => {
+            let value = escape::short(value);
+            warnings.push(format!("vfio.{name}={value} is neither yes nor no; taken as yes"));
             true
         }
     }
@@ -209,16 +219,32 @@ fn flag(name: &str, value: Option<&str>, warnings: &mut Vec<String>) -> bool {
 #[must_use]
 pub fn parse(text: &[u8]) -> Request {
     let mut request = Request::default();
-    for (name, value) in parameters(text) {
-        if let Some(known) = FOREIGN.iter().find(|known| is_named(name, known)) {
+    let mut strays = Strays::default();
+    let mut is_for_init = false;
+    for (name, value) in words(text) {
+        is_for_init |= (name, value) == END;
+        if !is_for_init && let Some(known) = FOREIGN.iter().find(|known| is_named(name, known)) {
             let value = String::from_utf8_lossy(value.unwrap_or_default());
             request.foreign.0.push((known, value.into_owned()));
         }
-        let Some(key) = name.strip_prefix(b"vfio.") else { continue };
+        let Some(key) = name.strip_prefix(PREFIX.as_bytes()) else {
+            if !is_for_init {
+                strays.look_at(name, value, &mut request.warnings);
+            }
+            continue;
+        };
         let key = same_name(&String::from_utf8_lossy(key));
+        if is_for_init {
+            request.warnings.push(format!(
+                "vfio.{} stands behind --, where all is for init, and is not read: move it in front",
+                escape::short(&key)
+            ));
+            continue;
+        }
         let value = value.map(String::from_utf8_lossy);
         request.read(&key, value.as_deref());
     }
+    request.warnings.extend(strays.warning(request.items.last()));
     let more = request.warnings.len().saturating_sub(MOST_WARNINGS);
     if more > 0 {
         request.warnings.truncate(MOST_WARNINGS);
@@ -232,8 +258,14 @@ impl Request {
         let warnings = &mut self.warnings;
         match (key, value) {
             ("devs", Some(list)) => {
-                let separator = |c: char| c == ',' || c.is_whitespace();
-                for item in list.split(separator).filter(|item| !item.is_empty()) {
+                // No item has one.
+                if list.contains('=') {
+                    warnings.push(
+                        "vfio.devs= has other parameters in it: is its closing quote missing?"
+                            .to_owned(),
+                    );
+                }
+                for item in items(list) {
                     match item.parse() {
                         Ok(item) => self.items.push(item),
                         Err(rejected) => self.rejected.push(rejected),
@@ -285,10 +317,7 @@ impl Request {
             }
             _ if MODULE_KEYS.contains(&key) => {}
             _ => {
-                let key = &escape::short(key);
-                let nearest = KEYS.iter().min_by_key(|ours| strsim::levenshtein(key, ours));
-                let nearest = nearest.unwrap_or(&"devs");
-                warnings.push(format!("vfio.{key} is unknown; is vfio.{nearest} meant?"));
+                warnings.push(stray::is_unknown(&[PREFIX, key].concat(), key));
             }
         }
     }
@@ -358,12 +387,21 @@ mod tests {
             ("vfio.devs=01:00.0 vfio.devs=02:00.0", &["01:00.0", "02:00.0"]),
             (r#"vfio.devs="01:00.0 02:00.0, 03:00.0""#, &["01:00.0", "02:00.0", "03:00.0"]),
             (r#""vfio.devs=01:00.0 02:00.0" x"#, &["01:00.0", "02:00.0"]),
-            ("vfio.devs=01:00.0 -- vfio.devs=02:00.0", &["01:00.0"]),
-            ("xvfio.devs=01:00.0 vfio_pci.ids=10de:1c03", &[]),
+            ("vfio.devs=01:00.0 -- 02:00.0", &["01:00.0"]),
+            ("x=it's vfio.devs=01:00.0", &["01:00.0"]),
+            (r"x=C:\ vfio.devs=01:00.0", &["01:00.0"]),
+            ("vfio_pci.ids=10de:1c03", &[]),
         ] {
             assert_eq!(items(text), expected, "command line {text:?}");
             assert_eq!(parse(text.as_bytes()).warnings, [""; 0], "command line {text:?}");
         }
+    }
+
+    #[test]
+    fn a_list_whose_closing_quote_is_missing_is_told() {
+        let request = parse(br#"vfio.devs="01:00.0 02:00.0 root=/dev/sda"#);
+        assert_eq!((request.items.len(), request.rejected.len()), (2, 1));
+        assert!(request.warnings[0].contains("is its closing quote missing?"));
     }
 
     #[test]
@@ -388,6 +426,11 @@ mod tests {
             ("vfio.off=no", base()),
             ("vfio.off vfio.off=0", base()),
             ("vfio.strict=y vfio.debug=on", Request { strict: true, debug: true, ..base() }),
+            ("vfio.off=True vfio.strict=T", Request { off: true, strict: true, ..base() }),
+            ("vfio.off=false vfio.strict=F", base()),
+            // The last one counts.
+            ("vfio.strict=0 vfio.strict", Request { strict: true, ..base() }),
+            ("vfio.strict vfio.strict=0", base()),
             ("vfio.console=keep", base()),
             ("vfio.console=release", Request { console: Console::Release, ..base() }),
             ("vfio.host=keep", base()),
@@ -469,6 +512,7 @@ mod tests {
             ("vfio.driver=../x", "is no driver name", Request::default()),
             ("vfio.driver=", "is no driver name", Request::default()),
             ("vfio.off=maybe", "taken as yes", Request { off: true, ..Request::default() }),
+            ("quiet -- vfio.devs=01:00.0", "vfio.devs stands behind --", Request::default()),
         ] {
             let mut request = parse(text.as_bytes());
             let warnings = std::mem::take(&mut request.warnings);

@@ -8,5 +8,6 @@ pub mod names;
 pub mod next_boot;
 pub mod next_initrd;
 pub mod page;
+pub mod paste;
 pub mod status;
 pub mod udev;

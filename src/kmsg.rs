@@ -52,9 +52,17 @@ fn is_journal(stream: Option<&str>) -> bool {
 #[derive(Debug)]
 struct Logger(OnceLock<Place>);
 
+static LOGGER: Logger = Logger(OnceLock::new());
+
+/// From now on all goes into the kernel's log, wherever this runs: nobody reads what a generator of
+/// systemd prints.
+pub fn into_the_kernels_log() {
+    // Fails only when something was logged already.
+    let _ = LOGGER.0.set(Place::Kmsg);
+}
+
 /// Starts logging; `debug` is for `vfio.debug`.
 pub fn start(debug: bool) {
-    static LOGGER: Logger = Logger(OnceLock::new());
     // Fails only when there is a logger already.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(if debug { LevelFilter::Debug } else { LevelFilter::Info });
@@ -65,16 +73,21 @@ pub fn phase_over(name: &str) {
     log::debug!("phase over: {name}");
 }
 
-/// systemd marks an initrd by a file; in others the root is the kernel's own rootfs still. A host
-/// has `/proc`, so that without it this must be an initrd, too.
+/// Whether this is an initrd that systemd runs: it marks one by a file.
+#[must_use]
+pub fn in_systemds_initrd() -> bool {
+    Path::new("/etc/initrd-release").exists()
+}
+
+/// In other initrds the root is the kernel's own rootfs still. A host has `/proc`, so that without it
+/// this must be an initrd, too.
 #[must_use]
 pub fn in_initrd() -> bool {
     // The names of mount points need not be UTF-8.
     let on_rootfs = |mounts: Vec<u8>| {
         String::from_utf8_lossy(&mounts).lines().any(|line| line.contains(" / rootfs "))
     };
-    Path::new("/etc/initrd-release").exists()
-        || fs::read("/proc/self/mounts").map_or(true, on_rootfs)
+    in_systemds_initrd() || fs::read("/proc/self/mounts").map_or(true, on_rootfs)
 }
 
 /// The level as `printk` numbers it (`include/linux/kern_levels.h`).

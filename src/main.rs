@@ -10,6 +10,7 @@ use std::process::exit;
 
 use lexopt::prelude::*;
 use libc::c_int;
+use nix::errno::Errno;
 use serde::Serialize;
 use vfio_early::cmdline::{self, Request};
 use vfio_early::host::list::filter::Filter;
@@ -17,11 +18,11 @@ use vfio_early::host::list::formats::{self, FORMATS, Format};
 use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
-use vfio_early::host::{check, keep, list, next_initrd, status};
+use vfio_early::host::{keep, list, next_initrd, paste, status};
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::{RECORD, Sysfs};
-use vfio_early::{escape, kmsg, report_file};
+use vfio_early::{escape, generator, kmsg, report_file};
 
 const HELP: &str = "\
 Gives the PCI devices that vfio.devs= on the kernel command line names to
@@ -67,7 +68,17 @@ struct Arguments {
     json: bool,
     format: Option<Format>,
     filters: Vec<Filter>,
+    /// What follows `check`.
+    pasted: String,
 }
+
+const COMMANDS: [(&str, Command); 5] = [
+    ("bind", Command::Bind),
+    ("check", Command::Check),
+    ("keep", Command::Keep),
+    ("list", Command::List),
+    ("status", Command::Status),
+];
 
 /// Unlike `print!`, does not panic where nobody listens.
 fn print(text: &str) {
@@ -82,9 +93,8 @@ fn print_json(value: &impl Serialize) {
 
 /// `Ok(None)` where the answer has been printed already.
 fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
-    let mut command = None;
     let (mut cmdline, mut root, mut dry_run, mut json) = (None, PathBuf::from("/"), false, false);
-    let (mut format, mut filters) = (None, Vec::new());
+    let (mut format, mut operands) = (None, Vec::new());
     let mut parser = lexopt::Parser::from_iter(words);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -105,38 +115,44 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
                 print(concat!("vfio-early ", env!("CARGO_PKG_VERSION"), "\n"));
                 return Ok(None);
             }
-            Value(word) if word == "bind" && command.is_none() => command = Some(Command::Bind),
-            Value(word) if word == "check" && command.is_none() => command = Some(Command::Check),
-            Value(text) if command == Some(Command::Check) && cmdline.is_none() => {
-                cmdline = Some(check::command_line(&text.string()?).into_bytes());
-            }
-            Value(word) if word == "status" && command.is_none() => command = Some(Command::Status),
-            Value(word) if word == "keep" && command.is_none() => command = Some(Command::Keep),
-            Value(word) if word == "list" && command.is_none() => command = Some(Command::List),
-            Value(text) if command == Some(Command::List) => {
-                filters.push(text.string()?.parse::<Filter>()?);
-            }
+            Value(word) => operands.push(word.string()?),
             other => return Err(other.unexpected()),
         }
     }
-    let command = command.unwrap_or(Command::Bind);
+    let mut operands = operands.into_iter();
+    let command = match operands.next() {
+        None => Command::Bind,
+        Some(word) => match COMMANDS.iter().find(|(name, _)| *name == word) {
+            Some((_, command)) => *command,
+            None => return Err(lexopt::Error::UnexpectedArgument(word.into())),
+        },
+    };
+    let (mut filters, mut pasted) = (Vec::new(), String::new());
+    for operand in operands {
+        match command {
+            Command::List => filters.push(operand.parse::<Filter>()?),
+            Command::Check if cmdline.is_none() => pasted = pasted + &operand + " ",
+            _ => return Err(lexopt::Error::UnexpectedArgument(operand.into())),
+        }
+    }
     let is_bind = command == Command::Bind;
-    if json && (is_bind || command == Command::Keep) {
-        return Err("--json is for list, check and status".into());
+    let wrong = if json && (is_bind || command == Command::Keep) {
+        "--json is for list, check and status"
+    } else if format.is_some() && command != Command::List {
+        "--format is for list"
+    } else if json && format.is_some() {
+        "--json is a format of its own: leave --format out"
+    } else if dry_run && !is_bind {
+        "--dry-run is for bind"
+    } else if is_bind && !dry_run && root != Path::new("/") {
+        "--root reads another tree and writes nothing: add --dry-run"
+    } else {
+        ""
+    };
+    if !wrong.is_empty() {
+        return Err(wrong.into());
     }
-    if format.is_some() && command != Command::List {
-        return Err("--format is for list".into());
-    }
-    if json && format.is_some() {
-        return Err("--json is a format of its own: leave --format out".into());
-    }
-    if dry_run && !is_bind {
-        return Err("--dry-run is for bind".into());
-    }
-    if is_bind && !dry_run && root != Path::new("/") {
-        return Err("--root reads another tree and writes nothing: add --dry-run".into());
-    }
-    Ok(Some(Arguments { command, cmdline, root, dry_run, json, format, filters }))
+    Ok(Some(Arguments { command, cmdline, root, dry_run, json, format, filters, pasted }))
 }
 
 fn format_of(name: &str) -> Result<Format, String> {
@@ -161,7 +177,12 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
 
 /// The exit status.
 fn run(words: Vec<OsString>) -> u8 {
-    let arguments = match arguments(words) {
+    if words.first().is_some_and(|program| generator::is_called(program)) {
+        generate(words.get(1));
+        // A boot does not fail by it.
+        return exit_status(false, false);
+    }
+    let mut arguments = match arguments(words) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return exit_status(false, false),
         Err(why) => {
@@ -179,6 +200,12 @@ fn run(words: Vec<OsString>) -> u8 {
     if arguments.command == Command::Keep {
         return keep(&sysfs, &arguments.root);
     }
+    let mut taken_for = "";
+    if !arguments.pasted.is_empty() {
+        let (text, what) = paste::read(&arguments.pasted);
+        taken_for = what;
+        arguments.cmdline = Some(text.into_bytes());
+    }
     let text = match arguments.cmdline.map_or_else(|| sysfs.cmdline(), Ok) {
         Ok(text) => text,
         Err(why) => {
@@ -189,6 +216,9 @@ fn run(words: Vec<OsString>) -> u8 {
     };
     let request = cmdline::parse(&text);
     kmsg::start(request.debug);
+    if !taken_for.is_empty() {
+        log::info!("taken for {taken_for}: {}", escape::short(&String::from_utf8_lossy(&text)));
+    }
     let mut kernel = Live::new(&arguments.root);
     if arguments.command == Command::Status {
         status(&request, &sysfs, &arguments.root, arguments.json)
@@ -202,11 +232,40 @@ fn run(words: Vec<OsString>) -> u8 {
     } else if request.asks_for_devices() {
         bind(request, &sysfs, &text, &mut kernel)
     } else {
-        request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        if request.off {
-            log::info!("vfio.off: nothing is done");
-        }
+        nothing_asked(&request);
         exit_status(false, false)
+    }
+}
+
+fn nothing_asked(request: &Request) {
+    request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    if request.off {
+        log::info!("vfio.off: nothing is done");
+    }
+}
+
+/// Has systemd start the units that the command line asks for; `folder` is the first of those that
+/// it names.
+fn generate(folder: Option<&OsString>) {
+    kmsg::into_the_kernels_log();
+    kmsg::start(false);
+    let text = match Sysfs::new("/").cmdline() {
+        Ok(text) => text,
+        Err(why) => return log::error!("no command line, no device is bound: {why}"),
+    };
+    let request = cmdline::parse(&text);
+    let in_initrd = kmsg::in_systemds_initrd();
+    let links = generator::links(&request, in_initrd);
+    // Whatever is started says the rest; and in the real root each reload of systemd's runs this.
+    if links.is_empty() && in_initrd {
+        nothing_asked(&request);
+    }
+    for link in links {
+        // By hand, without a folder, it would be that of the shell.
+        let made = folder.map_or(Err(Errno::ENOTDIR), |folder| generator::link(folder, link));
+        if let Err(why) = made {
+            log::error!("no unit is started, systemd's {link} cannot be made: {why}");
+        }
     }
 }
 
@@ -298,6 +357,7 @@ fn check(
 
 fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
     if !request.asks_for_devices() {
+        request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         if json {
             print_json(&Status::default());
         } else {
@@ -307,7 +367,10 @@ fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
     }
     let folder = root.join(report_file::FOLDER.trim_start_matches('/'));
     match status::status(&folder.join(report_file::NAME), sysfs) {
-        Ok(status) => {
+        Ok(mut status) => {
+            if status.exit_status == exit_status(true, false) {
+                status.exit_status = exit_status(true, request.strict);
+            }
             if json {
                 print_json(&status);
             } else {
@@ -317,7 +380,7 @@ fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
         }
         Err(why) => {
             log::error!("no report of this boot, vfio-early did not run in the initrd: {why}");
-            exit_status(true, false)
+            exit_status(true, request.strict)
         }
     }
 }

@@ -327,8 +327,33 @@ impl Id {
     }
 }
 
+/// The items of a list.
+pub fn items(list: &str) -> impl Iterator<Item = &str> {
+    list.split(|c: char| c == ',' || c.is_whitespace()).filter(|item| !item.is_empty())
+}
+
+/// Vendor and device alone, with all their digits.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    text.len() == 9 && text.parse::<Id>().is_ok()
+}
+
 fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
-    let is_id = |text: &str| text.len() == 9 && text.parse::<Id>().is_ok();
+    // More or other quotes than the kernel knows.
+    let is_mark = |c: char| matches!(c, '\\' | '"' | '\'' | '`' | '\u{2018}'..='\u{201f}');
+    match text.chars().find(|c| is_mark(*c)) {
+        None => {}
+        Some('\\') => {
+            return Err(
+                "it has a backslash, which is no escape to the kernel: write quotes without \
+                        one, or commas alone and no quotes"
+                    .to_owned(),
+            );
+        }
+        Some(_) => {
+            return Err("the kernel knows no quotes but \", around all of a list".to_owned());
+        }
+    }
     if let Some(id) = text.strip_prefix("pci:") {
         return Ok((None, Choice::Id(id.parse()?)));
     }
@@ -340,6 +365,9 @@ fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
         None => (false, text),
     };
     let (guard, place) = match rest.split_once('@') {
+        Some((place, guard)) if guard.parse::<Id>().is_ok() && place.parse::<Place>().is_ok() => {
+            return Err(format!("the id comes first: {guard}@{place}"));
+        }
         Some((guard, place)) => (Some(guard.parse()?), place),
         None => (None, rest),
     };
@@ -505,6 +533,12 @@ mod tests {
             ("pci:10de:1c03@01:00.0", "an id is vendor:device"),
             ("@01:00.0", "an id is vendor:device"),
             ("10de:1c03@", "not a PCI address"),
+            ("01:00.0@10de:1c03", "the id comes first: 10de:1c03@01:00.0"),
+            ("group:00:01.0/00.*@10de:1c03", "the id comes first: 10de:1c03@00:01.0/00.*"),
+            (r#"\"01:00.0"#, "it has a backslash, which is no escape to the kernel"),
+            (r#"02:00.0\""#, "write quotes without one, or commas alone and no quotes"),
+            ("'01:00.0", "the kernel knows no quotes but \", around all of a list"),
+            ("“01:00.0”", "the kernel knows no quotes but \""),
             ("10de:1c03@pci:10de:1c03", "the domain \"pci\" is not"),
             ("group:", "not a PCI address"),
             ("group:pci:10de:1c03", "the domain \"pci\" is not"),

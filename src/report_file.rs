@@ -1,9 +1,13 @@
 //! The report as a file that survives into the real root, and the record beside it.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::stat::Mode;
+use nix::unistd::mkdir;
 
 use crate::escape;
 use crate::report::Report;
@@ -29,8 +33,8 @@ pub fn save(report: &Report, folder: &Path) -> io::Result<()> {
 /// # Errors
 /// When the folder cannot be made or written; a file that was there before stays.
 pub fn write(name: &str, text: &[u8], folder: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o755).create(folder) {
-        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
+    match mkdir(folder, Mode::from_bits_truncate(0o755)) {
+        Err(Errno::EEXIST) => {
             // A link there is none of ours, and what it leads to is neither written nor tidied.
             if !fs::symlink_metadata(folder)?.is_dir() {
                 return Err(io::Error::other("it is no folder: remove it"));

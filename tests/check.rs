@@ -58,18 +58,6 @@ fn each_outcome_has_its_words() {
 }
 
 #[test]
-fn a_whole_command_line_may_be_without_parameters_of_ours() {
-    for (text, expected) in [
-        ("quiet intel_iommu=on", "quiet intel_iommu=on"),
-        ("quiet vfio.devs=00:14.0", "quiet vfio.devs=00:14.0"),
-        ("00:14.0 8086:10d3@00:03.0", "vfio.devs=\"00:14.0 8086:10d3@00:03.0\""),
-        ("quiet", "vfio.devs=\"quiet\""),
-    ] {
-        assert_eq!(vfio_early::host::check::command_line(text), expected);
-    }
-}
-
-#[test]
 fn what_will_keep_a_device_from_being_bound_is_foreseen() {
     let mut fake = desktop().boot();
     let lines = words(&mut fake, "vfio.devs=00:14.0 module_blacklist=vfio_pci");

@@ -10,6 +10,7 @@ mod outcome;
 mod linux;
 mod rules;
 mod soak;
+mod strays;
 mod table;
 
 // What is asked for, and what becomes of it.

@@ -178,6 +178,57 @@ fn a_command_line_given_as_an_argument_replaces_that_of_the_tree() {
 }
 
 #[test]
+fn check_says_what_it_takes_its_words_for() {
+    let fake = desktop().boot();
+    let root = fake.tree.root().to_str().expect("a name");
+    let items = "taken for items, which a command line has without blanks or in quotes: ";
+    for (words, said) in [
+        (&["00:14.0, 00:19.0"][..], [items, "vfio.devs=00:14.0,00:19.0"]),
+        (&["00:14.0", "00:19.0"], [items, "vfio.devs=00:14.0,00:19.0"]),
+        (&["\"00:14.0 00:19.0\""], [items, "vfio.devs=00:14.0,00:19.0"]),
+        (
+            &["GRUB_CMDLINE_LINUX=\"quiet vfio.devs=00:14.0,00:19.0\""],
+            ["taken for what is assigned: ", " quiet vfio.devs=00:14.0,00:19.0"],
+        ),
+        (
+            &["options quiet vfio.devs=00:14.0,00:19.0"],
+            ["taken for the options of a loader entry: ", "options quiet vfio.devs="],
+        ),
+        (
+            &["kernelParams = [ \"vfio.devs=00:14.0\" \"vfio.devs=00:19.0\" ];"],
+            ["taken for the strings of a list: ", " vfio.devs=00:14.0 vfio.devs=00:19.0"],
+        ),
+    ] {
+        let (status, stdout, stderr) = run(&[&["--root", root, "check"], words].concat());
+        assert!(stderr.contains(&said.concat()), "{words:?}: {stderr}");
+        assert_eq!(stdout.matches("would be bound").count(), 2, "{words:?}: {stdout}");
+        assert_eq!(status, Some(0), "{words:?}");
+    }
+    // What no boot will do is not said yes to.
+    let pasted = ["--root", root, "check", "vfio.devs=00:14.0, 00:19.0"];
+    let (_, stdout, stderr) = run(&pasted);
+    assert_eq!(stdout.matches("would be bound").count(), 1, "{stdout}");
+    assert!(stderr.contains("outside vfio.devs= and not read: 00:19.0; "), "{stderr}");
+    let (status, _, stderr) = run(&[&["--cmdline", "quiet"], &pasted[..]].concat());
+    assert_eq!(status, Some(2), "both are given: {stderr}");
+}
+
+#[test]
+fn by_the_name_of_the_generator_nothing_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let link = folder.path().join(vfio_early::generator::NAME);
+    symlink(env!("CARGO_BIN_EXE_vfio-early"), &link).expect("a link");
+    // This machine's command line asks for nothing, and a wrong call is one all the same.
+    for arguments in [&[][..], &["/nowhere", "/nowhere", "/nowhere"], &["--no-such-argument"]] {
+        let output = Command::new(&link).args(arguments).current_dir(folder.path()).output();
+        let output = output.expect("the program starts");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1, "{arguments:?}");
+    }
+}
+
+#[test]
 fn what_is_wrong_goes_to_standard_error_with_a_name_in_front() {
     let fake = desktop().boot();
     let (_, stdout, stderr) = dry_run(&fake, &["--cmdline", "vfio.devs=x,00:14.0 vfio.dev=1"]);

@@ -12,15 +12,6 @@ use crate::report::{self, DeviceReport, Outcome, Report, exit_status};
 use crate::sysfs::{IOMMU_TYPE1, IOMMUFD, Machine, Sysfs, VFIO_PCI};
 use crate::verdict::{ALLOW_UNSAFE, Verdict};
 
-/// The command line that a user means: one with parameters, or a bare list of items.
-#[must_use]
-pub fn command_line(text: &str) -> String {
-    let words = || text.split_whitespace().map(|word| word.trim_matches('"'));
-    // No item has a `=` in it.
-    let is_whole = words().any(|word| word.starts_with("vfio.") || word.contains('='));
-    if is_whole { text.to_owned() } else { format!("vfio.devs=\"{text}\"") }
-}
-
 /// What would become of the devices, if the kernel did what it is told: all that is to be taken
 /// is bound, unless its module is missing here.
 pub fn expected(
@@ -239,22 +230,5 @@ impl Check {
             warning_words(&mut page, "", warning);
         }
         page.text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bare_list_is_as_good_as_a_command_line() {
-        for (text, expected) in [
-            ("01:00.0", "vfio.devs=\"01:00.0\""),
-            ("01:00.0 02:00.0,03:00.0", "vfio.devs=\"01:00.0 02:00.0,03:00.0\""),
-            ("vfio.devs=01:00.0 quiet", "vfio.devs=01:00.0 quiet"),
-            ("quiet \"vfio.devs=01:00.0 02:00.0\"", "quiet \"vfio.devs=01:00.0 02:00.0\""),
-        ] {
-            assert_eq!(command_line(text), expected, "{text:?}");
-        }
     }
 }

@@ -57,7 +57,7 @@ pub struct Status {
     pub version: u32,
     /// In the order of the report.
     pub devices: Vec<DeviceStatus>,
-    /// 0 where all is bound now, 1 where something is not, and [`UNUSABLE`].
+    /// 0 where all is bound now, 1 (with `vfio.strict` 3) where something is not, and [`UNUSABLE`].
     pub exit_status: u8,
 }
 

@@ -40,7 +40,7 @@ const LIBLZMA: (&str, &str) =
 const VALIDATE: &str = include_str!("supply/validate.py");
 
 /// Bytes that the stripped binary may have: it travels in every initrd.
-const SIZE_LIMIT: u64 = 1_350_000;
+const SIZE_LIMIT: u64 = 1_400_000;
 
 /// Name and check.
 type Named = (&'static str, fn() -> Result<Outcome>);

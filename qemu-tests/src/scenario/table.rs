@@ -16,11 +16,12 @@ use crate::supplies::kernels::NIXOS;
 /// Every scenario.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    let [items, guards, program] =
-        [items::items(), items::guards(), program::program()].map(on_one);
+    let [items, parameters, guards, program] =
+        [items::items(), items::parameters(), items::guards(), program::program()].map(on_one);
     [
         binding::binding(),
         items,
+        parameters,
         guards,
         groups::groups(),
         modules::modules(),

@@ -83,9 +83,10 @@ fn check_rest(text: &[u8], request: &Request) {
     for warning in &request.warnings {
         assert!(warning.contains("vfio.") && warning.len() < 1024, "{warning}");
     }
-    // What is not ours is nothing to us.
+    // What is not ours is nothing to us but a warning, where it looks like ours.
     let ours = parameters(text).any(|(name, _)| name.starts_with(b"vfio."));
-    let plain = Request { foreign: request.foreign.clone(), ..Request::default() };
+    let (foreign, warnings) = (request.foreign.clone(), request.warnings.clone());
+    let plain = Request { foreign, warnings, ..Request::default() };
     assert!(ours || *request == plain, "{request:?}");
     let named = parameters(text).filter(|(name, value)| {
         let key = String::from_utf8_lossy(name).replace('-', "_");

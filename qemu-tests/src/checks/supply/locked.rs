@@ -35,7 +35,7 @@ pub(super) fn everywhere() -> Result<Outcome> {
 
     let lock = tree.join("Cargo.lock");
     let text = fs::read_to_string(&lock)?;
-    let stale = without(&text, "strsim").context("Cargo.lock has no strsim to take away")?;
+    let stale = without(&text, "lexopt").context("Cargo.lock has no lexopt to take away")?;
     fs::write(&lock, &stale)?;
     let libkmod = libkmod::set_up()?;
     for (program, words) in

@@ -92,6 +92,7 @@ pub(super) fn items() -> Vec<Scenario> {
             .bound("00:05.0", "0000:00:05.0"),
         desktop("what stands after a double dash is not ours")
             .cmdline("vfio.devs=00:05.0 -- vfio.devs=00:04.0")
+            .warning("vfio.devs stands behind --")
             .bound("00:05.0", "0000:00:05.0"),
         desktop("a malformed item is rejected, and the others are bound")
             .cmdline("vfio.devs=00:05.0,zz:1.0,8086:10d3@00:03.0,,01:00.9")
@@ -149,5 +150,20 @@ pub(super) fn guards() -> Vec<Scenario> {
             .cmdline("vfio.devs=00:05.0,10de:1c03@00:05.0")
             .refused_by_any("0000:00:05.0")
             .saying("10de:1c03"),
+    ]
+}
+
+/// What else is read from the command line, and what only looks like it.
+pub(super) fn parameters() -> Vec<Scenario> {
+    vec![
+        desktop("what a blank cuts off the list is told, and a parameter that is nearly ours")
+            .cmdline("vfio.devs=00:05.0, 00:04.0 vfio-pci.strict")
+            .bound("00:05.0", "0000:00:05.0")
+            .warning("outside vfio.devs= and not read: 00:04.0; ")
+            .warning("vfio-pci.strict is unknown; is vfio.strict meant?"),
+        desktop("the last of several flags counts, and true and false are known")
+            .cmdline("x=it's vfio.devs=00:1e.0 vfio.off=false vfio.strict=0 vfio.strict=true")
+            .absent("00:1e.0")
+            .exits(3),
     ]
 }

@@ -1,0 +1,164 @@
+//! What people paste after `check`: words, lists, files of boot loaders, Nix; to the kernel command
+//! line that is meant. And whether it fits. Pure.
+
+use crate::cmdline::{PREFIX, parameters};
+use crate::pci::items;
+
+/// `COMMAND_LINE_SIZE` of x86 and of arm64, less the byte at its end.
+const ROOM: usize = 2047;
+
+/// The command line, and what the text was taken for: `""` where it is one, or a list as it would stand
+/// on one.
+#[must_use]
+pub fn read(text: &str) -> (String, &'static str) {
+    let text = text.trim();
+    // As GRUB_CMDLINE_LINUX= in a file for the shell.
+    let is_assigned = text.contains("CMDLINE");
+    let (mut text, mut what) = match in_quotes(text) {
+        quoted if is_assigned && !quoted.is_empty() => (quoted, "what is assigned"),
+        quoted if text.contains('[') => (quoted, "the strings of a list"),
+        _ if text.starts_with("options") => (text.to_owned(), "the options of a loader entry"),
+        _ => (text.to_owned(), ""),
+    };
+    // No item has a `=` in it.
+    if !text.contains(PREFIX) && !text.contains('=') {
+        let mut list = String::from("vfio.devs=");
+        for item in items(&text) {
+            list += item.trim_matches(is_quote);
+            list.push(',');
+        }
+        list.pop();
+        if !list.ends_with(&text) {
+            what = "items, which a command line has without blanks or in quotes";
+        }
+        text = list;
+    }
+    (text, what)
+}
+
+fn is_quote(c: char) -> bool {
+    matches!(c, '"' | '\'')
+}
+
+/// All that stands in quotes, with blanks between; less comments, and backslashes that escape.
+fn in_quotes(text: &str) -> String {
+    let mut inside = String::new();
+    let (mut quote, mut is_escaped, mut is_comment) = (None, false, false);
+    for c in text.chars() {
+        match quote {
+            None => {
+                is_comment = if is_comment { c != '\n' } else { c == '#' };
+                if is_quote(c) && !is_comment {
+                    quote = Some(c);
+                    inside.push(' ');
+                }
+            }
+            Some('"') if c == '\\' && !is_escaped => is_escaped = true,
+            Some(end) if c == end && !is_escaped => quote = None,
+            Some(_) => {
+                inside.push(c);
+                is_escaped = false;
+            }
+        }
+    }
+    inside
+}
+
+/// How many bytes a command line has without the lists that it has now.
+#[must_use]
+pub fn length_without_lists(text: &[u8]) -> usize {
+    let lists = parameters(text).filter(|(name, _)| *name == b"vfio.devs");
+    // With `=` and the blank behind it.
+    let lists = lists.map(|(name, value)| name.len() + value.map_or(1, |value| value.len() + 2));
+    text.len().saturating_sub(lists.sum())
+}
+
+/// That a command line of so many bytes does not fit, and what to do.
+#[must_use]
+pub fn too_long(length: usize) -> Option<String> {
+    (length > ROOM).then(|| {
+        format!(
+            "with your command line that is {length} bytes, and {ROOM} fit: a boot loader drops the \
+             rest without a word; write 01:00.* for all of a slot, or pci:10de:1c03 for all of an id"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pasted_is_read_as_meant() {
+        let list = "items, which a command line has without blanks or in quotes";
+        let grub = "what is assigned";
+        let strings = "the strings of a list";
+        for (text, expected, what) in [
+            ("01:00.0", "vfio.devs=01:00.0", ""),
+            ("10de:1c03@01:00.*,02:00.0 ", "vfio.devs=10de:1c03@01:00.*,02:00.0", ""),
+            ("01:00.0, 01:00.1", "vfio.devs=01:00.0,01:00.1", list),
+            ("01:00.0 01:00.1", "vfio.devs=01:00.0,01:00.1", list),
+            (r#""01:00.0 01:00.1""#, "vfio.devs=01:00.0,01:00.1", list),
+            ("'01:00.0,01:00.1'\n", "vfio.devs=01:00.0,01:00.1", list),
+            ("vfio.devs=01:00.0 quiet", "vfio.devs=01:00.0 quiet", ""),
+            (r#""vfio.devs=01:00.0 02:00.0" quiet"#, r#""vfio.devs=01:00.0 02:00.0" quiet"#, ""),
+            (
+                "root=ZFS=rpool/ROOT/pve-1 boot=zfs\nvfio.devs=01:00.0",
+                "root=ZFS=rpool/ROOT/pve-1 boot=zfs\nvfio.devs=01:00.0",
+                "",
+            ),
+            (r#"GRUB_CMDLINE_LINUX="quiet vfio.devs=01:00.0""#, "quiet vfio.devs=01:00.0", grub),
+            (
+                r#"GRUB_CMDLINE_LINUX_DEFAULT="vfio.devs=\"01:00.0 02:00.0\" \$x""#,
+                r#"vfio.devs="01:00.0 02:00.0" $x"#,
+                grub,
+            ),
+            (
+                r#"GRUB_CMDLINE_LINUX='vfio.devs="01:00.0 02:00.0"'"#,
+                r#"vfio.devs="01:00.0 02:00.0""#,
+                grub,
+            ),
+            (r#"GRUB_CMDLINE_LINUX="vfio.devs=\\\"01:00.0\\\"""#, r#"vfio.devs=\"01:00.0\""#, grub),
+            (r#"KERNEL_CMDLINE[default]+="quiet vfio.strict""#, "quiet vfio.strict", grub),
+            (
+                "GRUB_TIMEOUT=5\n#GRUB_CMDLINE_LINUX=\"a=b\"\nGRUB_CMDLINE_LINUX=\"c=d\"\n\
+                 GRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\n",
+                "c=d quiet",
+                grub,
+            ),
+            (
+                "options root=LABEL=r rw vfio.devs=01:00.0",
+                "options root=LABEL=r rw vfio.devs=01:00.0",
+                "the options of a loader entry",
+            ),
+            (
+                r#"boot.kernelParams = [ "quiet" "vfio.devs=01:00.0,02:00.0" ];"#,
+                "quiet vfio.devs=01:00.0,02:00.0",
+                strings,
+            ),
+            (
+                "kernelParams = [\n  # the card's\n  \"vfio.devs=\\\"01:00.0 02:00.0\\\"\"\n]",
+                r#"vfio.devs="01:00.0 02:00.0""#,
+                strings,
+            ),
+            (r#"devices = [ "01:00.0" "02:00.*" ];"#, "vfio.devs=01:00.0,02:00.*", list),
+            (r#"kargs = ["vfio.devs=01:00.0", "quiet"]"#, "vfio.devs=01:00.0 quiet", strings),
+        ] {
+            let (read, taken_for) = read(text);
+            assert_eq!((read.trim_start(), taken_for), (expected, what), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_lists_that_are_there_do_not_count() {
+        for (text, expected) in [
+            ("quiet rw", 8),
+            ("quiet vfio.devs=01:00.0 rw", 8),
+            ("quiet rw vfio.devs=01:00.0 vfio.devs=02:00.0,03:00.0", 8),
+        ] {
+            assert_eq!(length_without_lists(text.as_bytes()), expected, "{text}");
+        }
+        assert_eq!(too_long(2047), None);
+        assert!(too_long(2048).is_some_and(|text| text.contains("2048 bytes, and 2047 fit")));
+    }
+}

@@ -1,0 +1,100 @@
+//! What looks like ours on a command line and stands where nobody reads it: items outside
+//! `vfio.devs=`, and parameters that are one slip away from ours. Pure.
+
+use crate::escape;
+use crate::pci::{self, Item, items};
+
+/// What all our parameters begin with.
+pub const PREFIX: &str = "vfio.";
+
+/// Our parameters, all behind `vfio.`.
+pub const KEYS: [&str; 8] = ["devs", "off", "console", "host", "wait", "driver", "strict", "debug"];
+
+/// The words that read as items, with commas between them.
+#[derive(Debug, Default)]
+pub struct Strays(String);
+
+/// That a parameter is none, and which of ours it may be.
+#[must_use]
+pub fn is_unknown(name: &str, key: &str) -> String {
+    let nearest = KEYS.iter().min_by_key(|ours| slips(key, ours)).unwrap_or(&KEYS[0]);
+    [&escape::short(name), " is unknown; is vfio.", nearest, " meant?"].concat()
+}
+
+/// Without the marks that a list in another place, or one quote too many, leaves around it.
+fn bare(text: &str) -> &str {
+    text.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '*')
+}
+
+impl Strays {
+    /// A parameter that is none of ours: nearly all of them are the kernel's or somebody else's.
+    pub fn look_at(&mut self, name: &[u8], value: Option<&[u8]>, warnings: &mut Vec<String>) {
+        let Ok(name) = str::from_utf8(name) else { return };
+        let word = bare(name);
+        if value.is_none() && has_item(word) {
+            // What is longer is told in short.
+            if self.0.len() < 256 {
+                self.0 += ",";
+                self.0 += word;
+            }
+        } else if let Some(key) = meant(word, value) {
+            warnings.push(is_unknown(name, key));
+        }
+    }
+
+    /// The warning where there are any; the last item is that of the list that is read.
+    #[must_use]
+    pub fn warning(&self, before: Option<&Item>) -> Option<String> {
+        let words = self.0.get(1..)?;
+        let form = before.map_or(words.to_owned(), |item| [&item.text, self.0.as_str()].concat());
+        Some(format!(
+            "outside vfio.devs= and not read: {}; a list without quotes has no blanks, as in \
+             vfio.devs={}",
+            escape::short(words),
+            escape::short(&form)
+        ))
+    }
+}
+
+/// Whether a list has an item in it, or an id without its `pci:`.
+fn has_item(list: &str) -> bool {
+    list.contains(':')
+        && items(list).map(bare).any(|part| part.parse::<Item>().is_ok() || pci::is_id(part))
+}
+
+/// Which of our keys a name is meant to be.
+fn meant(name: &str, value: Option<&[u8]>) -> Option<&'static str> {
+    let name = name.replace('-', "_").to_ascii_lowercase();
+    let is_vfio = name.contains("vfio");
+    // Other modules have `vfio` in their names as well, but none of them has a parameter that is
+    // called as one of ours.
+    let last = name.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |mark| mark + 1);
+    let key = KEYS.into_iter().find(|key| {
+        let is_as_long = name.len().abs_diff(PREFIX.len() + key.len()) <= 1;
+        is_as_long && slips(&name, &[PREFIX, key].concat()) <= 1
+            || is_vfio && last > 0 && {
+                let slips = slips(&name[last..], key);
+                slips == 0 || slips == 1 && key.len() > 3
+            }
+    });
+    key.or_else(|| {
+        // `devs=` or `vfio=` alone.
+        let is_alone = is_vfio && !name.contains('.') || name == KEYS[0];
+        let value = str::from_utf8(value?).ok()?;
+        (is_alone && has_item(value)).then_some(KEYS[0])
+    })
+}
+
+/// How far one is from the other: the letters of the longer one between those that both begin and end
+/// with, where two that have changed places count as one.
+fn slips(one: &str, other: &str) -> usize {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let [short, long] = if one.len() < other.len() { [one, other] } else { [other, one] };
+    let same = |(a, b): &(&u8, &u8)| a == b;
+    let front = short.iter().zip(long).take_while(same).count();
+    let back = short[front..].iter().rev().zip(long.iter().rev()).take_while(same).count();
+    match (&short[front..short.len() - back], &long[front..long.len() - back]) {
+        ([a, b], [c, d]) if (a, b) == (d, c) => 1,
+        (_, long) => long.len(),
+    }
+}
