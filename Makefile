@@ -26,6 +26,7 @@ zshcompletiondir ?= $(datarootdir)/zsh/site-functions
 
 # What another program reads lies where that program looks, whatever the prefix.
 systemdsystemunitdir ?= /usr/lib/systemd/system
+systemdsystemgeneratordir ?= /usr/lib/systemd/system-generators
 initramfstoolsdir ?= /usr/share/initramfs-tools
 dracutmodulesdir ?= /usr/lib/dracut/modules.d
 initcpiodir ?= /usr/lib/initcpio
@@ -58,8 +59,8 @@ mkinitcpio := $(call below,644,initrd/mkinitcpio,\
 
 components := program man completions systemd initramfs-tools dracut mkinitcpio
 
-# Enabled by the vendor, as systemd's own units are: idle unless vfio.devs= is on the command line.
-wants := $(systemdsystemunitdir)/multi-user.target.wants/vfio-early-finish.service
+# By this name systemd asks the program, before it starts anything, which of the units to start.
+generator := $(systemdsystemgeneratordir)/vfio-early-generator
 
 # The one folder that is ours alone.
 module := $(dracutmodulesdir)/90vfio-early
@@ -80,6 +81,11 @@ ifdef LIBKMOD_STATIC_DIR
 else
 	binary=$$($(CARGO) xtask build) && $(INSTALL) -D "$$binary" $@
 endif
+
+# For the Debian package, which has to find the link somewhere.
+$(built)/vfio-early-generator:
+	@mkdir -p $(@D)
+	ln -sf ../../../bin/vfio-early $@
 
 $(addprefix $(built)/,$(pages)): $(built)/%: docs/man/%.scd
 	@mkdir -p $(@D)
@@ -105,12 +111,12 @@ endef
 
 $(components:%=install-%): install-%:
 	$(foreach entry,$($*),$(call put,$(entry)))
-	$(if $(filter systemd,$*),mkdir -p '$(DESTDIR)$(dir $(wants))')
-	$(if $(filter systemd,$*),ln -sf ../$(notdir $(wants)) '$(DESTDIR)$(wants)')
+	$(if $(filter systemd,$*),mkdir -p '$(DESTDIR)$(dir $(generator))')
+	$(if $(filter systemd,$*),ln -sfr '$(DESTDIR)$(bindir)/vfio-early' '$(DESTDIR)$(generator)')
 
 uninstall:
 	rm -f $(foreach component,$(components),$(foreach entry,$($(component)),\
-	  '$(DESTDIR)$(call field,3,$(entry))')) '$(DESTDIR)$(wants)'
+	  '$(DESTDIR)$(call field,3,$(entry))')) '$(DESTDIR)$(generator)'
 	[ ! -d '$(DESTDIR)$(module)' ] || rmdir '$(DESTDIR)$(module)'
 
 # The source of the last commit, for the recipes in packaging/.

@@ -48,23 +48,31 @@ let
   units = [ "vfio-early" ] ++ optional cfg.strict "vfio-early-strict";
   hasUnit =
     packages: name: lib.any (package: lib.hasSuffix "${name}.service" (package.name or "")) packages;
-  isOff = service: !service.enable || service.wantedBy ++ service.requiredBy == [ ];
+  # It starts the units.
+  generator = "vfio-early-generator";
+  isProgram = file: (file.enable or true) && toString (file.source or file) == program;
   systemd =
     let
-      inherit (initrd.systemd) services;
+      inherit (initrd.systemd) contents services;
+      place = "/etc/systemd/system-generators/${generator}";
       noUnits = filter (name: !hasUnit initrd.systemd.packages name) units;
-      off = filter (name: isOff services.${name}) units;
+      off = filter (name: !(services.${name}.enable or true)) units;
       suppressed = filter (name: elem "${name}.service" initrd.systemd.suppressedUnits) units;
       sources = map (path: toString (path.source or path)) initrd.systemd.storePaths;
     in
     optional (noUnits != [ ]) (lacks "boot.initrd.systemd.packages" noUnits)
     ++ check "boot.initrd.systemd.storePaths" program (elem program sources)
+    ++ check "boot.initrd.systemd.contents" place (contents ? ${place} && isProgram contents.${place})
     ++ optional (off ++ suppressed != [ ]) ''
       boot.initrd.vfio-early: ${
         concatStringsSep ", " (lib.unique (off ++ suppressed))
       } would not run: boot.initrd.systemd.services, or suppressedUnits, turns it off. Set
       boot.initrd.vfio-early.enable to false if that is meant.
     '';
+
+  host = check "systemd.generators" generator (
+    config.systemd.generators ? ${generator} && isProgram config.systemd.generators.${generator}
+  );
 
   scripted =
     check "boot.initrd.preDeviceCommands" "`vfio-early bind`" (
@@ -89,3 +97,4 @@ else
   optional (noParameters != [ ]) (lacks "boot.kernelParams" noParameters)
   ++ optional (noModules != [ ]) (lacks "boot.initrd.availableKernelModules" noModules)
   ++ (if isScripted then scripted else systemd)
+  ++ host

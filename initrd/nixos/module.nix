@@ -336,11 +336,13 @@ in
             "vfio-early"
             "vfio-early-strict"
           ];
-          services.vfio-early.wantedBy = [ "sysinit.target" ];
-          services.vfio-early-strict.requiredBy = [ "initrd-root-fs.target" ];
           # A unit's ExecStart= brings nothing into the initrd.
           storePaths = [ program ];
-          contents = mkIf (cfg.keep != [ ]) { "/etc/vfio-early/keep".text = record; };
+          contents = {
+            # It starts them, where the kernel command line asks for devices.
+            "/etc/systemd/system-generators/vfio-early-generator".source = program;
+            "/etc/vfio-early/keep" = mkIf (cfg.keep != [ ]) { text = record; };
+          };
         };
       }
       // lib.optionalAttrs hasScripted {
@@ -365,9 +367,9 @@ in
 
     systemd = {
       packages = [ (unit "vfio-early-finish") ];
+      generators.vfio-early-generator = program;
       services = {
         vfio-early-finish = {
-          wantedBy = [ "multi-user.target" ];
           # Every update changes its PATH: without this, a switch to it would take devices from the
           # running host.
           restartIfChanged = false;

@@ -68,14 +68,14 @@ impl Hooks {
     }
 
     /// What the runtime hook does with a program that ends so, one run after the other.
-    fn run(&self, statuses: &str, command_line: &str) -> Vec<String> {
-        self.run_program(&format!("program {statuses} --"), command_line)
+    fn run(&self, statuses: &str) -> Vec<String> {
+        self.run_program(&format!("program {statuses} --"))
     }
 
-    fn run_program(&self, program: &str, command_line: &str) -> Vec<String> {
+    fn run_program(&self, program: &str) -> Vec<String> {
         self.copy("hooks", BINARY, program);
         let mut ash = Command::new("busybox");
-        ash.arg("ash").arg(script("run")).arg(self.path("hooks/vfio-early")).arg(command_line);
+        ash.arg("ash").arg(script("run")).arg(self.path("hooks/vfio-early"));
         let output = play(&mut ash);
         assert!(output.status.success(), "{output:?}");
         lines(&output)
@@ -129,46 +129,21 @@ fn the_record_is_in_the_image_where_the_program_can_make_it() {
 }
 
 #[test]
-fn with_systemd_the_units_are_added_and_no_runtime_hook() {
+fn with_systemd_the_units_and_the_generator_are_added_and_no_runtime_hook() {
     let (added, succeeds) = Hooks::new().install("base systemd vfio-early modconf");
-    let units = "/usr/lib/systemd/system";
     assert_eq!(
         added,
         [
-            "add_systemd_unit vfio-early.service".to_owned(),
-            "add_systemd_unit vfio-early-strict.service".to_owned(),
-            format!(
-                "add_symlink {units}/sysinit.target.wants/vfio-early.service ../vfio-early.service"
-            ),
-            format!(
-                "add_symlink {units}/initrd-root-fs.target.requires/vfio-early-strict.service \
-                 ../vfio-early-strict.service"
-            ),
-            "add_binary /usr/bin/vfio-early".to_owned(),
-            "add_module vfio-pci".to_owned(),
-            "add_module vfio_iommu_type1".to_owned(),
+            "add_systemd_unit vfio-early.service",
+            "add_systemd_unit vfio-early-strict.service",
+            "add_symlink /usr/lib/systemd/system-generators/vfio-early-generator \
+             /usr/bin/vfio-early",
+            "add_binary /usr/bin/vfio-early",
+            "add_module vfio-pci",
+            "add_module vfio_iommu_type1",
         ]
     );
     assert!(succeeds);
-}
-
-/// The links are those that `systemctl enable` would make.
-#[test]
-fn the_links_are_what_the_units_ask_for() {
-    let (added, _) = Hooks::new().install("systemd vfio-early");
-    for unit in ["vfio-early.service", "vfio-early-strict.service"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../initrd/systemd").join(unit);
-        let text = fs::read_to_string(path).unwrap();
-        let mut wanted = 0;
-        for (key, folder) in [("WantedBy=", "wants"), ("RequiredBy=", "requires")] {
-            for target in text.lines().filter_map(|line| line.strip_prefix(key)) {
-                let link = format!("/{target}.{folder}/{unit} ../{unit}");
-                assert!(added.iter().any(|line| line.ends_with(&link)), "{link}: {added:?}");
-                wanted += 1;
-            }
-        }
-        assert_eq!(wanted, 1, "{unit}");
-    }
 }
 
 #[test]
@@ -218,14 +193,14 @@ fn drivers_of_displays_that_stay_are_added_and_of_nothing_else() {
 #[test]
 fn the_boot_goes_on_whether_all_is_bound_or_not() {
     for status in ["0", "1"] {
-        let seen = Hooks::new().run(status, "vfio.devs=01:00.0 vfio.strict");
+        let seen = Hooks::new().run(status);
         assert_eq!(seen, ["program bind", "udev starts", END], "{status}");
     }
 }
 
 #[test]
 fn strict_stops_after_udev_in_the_emergency_shell_until_all_is_bound() {
-    let seen = Hooks::new().run("3 3 0", "vfio.devs=01:00.0 vfio.strict").join("\n");
+    let seen = Hooks::new().run("3 3 0").join("\n");
     let parts: Vec<&str> = seen.split_inclusive("launch_interactive_shell\n").collect();
     let [first, second, last] = parts[..] else { panic!("{seen}") };
     assert_eq!(first, second.replacen("bind\n", "bind\nudev starts\n", 1));
@@ -239,26 +214,25 @@ fn strict_stops_after_udev_in_the_emergency_shell_until_all_is_bound() {
     assert_eq!(last, format!("program bind\n{END}"));
 }
 
+/// Whether the boot is strict the program itself says, asked again.
 #[test]
-fn a_program_that_cannot_tell_stops_a_strict_boot_and_no_other() {
-    for (command_line, stops) in [
-        ("vfio.devs=01:00.0", false),
-        ("vfio.devs=01:00.0 vfio.strict=0", false),
-        ("vfio.devs=01:00.0 vfio.strict=off", false),
-        ("vfio.devs=01:00.0 vfio.strict", true),
-        ("vfio.devs=01:00.0 vfio.strict=yes", true),
-    ] {
-        // Killed, the first time.
-        let seen = Hooks::new().run("137 0", command_line);
-        assert_eq!(seen[1], "ERROR: vfio-early ended with exit status 137", "{command_line}");
+fn a_program_that_was_killed_stops_a_strict_boot_and_no_other() {
+    // Killed, the first time; 3 is for a strict boot alone.
+    for (statuses, stops) in
+        [("137 0", false), ("137 1", false), ("137 3 0", true), ("137 137", false)]
+    {
+        let seen = Hooks::new().run(statuses);
+        let start = ["program bind", "ERROR: vfio-early ended with exit status 137", "udev starts"];
+        assert_eq!(seen[..3], start, "{statuses}");
+        assert_eq!(seen[3], "program status", "{statuses}");
         let shells = seen.iter().filter(|line| *line == "launch_interactive_shell").count();
-        assert_eq!(shells, usize::from(stops), "{command_line}: {seen:?}");
-        assert_eq!(seen.last().unwrap(), END, "{command_line}");
+        assert_eq!(shells, usize::from(stops), "{statuses}: {seen:?}");
+        assert_eq!(seen.last().unwrap(), END, "{statuses}");
     }
 }
 
 #[test]
 fn a_program_that_is_not_there_is_told() {
-    let seen = Hooks::new().run_program("/nowhere/vfio-early", "vfio.devs=01:00.0");
+    let seen = Hooks::new().run_program("/nowhere/vfio-early");
     assert_eq!(seen, ["ERROR: vfio-early ended with exit status 127", "udev starts", END]);
 }

@@ -43,8 +43,6 @@ installkernel() {
 }
 
 install() {
-    local unit
-
     inst_binary /usr/bin/vfio-early
     # With --sysroot this host is not the one that boots.
     # shellcheck disable=SC2154 # variables of dracut
@@ -64,11 +62,9 @@ install() {
         inst_hook pre-mount 00 "$moddir/vfio-early-strict.sh"
         return
     fi
-    for unit in vfio-early.service vfio-early-strict.service; do
-        # shellcheck disable=SC2154 # variables of dracut
-        inst_simple "$systemdsystemunitdir/$unit"
-        # Where it is started from stands in its [Install] section.
-        # shellcheck disable=SC2154
-        $SYSTEMCTL -q --root "$initdir" enable "$unit"
-    done
+    # shellcheck disable=SC2154 # systemdsystemunitdir and systemdutildir are dracut's
+    inst_multiple "$systemdsystemunitdir"/vfio-early{,-strict}.service
+    # It starts them, where the command line asks for devices.
+    # shellcheck disable=SC2154
+    ln_r /usr/bin/vfio-early "$systemdutildir/system-generators/vfio-early-generator"
 }

@@ -6,9 +6,10 @@ vfio_early_must_stop() {
     case "$vfio_early_status" in
         0 | 1) return 1 ;;
         3) return 0 ;;
-        # Killed, or not there: it could not say so itself.
-        *) getargbool 0 vfio.strict ;;
     esac
+    # Killed: it could not say so itself.
+    /usr/bin/vfio-early status
+    [ $? -eq 3 ]
 }
 
 while vfio_early_must_stop; do

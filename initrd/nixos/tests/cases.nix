@@ -145,6 +145,14 @@ in
       };
       systemd.packages = mkForce [ ];
     };
+    forced-contents.boot.initrd = {
+      vfio-early = one;
+      systemd.contents = mkForce { };
+    };
+    another-generator = {
+      boot.initrd.vfio-early = one;
+      systemd.generators.vfio-early-generator = mkForce "/dev/null";
+    };
     a-unit-turned-off.boot.initrd = {
       vfio-early = one;
       systemd.services.vfio-early.enable = false;

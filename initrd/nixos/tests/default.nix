@@ -40,12 +40,14 @@ let
         preDeviceCommands = textOf "preDeviceCommands";
         extraUtilsCommands = textOf "extraUtilsCommands";
         inherit (config.boot.initrd.systemd) services storePaths;
-        contents = lib.mapAttrs (_: file: file.text) config.boot.initrd.systemd.contents;
+        contents = lib.mapAttrs (
+          _: file: if file.text == null then file.source else file.text
+        ) config.boot.initrd.systemd.contents;
         extraFiles = lib.mapAttrs (_: file: file.source.text) (config.boot.initrd.extraFiles or { });
         units = lib.attrNames (units config.boot.initrd.systemd.packages);
       };
       host = {
-        inherit (config.systemd) services;
+        inherit (config.systemd) generators services;
         units = lib.attrNames (units config.systemd.packages);
         udevRules = config.services.udev.extraRules;
         packages = map (package: package.name) config.environment.systemPackages;

@@ -85,6 +85,7 @@ let
       package = option types.package (
         derivation "systemd" (lib.optionalAttrs (store == "/usr") { outPath = store; })
       );
+      generators = option (types.attrsOf types.path) { };
       tmpfiles.rules = texts;
     };
     system.activationScripts = option (types.attrsOf (

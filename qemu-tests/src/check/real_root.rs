@@ -241,8 +241,10 @@ pub(crate) fn one_bound_one_absent(seen: &Seen, wrong: &mut Wrong) {
     let driver = seen.driver(HOST, NETWORK);
     wrong.unless(driver == Some("vfio-pci"), format!("{NETWORK} is on {driver:?}"));
     let status = seen.run.last();
+    let is_strict = seen.run.command_line.contains("vfio.strict");
     wrong.unless(
-        status.status == 1 && status.stdout.contains("\"00:1e.0\": absent"),
+        status.status == if is_strict { 3 } else { 1 }
+            && status.stdout.contains("\"00:1e.0\": absent"),
         format!("`vfio-early status` ends with {}: {}", status.status, status.stdout),
     );
 }

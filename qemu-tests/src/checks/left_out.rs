@@ -25,7 +25,11 @@ const AS_ON_6_1: &str = "it depends little on the kernel, and is run on 6.1 each
 
 /// Of Debian 13's systemd, dracut and initramfs-tools one boot each is left.
 pub(crate) const LIST: &[LeftOut] = &[
-    on(&["6.12"], "systemd: without vfio.devs= nothing runs", AS_ON_6_1),
+    on(
+        &["6.12"],
+        "systemd: without vfio.devs= nothing runs, and what looks like it is told",
+        AS_ON_6_1,
+    ),
     on(&["6.12"], "systemd: without vfio.strict the boot goes on with failed units", AS_ON_6_1),
     on(&["6.12"], "dracut: without vfio.devs= the program says and does nothing", AS_ON_6_1),
     on(

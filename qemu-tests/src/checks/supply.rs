@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_program_that_has_grown_too_much_is_told() {
         assert!(too_large(SIZE_LIMIT).is_empty());
-        assert_eq!(too_large(SIZE_LIMIT + 1), ["it has 1350001 bytes, over 1350000"]);
+        assert_eq!(too_large(SIZE_LIMIT + 1), ["it has 1400001 bytes, over 1400000"]);
     }
 
     #[test]

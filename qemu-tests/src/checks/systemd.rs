@@ -40,10 +40,15 @@ enum Check {
     Booted(fn(&Seen, &mut Wrong)),
 }
 
-const ALL_BOUND: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0";
+/// systemd, which splits it as a shell does, takes all behind the apostrophe for one word.
+const ALL_BOUND: &str = "x=it's vfio.strict vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0";
 /// The driver of the device that is there is the first that dracut loads.
 const ONE_ABSENT: &str = "rd.driver.pre=e1000e vfio.devs=8086:10d3@00:03.0,00:1e.0";
-const ONE_ABSENT_STRICT: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0";
+/// To systemd 252 the backslash makes one word of two; and the last `vfio.strict` counts.
+const ONE_ABSENT_STRICT: &str =
+    r"vfio.strict=0 vfio.strict x=C:\ vfio.devs=8086:10d3@00:03.0,00:1e.0";
+/// Nobody reads it.
+const STRAY: &str = "vfio.strict vfio_devs=00:03.0";
 const OFF: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0 vfio.off";
 
 const INITRD: &str = "vfio-early.service";
@@ -80,12 +85,14 @@ fn all(line: &str) -> Vec<Case> {
         check: Check::Booted(check),
     };
     let bound = boots(
-        "devices are bound before udev starts, and still after coldplug in the real root",
+        "devices are bound before udev starts, and still after coldplug in the real root, also behind \
+         an apostrophe",
         ALL_BOUND,
         all_bound,
     );
     let stopped = boots(
-        "vfio.strict with an absent device stops the boot in the emergency shell",
+        "vfio.strict with an absent device stops the boot in the emergency shell, also behind \
+         vfio.strict=0 and a backslash",
         ONE_ABSENT_STRICT,
         stopped,
     );
@@ -108,7 +115,8 @@ fn all(line: &str) -> Vec<Case> {
         screens: false,
         check: Check::Verified(verified),
     };
-    let nothing = boots("without vfio.devs= nothing runs", "vfio.strict", nothing);
+    let nothing =
+        boots("without vfio.devs= nothing runs, and what looks like it is told", STRAY, nothing);
     let going_on = boots(
         "without vfio.strict the boot goes on with failed units",
         ONE_ABSENT,
@@ -194,6 +202,7 @@ fn everywhere(seen: &Seen, wrong: &mut Wrong) {
     wrong.unless(!seen.journal.is_empty(), "the journal is empty");
     for line in &seen.journal {
         let is_complaint = line.text.contains("ordering cycle")
+            || line.text.contains("vfio-early-generator")
             || (line.text.contains("vfio-early") && line.text.contains("Unknown key"));
         wrong.unless(!is_complaint, format!("the journal says: {}", line.text));
     }
@@ -232,27 +241,31 @@ fn before_udev(seen: &Seen, wrong: &mut Wrong) {
     without_udev(seen, wrong);
 }
 
-/// Without the parameter not even the program is started.
+/// Without the parameter no unit is started; what looks like it is told by the generator in the initrd,
+/// and by nobody again in the real root.
 fn nothing(seen: &Seen, wrong: &mut Wrong) {
+    let said = seen.journal.iter().filter(|line| line.who == "vfio-early");
+    let said: Vec<_> = said.map(|line| line.text.as_str()).collect();
+    let expected = ["vfio_devs is unknown; is vfio.devs meant?"];
+    wrong.unless(said == expected, format!("the program says {said:?}"));
+    not_started(seen, wrong);
+}
+
+fn not_started(seen: &Seen, wrong: &mut Wrong) {
     for unit in [INITRD, STRICT, FINISH] {
         let state = seen.state(unit);
         wrong.unless(state == "inactive", format!("{unit} is {state}"));
         let started = seen.first("systemd", &format!("Starting {unit}"));
         wrong.unless(started.is_none(), format!("{unit} was started"));
     }
-    wrong.unless(seen.spoken().is_none(), "the program ran");
     untouched(seen, wrong);
 }
 
-/// It runs, and does nothing.
+/// The generator says so, and nothing is done.
 fn off(seen: &Seen, wrong: &mut Wrong) {
-    wrong.unless(seen.spoken().is_some(), "the program did not run");
-    for unit in [INITRD, STRICT] {
-        let finished = seen.first("systemd", &format!("Finished {unit}"));
-        wrong.unless(finished.is_some(), format!("{unit} did not finish in the initrd"));
-    }
-    wrong.unless(seen.state(FINISH) == "active", format!("{FINISH} is {}", seen.state(FINISH)));
-    untouched(seen, wrong);
+    let said = seen.first("vfio-early", "vfio.off: nothing is done");
+    wrong.unless(said.is_some(), "the log does not say that nothing is done");
+    not_started(seen, wrong);
 }
 
 fn red_and_going_on(seen: &Seen, wrong: &mut Wrong) {
@@ -330,7 +343,7 @@ fn living_picture(seen: &Seen, wrong: &mut Wrong) -> Result<()> {
 }
 
 fn stopped(seen: &Seen, wrong: &mut Wrong) {
-    for (unit, status) in [(INITRD, "3"), (STRICT, "1")] {
+    for (unit, status) in [(INITRD, "3"), (STRICT, "3")] {
         let found = (seen.state(unit), seen.property(unit, "ExecMainStatus"));
         wrong.unless(found == ("failed", status), format!("{unit} is {found:?}"));
     }

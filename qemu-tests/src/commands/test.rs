@@ -238,7 +238,10 @@ mod tests {
         let is_run = |name: &str, kernel, arguments: &Arguments| {
             super::is_run(name, Some(kernel), arguments, &mut Vec::new())
         };
-        let (name, kernel) = ("6.12 systemd: without vfio.devs= nothing runs", "6.12");
+        let (name, kernel) = (
+            "6.12 systemd: without vfio.devs= nothing runs, and what looks like it is told",
+            "6.12",
+        );
         assert!(!is_run(name, kernel, &nothing));
         assert!(is_run(name, kernel, &arguments(&[name], &[], false)));
         assert!(is_run(name, kernel, &arguments(&[], &[kernel], false)));

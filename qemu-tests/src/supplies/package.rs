@@ -54,7 +54,8 @@ pub(crate) fn pack(workspace: &Path, binary: &Path) -> Result<PathBuf> {
     let cargo_deb = CARGO_DEB.set_up()?;
     write_built_using(workspace)?;
     sbom::write(&workspace.join(SBOM), &changelog_date()?)?;
-    step::run(Command::new("make").arg("man").current_dir(workspace))?;
+    let made = ["man", "target/make/vfio-early-generator"];
+    step::run(Command::new("make").args(made).current_dir(workspace))?;
     let folder = workspace.join("target/package");
     let new = tempfile::Builder::new().prefix("new-").tempdir_in(&folder)?;
     let (target, triple) = target(binary)?;

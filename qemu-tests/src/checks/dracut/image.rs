@@ -147,12 +147,16 @@ fn module() -> Result<Vec<File>> {
     Ok(files)
 }
 
+/// systemd's link to the program, of the real root; dracut's module makes that of the initrd.
+const GENERATOR: &str = "usr/lib/systemd/system-generators/vfio-early-generator";
+
 /// The program where the units look for it, the units, the dracut modules, the harness.
 fn files(program: &Path, units: &[Unit]) -> Result<Vec<File>> {
     let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
     let mut files: Vec<File> =
         HARNESS.iter().map(|(path, content)| File::text(*path, *content)).collect();
     files.extend(module()?);
+    files.push(File::Link { path: GENERATOR.to_owned(), target: "/usr/bin/vfio-early".to_owned() });
     let mut places = BTreeSet::new();
     for unit in units {
         files.push(File::text(format!("usr/lib/systemd/system/{}", unit.name), &*unit.text));

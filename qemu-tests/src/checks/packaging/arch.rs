@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::files::{ALWAYS, DRACUT, ENABLED, File, MKINITCPIO, differences};
+use super::files::{ALWAYS, DRACUT, File, MKINITCPIO, differences};
 use super::makefile::make;
 use crate::supplies::binary::workspace;
 use crate::supplies::{libkmod, step};
@@ -63,5 +63,5 @@ pub(super) fn built() -> Result<Vec<String>> {
     }
     step::run(&mut makepkg)?;
     let packed = folder.path().join("pkg/vfio-early");
-    differences(&packed, &[&ALWAYS[..], &[ENABLED, DRACUT, MKINITCPIO, LICENCES]].concat())
+    differences(&packed, &[&ALWAYS[..], &[DRACUT, MKINITCPIO, LICENCES]].concat())
 }

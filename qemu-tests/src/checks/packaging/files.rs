@@ -25,10 +25,10 @@ pub(super) const UNITS: &[File] = &[
     ("644", "usr/lib/systemd/system/vfio-early-finish.service"),
     ("644", "usr/lib/systemd/system/vfio-early-strict.service"),
     ("644", "usr/lib/systemd/system/vfio-early.service"),
+    ("link", GENERATOR),
 ];
-/// Where no package manager enables units.
-pub(super) const ENABLED: &[File] =
-    &[("link", "usr/lib/systemd/system/multi-user.target.wants/vfio-early-finish.service")];
+/// By this name systemd asks the program which of the units to start.
+pub(super) const GENERATOR: &str = "usr/lib/systemd/system-generators/vfio-early-generator";
 /// What every installation has, whatever makes its initrd.
 pub(super) const ALWAYS: [&[File]; 4] = [PROGRAM, MANUAL, COMPLETIONS, UNITS];
 pub(super) const INITRAMFS_TOOLS: &[File] = &[

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::files::{
-    ALWAYS, DRACUT, ENABLED, File, INITRAMFS_TOOLS, MKINITCPIO, UNITS, differences,
+    ALWAYS, DRACUT, File, GENERATOR, INITRAMFS_TOOLS, MKINITCPIO, UNITS, differences,
 };
 use crate::supplies::binary::workspace;
 use crate::supplies::{libkmod, step};
@@ -25,7 +25,7 @@ pub(super) fn make(words: &[&str], tree: &Path) -> Command {
 }
 
 fn everything() -> Vec<&'static [File]> {
-    [&ALWAYS[..], &[ENABLED, INITRAMFS_TOOLS, DRACUT, MKINITCPIO]].concat()
+    [&ALWAYS[..], &[INITRAMFS_TOOLS, DRACUT, MKINITCPIO]].concat()
 }
 
 pub(super) fn all() -> Result<Vec<String>> {
@@ -50,15 +50,14 @@ pub(super) fn all() -> Result<Vec<String>> {
 
 pub(super) fn one_generator() -> Result<Vec<String>> {
     let mut complaints = Vec::new();
-    let always = [&ALWAYS[..], &[ENABLED]].concat();
     for (words, expected) in [
-        (&["install", "INITRD=initramfs-tools"][..], [&always[..], &[INITRAMFS_TOOLS]].concat()),
-        (&["install", "INITRD=dracut"], [&always[..], &[DRACUT]].concat()),
-        (&["install", "INITRD="], always.clone()),
+        (&["install", "INITRD=initramfs-tools"][..], [&ALWAYS[..], &[INITRAMFS_TOOLS]].concat()),
+        (&["install", "INITRD=dracut"], [&ALWAYS[..], &[DRACUT]].concat()),
+        (&["install", "INITRD="], ALWAYS.to_vec()),
         (&["install-initramfs-tools"], vec![INITRAMFS_TOOLS]),
-        (&["install-dracut"], vec![DRACUT, UNITS, ENABLED]),
-        (&["install-mkinitcpio"], vec![MKINITCPIO, UNITS, ENABLED]),
-        (&["install-systemd"], vec![UNITS, ENABLED]),
+        (&["install-dracut"], vec![DRACUT, UNITS]),
+        (&["install-mkinitcpio"], vec![MKINITCPIO, UNITS]),
+        (&["install-systemd"], vec![UNITS]),
     ] {
         let tree = tempfile::tempdir()?;
         step::run(&mut make(words, tree.path()))?;
@@ -76,7 +75,8 @@ pub(super) fn another_prefix() -> Result<Vec<String>> {
         fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))
     };
     let mut complaints = Vec::new();
-    for (_, place) in [UNITS, INITRAMFS_TOOLS, DRACUT, MKINITCPIO].concat() {
+    let files = [UNITS, INITRAMFS_TOOLS, DRACUT, MKINITCPIO].concat();
+    for (_, place) in files.into_iter().filter(|(mode, _)| *mode != "link") {
         if text(place)?.contains("/usr/bin/vfio-early") {
             complaints.push(format!("{place} names /usr/bin/vfio-early"));
         }
@@ -84,6 +84,10 @@ pub(super) fn another_prefix() -> Result<Vec<String>> {
     let unit = text("usr/lib/systemd/system/vfio-early.service")?;
     if !unit.contains("\nExecStart=/opt/it/bin/vfio-early bind\n") {
         complaints.push(format!("the unit does not run the program:\n{unit}"));
+    }
+    let link = fs::read_link(tree.path().join(GENERATOR))?;
+    if link != Path::new("../../../../opt/it/bin/vfio-early") {
+        complaints.push(format!("the generator is {}", link.display()));
     }
     if !tree.path().join("opt/it/bin/vfio-early").exists() {
         complaints.push("the program is not below the prefix".to_owned());
