@@ -117,7 +117,12 @@ pub fn check(mut request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> i
     let mut machine = sysfs.machine(&request)?;
     let mut record = sysfs.record();
     // In an initrd nobody can see that, and on a host it is what an initrd would be told.
-    let lives_from = if sysfs.is_initrd() { None } else { Some(host::keep::record(sysfs, true)?) };
+    let lives_from = if sysfs.is_initrd() {
+        None
+    } else {
+        let record = host::keep::record(sysfs, true);
+        record.inspect_err(|why| log::warn!("what the host lives from is not known: {why}")).ok()
+    };
     record.add(lives_from.iter().flat_map(|record| record.entries.clone()));
     complete(&mut machine, &request, &record, sysfs, kernel);
     let plan = plan::plan(&request, &machine, false);
