@@ -68,12 +68,12 @@ fn meant(name: &str, value: Option<&[u8]>) -> Option<&'static str> {
     let is_vfio = name.contains("vfio");
     // Other modules have `vfio` in their names as well, but none of them has a parameter that is
     // called as one of ours.
-    let last = name.rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |mark| mark + 1);
+    let last = name.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or(&name);
     let key = KEYS.into_iter().find(|key| {
         let is_as_long = name.len().abs_diff(PREFIX.len() + key.len()) <= 1;
         is_as_long && slips(&name, &[PREFIX, key].concat()) <= 1
-            || is_vfio && last > 0 && {
-                let slips = slips(&name[last..], key);
+            || is_vfio && last != name && {
+                let slips = slips(last, key);
                 slips == 0 || slips == 1 && key.len() > 3
             }
     });

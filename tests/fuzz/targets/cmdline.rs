@@ -1,7 +1,7 @@
 //! The kernel command line: `parameters` and `parse`.
 
 use serde_json::json;
-use vfio_early::cmdline::{Console, Foreign, KEYS, Request, parameters, parse};
+use vfio_early::cmdline::{Console, Foreign, Host, KEYS, Request, parameters, parse};
 use vfio_early::escape;
 
 use super::{assert_harmless, assert_json};
@@ -106,10 +106,11 @@ fn check_printed(request: &Request) {
     let number = |flag: bool| u8::from(flag);
     let items: Vec<_> = request.items.iter().map(|item| item.text.as_str()).collect();
     let console = if request.console == Console::Keep { "keep" } else { "release" };
+    let host = if request.host == Host::Keep { "keep" } else { "release" };
     let driver = request.driver.as_ref().map(|name| format!("vfio.driver={name}"));
     let printed = format!(
         "vfio.devs=\"{}\" vfio.off={} vfio.strict={} vfio.debug={} vfio.wait={} \
-         vfio.console={console} {}",
+         vfio.console={console} vfio.host={host} {}",
         items.join(","),
         number(request.off),
         number(request.strict),

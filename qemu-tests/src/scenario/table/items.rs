@@ -157,10 +157,10 @@ pub(super) fn guards() -> Vec<Scenario> {
 pub(super) fn parameters() -> Vec<Scenario> {
     vec![
         desktop("what a blank cuts off the list is told, and a parameter that is nearly ours")
-            .cmdline("vfio.devs=00:05.0, 00:04.0 vfio-pci.strict")
+            .cmdline("vfio.devs=00:05.0, 00:04.0 vfio-early.strict")
             .bound("00:05.0", "0000:00:05.0")
             .warning("outside vfio.devs= and not read: 00:04.0; ")
-            .warning("vfio-pci.strict is unknown; is vfio.strict meant?"),
+            .warning("vfio-early.strict is unknown; is vfio.strict meant?"),
         desktop("the last of several flags counts, and true and false are known")
             .cmdline("x=it's vfio.devs=00:1e.0 vfio.off=false vfio.strict=0 vfio.strict=true")
             .absent("00:1e.0")
