@@ -138,7 +138,7 @@ fn locked_down_expected(check: &mut Check<'_>) {
         said.starts_with("~Module signature appended~\n") && said.contains("[integrity]"),
         format!("the module was not signed, or the kernel is not locked down: {said}"),
     );
-    let why = "loading vfio_pci: Operation not permitted (EPERM), as module_blacklist= or lockdown";
+    let why = "loading vfio_pci: Operation not permitted (EPERM), as lockdown does";
     check.of_run(1).exits(1).device(CARD, "failed", &[why]);
     check.is(check.shell(2) == "signed\n", "the signed module did not come back");
     check.of_run(2).exits(0).device(CARD, "bound", &[]);
