@@ -1,4 +1,5 @@
-//! A scenario is data: what is there, what is asked, what comes out.
+//! A scenario is data: what is there, what is asked, what comes out. Here is the table of them, how
+//! one is run, and what is held of each. Uses [`mod@crate::check`] and what that uses.
 //!
 //! The same table runs in QEMU and over the fake kernel. Both sides fill in an [`Observed`](crate::machine::observed::Observed), and
 //! [`Scenario::complaints`] holds it against what is expected, and against what holds always: no
