@@ -1,6 +1,7 @@
 //! Commands for the running host.
 
 pub mod check;
+pub mod finish;
 pub mod item;
 pub mod keep;
 pub mod list;

@@ -56,6 +56,9 @@ pub struct Kept {
     pub words: String,
 }
 
+/// So many entries count: no host lives from more devices, and each device is held against each.
+const MOST_ENTRIES: usize = 256;
+
 impl Record {
     /// Reads lines; empty ones and comments are skipped.
     #[must_use]
@@ -65,6 +68,10 @@ impl Record {
             let (entry, reason) = line.split_once('#').unwrap_or((line, ""));
             if entry.trim().is_empty() {
                 continue;
+            }
+            if record.entries.len() + record.wrong.len() == MOST_ENTRIES {
+                record.wrong.push(format!("line {}: there are too many", number + 1));
+                break;
             }
             match parse_entry(entry, reason) {
                 Ok(entry) => record.entries.push(entry),
@@ -128,7 +135,7 @@ fn parse_entry(text: &str, reason: &str) -> Result<Entry, String> {
     if let Choice::Group(_) = item.choice {
         return Err(format!("{:?} is a group: name the device", escape::short(&item.text)));
     }
-    Ok(Entry { kind: *kind, item, reason: reason.trim().to_owned() })
+    Ok(Entry { kind: *kind, item, reason: escape::short(reason.trim()) })
 }
 
 /// Whether a device is at a place, by its folder, which tells of the bridges above it.

@@ -31,6 +31,8 @@ pub use syscall::{arguments, standard_files};
 use std::io;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use apply::Applied;
 use cmdline::{Foreign, Request};
 use host::check::Check;
@@ -99,6 +101,22 @@ fn with_later_groups(
         }
     }
     Ok((machine, again, applied))
+}
+
+/// Does what the run that made this report had to leave, and nothing else; `None` where that is
+/// nothing.
+///
+/// # Errors
+/// When the PCI bus cannot be read; nothing was written then.
+pub fn finish(
+    request: Request,
+    then: &Value,
+    sysfs: &Sysfs,
+    kernel: &mut impl Kernel,
+) -> io::Result<Option<Report>> {
+    let machine = sysfs.machine(&request)?;
+    let left = host::finish::left(request, &machine, then, sysfs);
+    if left.items.is_empty() { Ok(None) } else { bind(left, sysfs, kernel).map(Some) }
 }
 
 /// What [`bind`] would do now, and the report that it would make if the kernel did as it is told.

@@ -18,7 +18,7 @@ use vfio_early::host::list::formats::{self, FORMATS, Format};
 use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
-use vfio_early::host::{keep, list, next_initrd, paste, status};
+use vfio_early::host::{finish, keep, list, next_initrd, paste, status};
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::{RECORD, Sysfs};
@@ -30,9 +30,10 @@ vfio-pci; see vfio-early(8) and vfio-early.cmdline(7).
 
 usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
        vfio-early list [FILTER...] [--json | --format NAME]
-       vfio-early check [TEXT] [--json] | status [--json] | keep
+       vfio-early check [TEXT] [--json] | status [--json] | finish | keep
 
-  bind            what runs in the initrd; later it finishes what was reserved
+  bind            what runs in the initrd; later it takes whatever is not bound
+  finish          what the initrd had to leave, and nothing that was given back
   list            the devices by IOMMU group, with the items to paste; a FILTER
                   is gpu, usb, net, storage, an id, or any item of vfio.devs=
   check           what bind would do here; TEXT is items or a command line
@@ -42,7 +43,7 @@ usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
   --dry-run       print the plan, write nothing
   --format NAME   print the devices for libvirt, qemu, nix or kubevirt
   --json          print JSON
-  --root DIR      read DIR/proc and DIR/sys; with bind only as a dry run
+  --root DIR      read DIR/proc and DIR/sys; bind is a dry run then
   --help, --version
 
 exit status: 0 all bound, or nothing asked; 1 something asked for is not bound;
@@ -57,6 +58,7 @@ enum Command {
     List,
     Check,
     Status,
+    Finish,
     Keep,
 }
 
@@ -72,9 +74,10 @@ struct Arguments {
     pasted: String,
 }
 
-const COMMANDS: [(&str, Command); 5] = [
+const COMMANDS: [(&str, Command); 6] = [
     ("bind", Command::Bind),
     ("check", Command::Check),
+    ("finish", Command::Finish),
     ("keep", Command::Keep),
     ("list", Command::List),
     ("status", Command::Status),
@@ -136,7 +139,7 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
         }
     }
     let is_bind = command == Command::Bind;
-    let wrong = if json && (is_bind || command == Command::Keep) {
+    let wrong = if json && (is_bind || matches!(command, Command::Keep | Command::Finish)) {
         "--json is for list, check and status"
     } else if format.is_some() && command != Command::List {
         "--format is for list"
@@ -144,6 +147,8 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
         "--json is a format of its own: leave --format out"
     } else if dry_run && !is_bind {
         "--dry-run is for bind"
+    } else if command == Command::Finish && root != Path::new("/") {
+        "--root reads another tree, where finish could write nothing"
     } else if is_bind && !dry_run && root != Path::new("/") {
         "--root reads another tree and writes nothing: add --dry-run"
     } else {
@@ -230,7 +235,11 @@ fn run(words: Vec<OsString>) -> u8 {
         };
         check(request, &sysfs, &mut kernel, &text, &arguments.root, form)
     } else if request.asks_for_devices() {
-        bind(request, &sysfs, &text, &mut kernel)
+        if arguments.command == Command::Finish {
+            finish(request, &sysfs, &text, &mut kernel)
+        } else {
+            bind(request, &sysfs, &text, &mut kernel)
+        }
     } else {
         nothing_asked(&request);
         exit_status(false, false)
@@ -305,6 +314,43 @@ fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
         log::log!(level, "{line}");
     }
     report.exit_status
+}
+
+fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
+    let strict = request.strict;
+    let then = Path::new(report_file::FOLDER).join(report_file::NAME);
+    let then = match finish::read(&then, text, sysfs) {
+        Ok(Some(then)) => then,
+        Ok(None) => {
+            log::warn!("vfio-early has not run in the initrd: what is not in use is taken now");
+            return bind(request, sysfs, text, kernel);
+        }
+        Err(why) => {
+            log::error!("nothing is done: {why}; vfio-early bind takes all of vfio.devs=");
+            return exit_status(true, strict);
+        }
+    };
+    for line in finish::given_back(&then, sysfs) {
+        log::warn!("{line}");
+    }
+    let now = match vfio_early::finish(request, &then, sysfs, kernel) {
+        Ok(Some(now)) => now,
+        Ok(None) => return exit_status(false, strict),
+        Err(why) => {
+            log::error!("nothing is done: {why}; {}", remedy(&why, "/sys"));
+            return exit_status(true, strict);
+        }
+    };
+    let merged = finish::merged(then, &now).and_then(|report| escape::json(&report));
+    let saved = merged.map_err(std::io::Error::from).and_then(|text| {
+        let folder = Path::new(report_file::FOLDER);
+        report_file::write(report_file::NAME, (text + "\n").as_bytes(), folder)
+    });
+    if let Err(why) = saved {
+        log::warn!("no report in {}: {why}", report_file::FOLDER);
+    }
+    now.lines().iter().for_each(|(level, line)| log::log!(*level, "{line}"));
+    now.exit_status
 }
 
 /// How a plan is printed.

@@ -49,11 +49,15 @@ fn bash_completes_commands_options_and_addresses() {
     let root = laptop.tree.root().to_str().expect("a name");
     for (line, expected) in [
         ("vfio-early l", "list"),
-        ("vfio-early ", "bind list check status keep --cmdline --dry-run --root --help --version"),
+        (
+            "vfio-early ",
+            "bind list check status finish keep --cmdline --dry-run --root --help --version",
+        ),
         ("vfio-early list --format ", "libvirt qemu nix kubevirt"),
         ("vfio-early list --format q", "qemu"),
         ("vfio-early list --js", "--json"),
         ("vfio-early list gpu st", "storage"),
+        ("vfio-early finish -", "--cmdline --help"),
         ("vfio-early keep ", "--root --help"),
         ("vfio-early status -", "--json --cmdline --root --help"),
         ("vfio-early bind --d", "--dry-run"),
@@ -139,7 +143,7 @@ fn fish_completes_commands_and_options() {
     );
     for (line, expected) in [
         ("vfio-early l", "list"),
-        ("vfio-early ", "bind check keep list status"),
+        ("vfio-early ", "bind check finish keep list status"),
         ("vfio-early list --format ", "kubevirt libvirt nix qemu"),
         ("vfio-early list --js", "--json"),
         ("vfio-early list gp", "gpu"),

@@ -29,6 +29,7 @@ mod waiting;
 
 // What goes wrong, or is done meanwhile.
 mod faults;
+mod finish;
 mod interruptions;
 mod model;
 

@@ -17,7 +17,7 @@ _vfio_early() {
     for ((index = 1; index < ${#words[@]}; index++)); do
         case ${words[index]} in
         --root) root=${words[++index]-} ;;
-        bind | list | check | status | keep) command=${command:-${words[index]}} ;;
+        bind | list | check | status | finish | keep) command=${command:-${words[index]}} ;;
         esac
     done
 
@@ -35,7 +35,7 @@ _vfio_early() {
         ;;
     *)
         case $command in
-        '') candidates='bind list check status keep --cmdline --dry-run --root --help --version' ;;
+        '') candidates='bind list check status finish keep --cmdline --dry-run --root --help --version' ;;
         bind) candidates='--cmdline --dry-run --root --help' ;;
         list)
             candidates='--json --format --root --help gpu usb net storage'
@@ -46,6 +46,7 @@ _vfio_early() {
             candidates+=" $(_vfio_early_addresses "$root")"
             ;;
         status) candidates='--json --cmdline --root --help' ;;
+        finish) candidates='--cmdline --help' ;;
         keep) candidates='--root --help' ;;
         esac
         ;;

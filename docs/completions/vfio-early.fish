@@ -6,13 +6,14 @@ function __vfio_early_addresses
     end
 end
 
-set -l commands bind list check status keep
+set -l commands bind list check status finish keep
 
 complete -c vfio-early -f
 complete -c vfio-early -n "not __fish_seen_subcommand_from $commands" -a bind -d 'What runs in the initrd'
 complete -c vfio-early -n "not __fish_seen_subcommand_from $commands" -a list -d 'The devices by IOMMU group'
 complete -c vfio-early -n "not __fish_seen_subcommand_from $commands" -a check -d 'What bind would do here'
 complete -c vfio-early -n "not __fish_seen_subcommand_from $commands" -a status -d 'The last report against now'
+complete -c vfio-early -n "not __fish_seen_subcommand_from $commands" -a finish -d 'What the initrd had to leave'
 complete -c vfio-early -n "not __fish_seen_subcommand_from $commands" -a keep -d 'What this host lives from'
 
 complete -c vfio-early -n "__fish_seen_subcommand_from list" -a 'gpu usb net storage' -d 'All of that kind'
@@ -20,7 +21,7 @@ complete -c vfio-early -n "__fish_seen_subcommand_from list check" -a '(__vfio_e
 complete -c vfio-early -n "__fish_seen_subcommand_from list" -l format -x -a 'libvirt qemu nix kubevirt' -d 'Print the devices for another program'
 complete -c vfio-early -n "__fish_seen_subcommand_from list check status" -l json -d 'Print JSON'
 complete -c vfio-early -n "not __fish_seen_subcommand_from list keep" -l cmdline -x -d 'Read TEXT instead of /proc/cmdline'
-complete -c vfio-early -n "not __fish_seen_subcommand_from list check status keep" -l dry-run -d 'Print the plan, write nothing'
+complete -c vfio-early -n "not __fish_seen_subcommand_from list check status finish keep" -l dry-run -d 'Print the plan, write nothing'
 complete -c vfio-early -l root -r -F -d 'Read DIR/proc and DIR/sys'
 complete -c vfio-early -s h -l help -d 'Print a summary'
 complete -c vfio-early -s V -l version -d 'Print the version'

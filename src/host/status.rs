@@ -180,7 +180,7 @@ fn compare(then: &Value, sysfs: &Sysfs) -> DeviceStatus {
             (None, Some(address)) if sysfs.has_device(address) => "no driver has it now".to_owned(),
             (None, _) => "it is gone".to_owned(),
         };
-        Some(format!("lost: {now}; vfio-early bind takes it back"))
+        Some(format!("lost: {now}; if that is not meant, vfio-early bind takes it back"))
     } else {
         let texts = [text_of(then, "reason"), text_of(then, "remedy")];
         Some(format!("{outcome}: {}", texts.map(Option::unwrap_or_default).join("; ")))

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::{Sysfs, link_name};
 use crate::cmdline::Request;
+use crate::escape;
 use crate::pci::{Address, Choice, Id, Item};
 use crate::sysfs::Machine;
 
@@ -86,7 +87,7 @@ impl Sysfs {
             let text = |name: &str| self.text(path.join(name)).unwrap_or_default();
             let input = Input {
                 address: link.iter().rev().find_map(|part| part.to_str()?.parse().ok()),
-                name: text("name").trim().to_owned(),
+                name: escape::short(text("name").trim()),
                 has_keys: last_word(&text("capabilities/key")) & KEYS == KEYS,
                 has_lights: last_word(&text("capabilities/led")) != 0,
             };

@@ -9,6 +9,7 @@ use nix::fcntl::{OFlag, readlinkat};
 
 use super::usage::{Usage, User};
 use super::{Sysfs, files};
+use crate::escape;
 use crate::pci::{Address, Class};
 
 /// Of more processes only the number is told.
@@ -94,7 +95,7 @@ impl Sysfs {
     /// Its name and number, as `Xorg (812)`.
     fn process(&self, number: u32) -> String {
         let name = self.text(format!("proc/{number}/comm")).unwrap_or_default();
-        format!("{} ({number})", name.trim())
+        format!("{} ({number})", escape::short(name.trim()))
     }
 
     /// Streams of sound that are open. Source: `/proc/asound/cardN/pcmDp/subN/status`.

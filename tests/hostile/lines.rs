@@ -62,6 +62,33 @@ fn a_driver_and_a_mount_point_forge_no_line() {
 }
 
 #[test]
+fn a_record_a_keyboard_and_a_process_forge_no_line() {
+    let mut fake = desktop().command_line("vfio.devs=00:14.0,02:00.0,01:00.0").boot();
+    for driver in ["nvme", "nouveau", "xhci_hcd"] {
+        fake.load(driver);
+    }
+    let evil = EVIL.replace('\n', "");
+    fake.tree.write("proc/self/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
+    let line = format!("disk 02:00.0 # {evil}\nnetwork {evil}\n{evil} 02:00.0\n");
+    fake.tree.write("etc/vfio-early/keep", &line);
+    fake.tree.write("run/vfio-early/keep", &line);
+    fake.keyboard("00:14.0", "usb1/input/input3", EVIL);
+    fake.below("00:01.0/01:00.0", "drm", "drm/card0");
+    fake.tree.write("proc/812/comm", EVIL);
+    fake.tree.folder("proc/812/fd");
+    fake.tree.link("proc/812/fd/3", "/dev/dri/card0");
+    for command in COMMANDS.into_iter().chain([&["list"][..], &["list", "--json"], &["keep"]]) {
+        let output = run(fake.tree.root(), command);
+        assert_harmless(&output);
+        let shown = text(&output.stdout);
+        assert!(shown.contains("forged"), "it is not hidden, but shown: {command:?} {shown}");
+    }
+    for format in ["libvirt", "qemu", "nix", "kubevirt"] {
+        assert_harmless(&run(fake.tree.root(), &["list", "--format", format, "usb", "gpu"]));
+    }
+}
+
+#[test]
 fn a_report_forges_no_line_of_status() {
     let fake = desktop().command_line("vfio.devs=00:14.0").boot();
     let device = json!({"item": EVIL, "address": EVIL, "id": EVIL, "outcome": EVIL,

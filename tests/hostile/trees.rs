@@ -20,13 +20,14 @@ use crate::machine::desktop;
 
 const ITEMS: &str = "00:14.0,01:00.*,group:02:00.0,8086:15b8@00:19.0,pci:10de:0,00:1c.0/00.0";
 /// Every command that reads a tree.
-const COMMANDS: [&[&str]; 6] = [
+const COMMANDS: [&[&str]; 7] = [
     &["check", ITEMS],
     &["check", ITEMS, "--json"],
     &["--dry-run", "--cmdline", "vfio.devs=00:14.0,pci:8086:0"],
     &["list"],
     &["list", "--json"],
     &["status"],
+    &["keep"],
 ];
 
 /// A host with something of all that is read.
@@ -44,12 +45,23 @@ fn host() -> Fake {
         "sys/class/vtconsole/vtcon0/name",
         "sys/class/vtconsole/vtcon0/bind",
         "sys/class/input/input0/name",
+        "sys/class/input/input0/capabilities/key",
+        "etc/fstab",
+        "etc/vfio-early/keep",
+        "run/vfio-early/keep",
+        "proc/812/comm",
+        "proc/asound/card0/pcm0p/sub0/status",
+        "proc/driver/nvidia/gpus/0000:01:00.0/information",
         "sys/bus/pci/devices/0000:00:02.0/reset_method",
         "sys/bus/pci/devices/0000:00:02.0/sriov_numvfs",
     ];
     for file in files {
         fake.tree.write(file, "1\n");
     }
+    fake.tree.folder("proc/812/fd");
+    fake.tree.link("proc/812/fd/3", "/dev/dri/card0");
+    fake.below("00:01.0/01:00.0", "drm", "drm/card0");
+    fake.below("00:1f.3", "sound", "sound/card0/pcmC0D0p");
     fake
 }
 

@@ -7,8 +7,16 @@ use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use vfio_early::apply::Applied;
+use vfio_early::cmdline::{self, Request};
+use vfio_early::escape;
+use vfio_early::host::finish;
 use vfio_early::host::status::{Status, status};
-use vfio_early::sysfs::Sysfs;
+use vfio_early::pci::{Address, Item};
+use vfio_early::plan::{self, Plan};
+use vfio_early::report;
+use vfio_early::sysfs::{Machine, Sysfs};
+use vfio_early::verdict::Verdict;
 
 use super::{assert_harmless, assert_json};
 
@@ -25,6 +33,8 @@ fn host() -> TempDir {
     for (address, driver) in DEVICES {
         let folder = root.path().join("sys/bus/pci/devices").join(address);
         fs::create_dir_all(&folder).expect("a folder");
+        let modalias = "pci:v000010DEd00001C03sv00000000sd00000000bc03sc02i00\n";
+        fs::write(folder.join("modalias"), modalias).expect("a file");
         if let Some(driver) = driver {
             let target = Path::new("../../drivers").join(driver);
             symlink(target, folder.join("driver")).expect("a link");
@@ -52,6 +62,49 @@ fn read(root: &Path, text: &[u8]) -> Option<Status> {
     }
 }
 
+/// What is left to do after that run is not what is bound, and what comes of it is a report.
+fn check_finish(root: &Path, then: &Value) {
+    let sysfs = Sysfs::new(root);
+    let text = "vfio.devs=01:00.0,02:00.0,03:00.0,04:00.0";
+    let path = root.join("report.json");
+    if let Ok(read) = finish::read(&path, text.as_bytes(), &sysfs) {
+        assert_eq!(read.as_ref(), Some(then));
+    }
+    let request = cmdline::parse(text.as_bytes());
+    let machine = sysfs.machine(&request).expect("the bus is there");
+    let left = finish::left(request, &machine, then, &sysfs);
+    let told = then["devices"].as_array().into_iter().flatten();
+    for device in told.filter(|device| device["outcome"] == "bound") {
+        let address = device["address"].as_str().and_then(|it| it.parse::<Address>().ok());
+        let is_it =
+            |item: &Item| plan::requested(&one(item), &machine).into_iter().next() == address;
+        // The last entry of a device counts.
+        let later = then["devices"].as_array().into_iter().flatten().rev();
+        let mut later = later
+            .filter(|other| other["address"].as_str().and_then(|it| it.parse().ok()) == address);
+        if address.is_some() && later.next() == Some(device) {
+            assert!(!left.items.iter().any(is_it), "{device:?} is taken back");
+        }
+    }
+    for line in finish::given_back(then, &sysfs) {
+        assert_harmless(&escape::line(&line));
+    }
+    let (machine, plan) = (Machine::default(), Plan::default());
+    let now = report::report(
+        Request::default(),
+        &machine,
+        &plan,
+        &Applied::default(),
+        &Verdict::default(),
+    );
+    let merged = finish::merged(then.clone(), &now).expect("JSON");
+    assert!(merged["devices"].is_array() && merged["exit_status"].is_u64());
+}
+
+fn one(item: &Item) -> Request {
+    Request { items: vec![item.clone()], ..Request::default() }
+}
+
 fn check_in(root: &Path, text: &[u8]) {
     let found = read(root, text);
     let value: Option<Value> = serde_json::from_slice(text).ok();
@@ -77,6 +130,7 @@ fn check_in(root: &Path, text: &[u8]) {
         assert_eq!(device.lost, device.outcome == "bound" && !device.bound, "{device:?}");
         assert_eq!(device.bound, device.reason.is_none(), "{device:?}");
     }
+    check_finish(root, &value);
     let lines = found.to_string();
     assert_harmless(&lines);
     assert_eq!(lines.lines().count(), found.devices.len(), "{lines:?}");

@@ -13,9 +13,11 @@ use std::path::{Component, Path, PathBuf};
 use vfio_early::cmdline::{self, Request};
 use vfio_early::escape;
 use vfio_early::host::check::Check;
+use vfio_early::host::keep;
 use vfio_early::host::list::{self, formats, tree};
 use vfio_early::host::page::Look;
 use vfio_early::host::status::status;
+use vfio_early::keep::{Entry, Record};
 use vfio_early::kernel::Write;
 use vfio_early::pci::{Address, Item};
 use vfio_early::plan;
@@ -63,6 +65,7 @@ pub fn check(input: &[u8]) {
         check_check(check, input, &sysfs);
     }
     check_list(&sysfs, input);
+    check_record(&sysfs);
 
     let bound = vfio_early::bind(request.clone(), &sysfs, &mut kernel);
     if let Ok(report) = &bound {
@@ -276,6 +279,21 @@ fn check_file(report: &Report, root: &Path, sysfs: &Sysfs) {
     let items: Vec<_> = report.devices.iter().map(|device| &device.item).chain(rejected).collect();
     assert_eq!(status.devices.iter().map(|device| &device.item).collect::<Vec<_>>(), items);
     assert_harmless(&status.to_string());
+}
+
+/// What is written for an initrd is read there.
+fn check_record(sysfs: &Sysfs) {
+    let Ok(record) = keep::record(sysfs, true) else { return };
+    let lines: Vec<_> = record.entries.iter().map(ToString::to_string).collect();
+    for line in lines.iter().cloned().chain(record.wrong.iter().map(|why| escape::line(why))) {
+        assert_harmless(&line);
+    }
+    let read = Record::parse(&lines.join("\n"));
+    let short = |entry: &Entry| (entry.kind, entry.item.clone());
+    let [written, read] =
+        [&record, &read].map(|it| it.entries.iter().map(short).collect::<Vec<_>>());
+    assert_eq!(written[..written.len().min(read.len())], read, "{lines:#?}");
+    assert!(read.len() == written.len() || read.len() >= 256, "{lines:#?}");
 }
 
 fn check_list(sysfs: &Sysfs, input: &[u8]) {
