@@ -527,8 +527,14 @@ fn keep_the_console(request: &Request, machine: &Machine, targets: &mut Targets)
                 ),
             ))
         } else {
+            let is_in_ram = screen.firmware.as_ref().is_some_and(|it| it.is_in_ram);
             Decision::Refuse(Why::new(
-                "the host's console is on it, and no other display stays with the host",
+                if is_in_ram && !has_it(&address) {
+                    "the kernel would end the host's console for it, and no other display stays with \
+                     the host"
+                } else {
+                    "the host's console is on it, and no other display stays with the host"
+                },
                 "take it off the list, or add vfio.console=release to give it away",
             ))
         };

@@ -80,7 +80,8 @@ pub struct DeviceReport {
     pub reason: Option<String>,
     /// What to do about it.
     pub remedy: Option<String>,
-    /// Whether a VM could have it, as far as that is known without one; `None` where it is not bound.
+    /// Whether a VM could have it, as far as that is known without one; `None` where it is not bound, or
+    /// who is in its group cannot be foretold.
     pub usable: Option<bool>,
     /// Why no VM can have it although it is bound.
     pub obstacles: Vec<Why>,
@@ -157,7 +158,11 @@ pub fn report(
         let fate = applied.fates.get(address);
         let mut report = device(*address, target, strangers, fate, verdict);
         if machine.has_groups_later() && report.outcome == Outcome::Bound {
-            report.warnings.extend(may_come(*address, target, machine, plan));
+            let warning = may_come(*address, target, machine, plan);
+            if warning.is_some() && group.is_none() {
+                report.usable.take_if(|usable| *usable);
+            }
+            report.warnings.extend(warning);
         }
         devices.push(report);
     }
@@ -304,7 +309,7 @@ fn may_come(address: Address, target: &Target, machine: &Machine, plan: &Plan) -
     let own = (address, target.device.folder.as_str());
     let taken = |other: &Address| plan.taken().any(|(taken, _, _)| taken == *other);
     let may_come = machine.devices.iter().filter(|(other, device)| {
-        device.group.is_none()
+        (device.group.is_none() || target.device.group.is_none())
             && !device.class.is_bridge()
             && !device.is_virtio_iommu()
             && may_share_a_group(own, (**other, &device.folder))
@@ -318,8 +323,8 @@ fn may_come(address: Address, target: &Target, machine: &Machine, plan: &Plan) -
     };
     (!list.is_empty()).then(|| {
         format!(
-            "its IOMMU group may also have {}, which this kernel tells only when a driver is probed for \
-             that; {then}",
+            "its IOMMU group may also have {}, which this kernel tells only when a driver is probed; \
+             {then}",
             list.join(", ")
         )
     })

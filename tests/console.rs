@@ -416,6 +416,9 @@ fn a_framebuffer_in_ram_keeps_no_display_but_what_the_kernel_evicts_it_for() {
                 assert_eq!(outcomes(&report), [format!("0000:01:00.0 {expected}")], "{which}");
                 assert_eq!(fake.screen.console(), Some("RAM"), "{which}");
                 assert_eq!(report.warnings, [""; 0], "{which}");
+                if is_evicted {
+                    assert_says(&words(&report, SECOND), &["would end the host's console"]);
+                }
             }
         }
     }
