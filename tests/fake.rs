@@ -34,6 +34,9 @@ use tree::Tree;
 /// `driver_override` takes less than a page, with room for a newline.
 const LONGEST_OVERRIDE: usize = 4095;
 
+/// What others wait for does not wait for itself.
+const VIRTIO_IOMMU: (u16, u16) = (0x1af4, 0x1057);
+
 #[derive(Debug)]
 struct Device {
     function: Function,
@@ -495,9 +498,11 @@ impl Fake {
         }
         self.lock(address)?;
         match self.groups {
-            Groups::WithIommu => return Err(Errno::EAGAIN),
+            Groups::WithIommu if self.devices[address].function.id != VIRTIO_IOMMU => {
+                return Err(Errno::EAGAIN);
+            }
             Groups::AtProbe => self.add_to_group(address),
-            Groups::AtOnce | Groups::Never => {}
+            Groups::AtOnce | Groups::WithIommu | Groups::Never => {}
         }
         let device = self.lock(address)?;
         let refusal = match device.function.refusal {

@@ -4,6 +4,7 @@
 use nix::errno::Errno;
 use qemu_tests::machine::topology::{self, Topology};
 use qemu_tests::scenario::Scenario;
+use qemu_tests::supplies::arch::Arch;
 
 use crate::fake::Fake;
 use crate::fake::modules::{Module, name_of};
@@ -202,6 +203,8 @@ pub struct Machine {
     pub told: Told,
     /// Whether the interrupt chips remap; `None` without `/proc/interrupts`.
     pub remapping: Option<bool>,
+    /// Whether it is an Arm machine: one has other interrupt chips.
+    pub arm: bool,
     pub command_line: String,
     /// In the initrd, besides vfio's.
     pub modules: Vec<Module>,
@@ -226,6 +229,7 @@ impl Machine {
             iommu: true,
             told: Told::default(),
             remapping: Some(true),
+            arm: false,
             command_line: String::new(),
             modules: Vec::new(),
             left_out: Vec::new(),
@@ -310,7 +314,7 @@ impl Machine {
 
     /// With an Arm SMMU.
     pub fn with_smmu(mut self) -> Self {
-        (self.table, self.told, self.remapping) = (Some("IORT"), Told::OfDevices, None);
+        (self.table, self.told, self.arm) = (Some("IORT"), Told::OfDevices, true);
         self
     }
 
@@ -355,14 +359,23 @@ impl Machine {
                 machine.functions.push(ours);
             }
         }
-        machine.files.push(("proc/cpuinfo", GUEST));
-        machine.table = match topology.iommu {
-            topology::Iommu::Intel => Some("DMAR"),
-            topology::Iommu::Amd => Some("IVRS"),
-            topology::Iommu::None => None,
-        };
+        machine.arm = topology.arch == Arch::Arm64;
+        if !machine.arm {
+            machine.files.push(("proc/cpuinfo", GUEST));
+        }
         machine.iommu = topology.iommu != topology::Iommu::None;
         machine.remapping = Some(machine.iommu && topology.interrupt_remapping);
+        (machine.table, machine.told) = match topology.iommu {
+            topology::Iommu::Intel => (Some("DMAR"), Told::AtBoot),
+            topology::Iommu::Amd => (Some("IVRS"), Told::AtBoot),
+            topology::Iommu::Virtio => (Some("VIOT"), Told::Virtio),
+            topology::Iommu::Smmu => (Some("IORT"), Told::OfDevices),
+            topology::Iommu::None => (None, Told::AtBoot),
+        };
+        if topology.iommu == topology::Iommu::Virtio {
+            machine.remapping = Some(false);
+            machine.modules.push(Module::new("virtio_iommu", &[]));
+        }
         machine
     }
 

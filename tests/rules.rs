@@ -56,6 +56,7 @@ fn machine(place: Place, line: Line) -> Machine {
             }
             machine.firmware_on(machines::FIRST_CARD)
         }
+        Place::Guest => Machine::of(&machines::guest()).line(line),
     }
 }
 
@@ -184,7 +185,7 @@ fn the_fake_kernel_answers_as_linux_does() {
     // How often the answer to a step is an exception.
     let mut exceptions: BTreeMap<(&str, usize), usize> = BTreeMap::new();
     for rule in &rules {
-        for line in Line::ALL {
+        for line in Line::ALL.into_iter().filter(|line| rule.is_asked_on(line.text())) {
             let mut found = answers(rule, line);
             let kept = record.answers(rule, line.text()).unwrap_or_default();
             let steps = rule.steps.iter().enumerate().zip(kept).zip(&mut found);

@@ -11,6 +11,7 @@ mod faults;
 mod flavours;
 mod host;
 pub(crate) mod initramfs_tools;
+mod iommus;
 pub(crate) mod left_out;
 pub(crate) mod nix;
 mod packaging;
@@ -36,6 +37,7 @@ const BOOTS: &[fn() -> Vec<Boot>] = &[
     host::boots,
     faults::boots,
     flavours::boots,
+    iommus::boots,
     races::boots,
     soak::boots,
     bench::guard::boots,

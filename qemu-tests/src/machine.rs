@@ -5,12 +5,15 @@
 
 mod boot;
 mod command;
+mod device;
 pub mod distro;
 pub mod guest_program;
 pub mod initrd;
+mod iommu;
 mod keyboard;
 pub mod models;
 pub mod moment;
+mod newc;
 pub mod observed;
 pub(crate) mod profiles;
 mod qemu;

@@ -3,10 +3,13 @@
 //!
 //! Uses nothing of the rest.
 
+pub mod arch;
 pub mod archive;
 pub mod binary;
+pub(crate) mod busybox;
 pub mod cache;
 mod cargo_tool;
+pub mod cross;
 pub mod digest;
 pub mod kernels;
 pub mod libkmod;

@@ -28,6 +28,22 @@ fn modalias(function: &Function) -> String {
     )
 }
 
+/// `show_interrupts()`.
+fn interrupts(arm: bool, remapping: bool) -> String {
+    let lines = match (arm, remapping) {
+        (false, true) => {
+            "  0:  42   IO-APIC   2-edge  timer\n 24:  0   IR-PCI-MSI 442368-edge  PCIe PME"
+        }
+        (false, false) => {
+            "  0:  42   IO-APIC   2-edge  timer\n 24:  0   PCI-MSI 442368-edge  PCIe PME"
+        }
+        // No device has an interrupt of its own yet.
+        (true, true) => " 11:  738     GICv3  27 Level     arch_timer",
+        (true, false) => " 11:  764 GIC-0  27 Level     arch_timer",
+    };
+    format!("           CPU0\n{lines}\nNMI:          0\n")
+}
+
 impl Tree {
     /// What is there at power-on, without devices and drivers.
     pub fn new(machine: &Machine) -> Self {
@@ -65,14 +81,7 @@ impl Tree {
         let version = format!("#1 SMP PREEMPT_DYNAMIC Debian {}-1\n", machine.line.release());
         tree.write("proc/sys/kernel/version", &version);
         if let Some(remapping) = machine.remapping {
-            let chip = if remapping { "IR-PCI-MSI" } else { "PCI-MSI" };
-            tree.write(
-                "proc/interrupts",
-                &format!(
-                    "           CPU0\n  0:         42   IO-APIC   2-edge      timer\n \
-                     24:          0   {chip} 442368-edge      PCIe PME\nNMI:          0\n"
-                ),
-            );
+            tree.write("proc/interrupts", &interrupts(machine.arm, remapping));
         }
         for (path, content) in &machine.files {
             tree.write(path, content);

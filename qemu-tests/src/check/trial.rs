@@ -47,7 +47,8 @@ impl Trial {
         let boot = || {
             let mut machine = (self.machine)(vm(kernel).program(program).asking_first());
             for name in self.programs {
-                machine = machine.tool(&format!("/bin/{name}"), guest_program::compile(name)?);
+                machine = machine
+                    .tool(&format!("/bin/{name}"), guest_program::compile(name, kernel.arch)?);
             }
             machine.boot()
         };

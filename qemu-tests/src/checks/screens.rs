@@ -13,14 +13,15 @@ use case::{Case, Start, card, case};
 
 use crate::check::Boot;
 use crate::machine::topology::Device;
-use crate::supplies::kernels::{NAMES, NIXOS};
+use crate::supplies::arch::Arch;
+use crate::supplies::kernels::{NAMES, NIXOS, arch_of};
 
 /// Two cards on the root bus, the firmware's first.
 fn two_cards() -> [Device; 2] {
     [card("VGA", "01.0", BOOT), card("VGA", "05.0", OTHER)]
 }
 
-/// Every case on every kernel.
+/// Every case on every kernel for x86, whose firmware draws on its cards.
 pub(crate) fn boots() -> Vec<Boot> {
     let boot = |kernel, case: Case| Boot {
         name: format!("screens: {}", case.name),
@@ -28,7 +29,7 @@ pub(crate) fn boots() -> Vec<Boot> {
         check: Box::new(move |kernel, program, _answers| case.check(kernel, program)),
     };
     let on = |kernel| all(kernel).into_iter().map(move |case| boot(kernel, case));
-    NAMES.into_iter().flat_map(on).collect()
+    NAMES.into_iter().filter(|kernel| arch_of(kernel) == Arch::Amd64).flat_map(on).collect()
 }
 
 fn all(line: &str) -> Vec<Case> {

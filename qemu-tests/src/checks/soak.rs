@@ -102,7 +102,9 @@ impl Case {
         complaints.extend(run.log_complaints());
         if LINES.contains(&self.kernel) {
             match answers::kept(answers, scenario) {
-                Ok(Some(fake)) => complaints.extend(answers::differences(&fake, &seen)),
+                Ok(Some(fake)) => {
+                    complaints.extend(answers::differences(&scenario.topology, &fake, &seen));
+                }
                 Ok(None) => {}
                 Err(error) => complaints.push(format!("the fake kernel's answer: {error:#}")),
             }

@@ -22,7 +22,8 @@ use crate::checks::bench::contender::{self, CONTENDERS, Contender, FLOOR, PROGRA
 use crate::checks::bench::guard;
 use crate::checks::bench::machine::{Bench, COUNTS, Look, Outcome};
 use crate::machine::run::Run;
-use crate::supplies::{binary, digest, kernels, musl, packages, step};
+use crate::supplies::arch::{self, Arch};
+use crate::supplies::{cross, digest, kernels, musl, packages, step};
 use results::{Calls, Entry, Measurements, Phases, Wall};
 
 /// Kernels that are measured.
@@ -61,6 +62,9 @@ pub struct Arguments {
     /// Measure only on this kernel (may be repeated)
     #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
     pub kernels: Vec<String>,
+    /// Processor of the machine: on arm64 instructions are counted, of what can run there
+    #[arg(long, default_value = "amd64", value_parser = arch::NAMES)]
+    pub arch: String,
     /// Measure only with so many devices
     #[arg(long, value_name = "NUMBER,…", value_delimiter = ',')]
     pub devices: Vec<usize>,
@@ -131,29 +135,37 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(true);
     }
     packages::ensure(packages::BOOT)?;
-    let program = arguments.binary.clone().map_or_else(binary::build, Ok)?;
+    let arch: Arch = arguments.arch.parse()?;
+    packages::ensure(packages::cross(arch))?;
+    let is_own = arch == Arch::Amd64;
+    let program = arguments.binary.clone().map_or_else(|| cross::program(arch), Ok)?;
     if arguments.quick {
         let (text, passes) = guard::run(&program, arguments.write)?;
         print!("{text}");
         return Ok(passes);
     }
     packages::ensure(packages::BENCH)?;
+    if !is_own && (arguments.calls || arguments.wall || arguments.size || arguments.write) {
+        bail!("on {} instructions are counted, and nothing else is measured or kept", arch.name());
+    }
     let all = ![arguments.cost, arguments.phases, arguments.calls, arguments.wall, arguments.size]
         .contains(&true);
-    let contenders = contenders(&arguments.only)?;
+    let mut contenders = contenders(&arguments.only)?;
+    contenders.retain(|contender| is_own || !contender.is_of_this_machine());
     let pick = |given: &[usize], usual: &[usize]| {
         if given.is_empty() { usual.to_vec() } else { given.to_vec() }
     };
-    let counts = pick(&arguments.devices, &COUNTS);
+    let counts = pick(&arguments.devices, if is_own { &COUNTS } else { &[3, 64] });
     let some = |usual: &[usize]| pick(&arguments.devices, usual);
     let lines: Vec<&str> = if arguments.kernels.is_empty() {
         KERNELS.to_vec()
     } else {
         arguments.kernels.iter().map(String::as_str).collect()
     };
+    let lines: Vec<String> = lines.iter().map(|line| kernels::named(line, arch)).collect();
     let benches = lines
         .iter()
-        .map(|line| Ok((*line, Bench::new(line, &contenders, &counts, &program, true)?)))
+        .map(|line| Ok((line.as_str(), Bench::new(line, &contenders, &counts, &program, is_own)?)))
         .collect::<Result<Vec<_>>>()?;
 
     let mut found =
@@ -180,19 +192,19 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         if all || arguments.cost {
             add(Look::Cost, &counts, &mut jobs);
         }
-        if all || arguments.phases {
+        if all && is_own || arguments.phases {
             add(Look::Phases, &some(&[3, 64, 512]), &mut jobs);
         }
-        if all || arguments.calls {
+        if all && is_own || arguments.calls {
             add(Look::Calls, &some(&[3, 64]), &mut jobs);
         }
-        if all || arguments.wall {
+        if all && is_own || arguments.wall {
             add(Look::Wall, &some(&[3]), &mut paced);
         }
     }
     let repeatable = count(&jobs, arguments, &mut found)?;
     time(&paced, arguments.runs, &mut found)?;
-    if all || arguments.size {
+    if all && is_own || arguments.size {
         let (_, bench) = benches.first().context("a kernel is measured on")?;
         found.sizes = Some(size::weigh(&program, bench.kernel())?);
         if let Some(program) = musl::build(musl::Unpacks::Xz)? {

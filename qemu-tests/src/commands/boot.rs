@@ -10,7 +10,8 @@ use crate::machine::observed::{BEFORE, HOST};
 use crate::machine::run::Run;
 use crate::machine::topology::Iommu;
 use crate::machine::vm::vm;
-use crate::supplies::{binary, kernels, packages};
+use crate::supplies::arch::{self, Arch};
+use crate::supplies::{cross, kernels, packages};
 
 /// Arguments of `cargo xtask boot`.
 #[derive(Debug, clap::Args)]
@@ -21,9 +22,15 @@ pub struct Arguments {
     /// Kernel line
     #[arg(long, value_name = "LINE", default_value = "6.1", value_parser = kernels::NAMES)]
     pub kernel: String,
-    /// IOMMU of the machine
-    #[arg(long, default_value = "intel", value_parser = ["intel", "amd", "none"])]
-    pub iommu: String,
+    /// Processor of the machine
+    #[arg(long, default_value = "amd64", value_parser = arch::NAMES)]
+    pub arch: String,
+    /// IOMMU of the machine; without it intel, or smmu on arm64
+    #[arg(long, value_parser = ["intel", "amd", "virtio", "smmu", "none"])]
+    pub iommu: Option<String>,
+    /// Boot by UEFI firmware; on arm64 it brings ACPI, and without it there is a device tree
+    #[arg(long)]
+    pub uefi: bool,
     /// Text to add to the kernel command line (may be repeated)
     #[arg(long, value_name = "TEXT")]
     pub append: Vec<String>,
@@ -53,15 +60,19 @@ pub struct Arguments {
 /// When something cannot be set up, or the machine does not come to its end.
 pub fn run(arguments: Arguments) -> Result<()> {
     packages::ensure(packages::BOOT)?;
-    let kernel = kernels::set_up(&arguments.kernel)?;
+    let arch: Arch = arguments.arch.parse()?;
+    packages::ensure(packages::cross(arch))?;
+    let kernel = kernels::set_up(&kernels::named(&arguments.kernel, arch))?;
     let program = match arguments.binary {
         Some(program) => program,
-        None => binary::build()?,
+        None => cross::program(arch)?,
     };
-    let iommu = match arguments.iommu.as_str() {
-        "amd" => Iommu::Amd,
-        "none" => Iommu::None,
-        _ => Iommu::Intel,
+    let iommu = match (arguments.iommu.as_deref(), arch) {
+        (Some("amd"), _) => Iommu::Amd,
+        (Some("none"), _) => Iommu::None,
+        (Some("virtio"), _) => Iommu::Virtio,
+        (Some("smmu"), _) | (None, Arch::Arm64) => Iommu::Smmu,
+        (Some(_), _) | (None, Arch::Amd64) => Iommu::Intel,
     };
     let mut machine = vm(&kernel)
         .iommu(iommu)
@@ -71,6 +82,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         .host_modules(arguments.host_modules);
     for text in &arguments.append {
         machine = machine.cmdline(text);
+    }
+    if arguments.uefi {
+        machine = machine.uefi();
     }
     if !arguments.modules_before.is_empty() {
         machine = machine.load(arguments.modules_before);

@@ -9,10 +9,11 @@ use crate::commands::table::table;
 use crate::machine::models::Kind;
 use crate::machine::observed::HOST;
 use crate::machine::run::Run;
-use crate::machine::topology::{Device, Function, Topology};
+use crate::machine::topology::{Device, Function, Iommu, Topology};
 use crate::machine::vm::{Vm, vm};
+use crate::supplies::arch::{self, Arch};
 use crate::supplies::kernels::{self, Kernel};
-use crate::supplies::{binary, packages};
+use crate::supplies::{cross, packages};
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,12 @@ pub struct Arguments {
     /// Kernel line
     #[arg(long, value_name = "LINE", default_value = "6.1", value_parser = kernels::NAMES)]
     pub kernel: String,
+    /// Processor of the machine
+    #[arg(long, default_value = "amd64", value_parser = arch::NAMES)]
+    pub arch: String,
+    /// Boot by UEFI firmware; on arm64 it brings ACPI, and without it there is a device tree
+    #[arg(long)]
+    pub uefi: bool,
 }
 
 /// The graphics card with its audio, the network card and the USB controller, each with a guard.
@@ -28,15 +35,17 @@ const COMMAND_LINE: &str =
 
 /// A desktop whose graphics card, network card and USB controller are for a virtual machine, and
 /// whose disk stays with the host.
-fn desktop() -> Topology {
-    Topology::new([
+fn desktop(arch: Arch) -> Topology {
+    let topology = Topology::new([
         Device::new("pcie-root-port", "01.0").named("graphics"),
         Device::new("VGA", "00.0").below("graphics"),
         Device::new("ich9-intel-hda", "00.1").below("graphics"),
         Device::new("e1000e", "03.0"),
         Device::new("qemu-xhci", "04.0"),
         Device::new("nvme", "05.0"),
-    ])
+    ]);
+    let iommu = if arch == Arch::Arm64 { Iommu::Smmu } else { Iommu::Intel };
+    Topology { arch, ..topology.iommu(iommu) }
 }
 
 /// Boots the desktop without vfio-early and with it, and prints what became of each device.
@@ -46,32 +55,36 @@ fn desktop() -> Topology {
 /// it should be.
 pub fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(packages::BOOT)?;
-    let kernel = kernels::set_up(&arguments.kernel)?;
-    let program = binary::build()?;
+    let arch: Arch = arguments.arch.parse()?;
+    packages::ensure(packages::cross(arch))?;
+    let kernel = kernels::set_up(&kernels::named(&arguments.kernel, arch))?;
+    let program = cross::program(arch)?;
     eprintln!("booting a desktop with kernel {} twice: without vfio-early, with it", kernel.line);
     let (without, with) = thread::scope(|scope| {
-        let without = scope.spawn(|| machine(&kernel).without_program().boot());
-        let with = machine(&kernel).cmdline(COMMAND_LINE).program(&program).boot();
+        let machine = || machine(&kernel, arguments.uefi);
+        let without = scope.spawn(move || machine().without_program().boot());
+        let with = machine().cmdline(COMMAND_LINE).program(&program).boot();
         (without.join(), with)
     });
     let without =
         without.map_err(|_| anyhow::anyhow!("the boot without vfio-early panicked"))??;
     let with = with?;
 
-    let endpoints = endpoints();
+    let endpoints = endpoints(arch);
     print!("{}", answer(&endpoints, &without, &with));
     check(&endpoints, &without, &with)
 }
 
-fn machine(kernel: &Kernel) -> Vm {
+fn machine(kernel: &Kernel, uefi: bool) -> Vm {
     let display = if kernel.line == "5.10" { "bochs_drm" } else { "bochs" };
     let modules = [display, "snd_hda_intel", "e1000e", "xhci_pci", "nvme"];
-    vm(kernel).topology(desktop()).host_modules(modules)
+    let machine = vm(kernel).topology(desktop(kernel.arch)).host_modules(modules);
+    if uefi { machine.uefi() } else { machine }
 }
 
 /// The desktop's devices without its bridges, and without what is on every such board.
-fn endpoints() -> Vec<Function> {
-    let topology = desktop();
+fn endpoints(arch: Arch) -> Vec<Function> {
+    let topology = desktop(arch);
     let addresses: Vec<String> = topology
         .devices
         .iter()

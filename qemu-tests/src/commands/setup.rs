@@ -2,13 +2,15 @@
 
 use anyhow::Result;
 
-use crate::supplies::{kernels, libkmod, packages, step};
+use crate::supplies::kernels::{self, arch_of};
+use crate::supplies::{libkmod, packages, step};
 
 /// Arguments of `cargo xtask setup`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Fetch only this kernel (may be repeated); without it the four lines of Debian. nixos, builtin
-    /// and cdev are built: the first of them for about ten minutes
+    /// and cdev are built: the first of them for about ten minutes. With one for arm64 comes what
+    /// builds and boots for it
     #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
     pub kernels: Vec<String>,
 }
@@ -21,8 +23,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&[packages::BUILD, packages::TEST, packages::BOOT].concat())?;
     step::say(format_args!("libkmod {} is in {}", libkmod::VERSION, libkmod::set_up()?.display()));
     for line in kernels::NAMES {
-        let usual = arguments.kernels.is_empty() && kernels::LINES.contains(&line);
+        let usual = arguments.kernels.is_empty() && kernels::is_usual(line);
         if usual || arguments.kernels.iter().any(|wanted| wanted == line) {
+            packages::ensure(packages::cross(arch_of(line)))?;
             let kernel = kernels::set_up(line)?;
             step::say(format_args!(
                 "kernel {line} is {} (Debian {})",

@@ -2,7 +2,7 @@
 
 mod summary;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
@@ -15,8 +15,9 @@ use crate::checks;
 use crate::checks::cargo::{self, Cargo};
 use crate::checks::left_out::{self, LeftOut};
 use crate::scenario;
-use crate::supplies::kernels::{self, Kernel};
-use crate::supplies::{binary, packages};
+use crate::supplies::arch::{self, Arch};
+use crate::supplies::kernels::{self, Kernel, arch_of};
+use crate::supplies::{cross, packages};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -26,6 +27,10 @@ pub struct Arguments {
     /// Boot only this kernel (may be repeated); nixos is booted when it is set up or named
     #[arg(long = "kernel", value_name = "LINE", value_parser = kernels::NAMES)]
     pub kernels: Vec<String>,
+    /// Boot only machines with this processor, and run nothing else; a kernel that is named without one
+    /// is that for it
+    #[arg(long, value_parser = arch::NAMES)]
+    pub arch: Option<String>,
     /// Virtual machines that run side by side
     #[arg(long, value_name = "NUMBER", default_value_t = 2)]
     pub jobs: usize,
@@ -46,17 +51,25 @@ pub struct Arguments {
 /// When there is no check of the wanted name, or when the checks cannot be run.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let start = Instant::now();
+    let arch: Option<Arch> = arguments.arch.as_deref().map(str::parse).transpose()?;
     let wanted = |name: &str| {
         arguments.filters.is_empty() || arguments.filters.iter().any(|text| name.contains(text))
     };
     let is_on = |kernel: Option<&str>| match kernel {
         Some(kernel) => {
-            arguments.kernels.is_empty() || arguments.kernels.iter().any(|k| k == kernel)
+            let of_arch = arch_of(kernel);
+            let is_named = |name: &String| {
+                *name == kernel || kernels::named(name, arch.unwrap_or_default()) == kernel
+            };
+            arch.is_none_or(|arch| arch == of_arch)
+                && (arguments.kernels.is_empty() || arguments.kernels.iter().any(is_named))
         }
         None => true,
     };
     let (cargo, mut boots, mut others) = if arguments.matrix {
         (cargo::MATRIX, scenario::run::boots(|_| true), Vec::new())
+    } else if arch.is_some() {
+        (cargo::MATRIX, checks::boots(), Vec::new())
     } else {
         (cargo::CARGO, checks::boots(), checks::others())
     };
@@ -124,9 +137,8 @@ fn is_run(
         return true;
     }
     let is_here = |kernel: &str| {
-        let is_line = kernels::LINES.contains(&kernel);
-        let is_wanted = arguments.matrix || kernel == kernels::NIXOS;
-        is_line || is_wanted && kernels::get(kernel).is_ok()
+        let is_wanted = arguments.matrix || arguments.arch.is_some() || kernel == kernels::NIXOS;
+        kernels::is_usual(kernel) || is_wanted && kernels::get(kernel).is_ok()
     };
     let is_named = arguments.matrix || !arguments.filters.is_empty();
     let why = match kernel.filter(|kernel| !is_here(kernel)) {
@@ -177,17 +189,19 @@ fn boot_all(
     count: &Mutex<&mut Count>,
 ) -> Result<()> {
     packages::ensure(packages::BOOT)?;
-    let program = match &arguments.binary {
-        Some(program) => program.clone(),
-        None => match binary::build() {
-            Ok(program) => program,
+    let mut programs = BTreeMap::new();
+    for arch in boots.iter().map(|boot| arch_of(boot.kernel)).collect::<BTreeSet<_>>() {
+        packages::ensure(packages::cross(arch))?;
+        let program = arguments.binary.clone().map_or_else(|| cross::program(arch), Ok);
+        match program {
+            Ok(program) => programs.insert(arch, program),
             Err(error) => {
                 let failed = Outcome::Failed(format!("{error:#}"));
                 count.lock().expect("no check panics").note("build", Instant::now(), failed);
                 return Ok(());
             }
-        },
-    };
+        };
+    }
     // A kernel that cannot be had fails each of its scenarios: nothing is skipped.
     let mut lines: Vec<&str> = boots.iter().map(|boot| boot.kernel).collect();
     lines.sort_unstable();
@@ -209,7 +223,7 @@ fn boot_all(
                 while let Some(boot) = next() {
                     let start = Instant::now();
                     let result = match kernel(boot.kernel) {
-                        Some(Ok(kernel)) => (boot.check)(kernel, &program, answers),
+                        Some(Ok(kernel)) => (boot.check)(kernel, &programs[&kernel.arch], answers),
                         Some(Err(error)) => Err(error.clone()),
                         None => Err(format!("kernel {} was not set up", boot.kernel)),
                     };
@@ -229,7 +243,7 @@ mod tests {
     fn arguments(filters: &[&str], kernels: &[&str], matrix: bool) -> Arguments {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let (filters, kernels) = (texts(filters), texts(kernels));
-        Arguments { filters, kernels, jobs: 1, binary: None, list: false, matrix }
+        Arguments { filters, kernels, arch: None, jobs: 1, binary: None, list: false, matrix }
     }
 
     #[test]
@@ -250,5 +264,8 @@ mod tests {
         assert!(!is_run(rt, "6.1-rt", &nothing));
         assert!(!is_run(rt, "6.1-rt", &arguments(&["a guard"], &[], false)));
         assert!(is_run(rt, "6.1-rt", &arguments(&[], &["6.1-rt"], false)));
+        let arm = "6.1-cloud-arm64 a guard that matches lets its device be bound";
+        assert!(!is_run(arm, "6.1-cloud-arm64", &nothing));
+        assert!(is_run(arm, "6.1-cloud-arm64", &arguments(&[], &["6.1-cloud-arm64"], false)));
     }
 }

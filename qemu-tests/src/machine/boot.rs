@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::command::OVMF;
+use super::command;
 use super::initrd::{self, Step};
 use super::observed::{BEFORE, HOST};
 use super::qemu::{self, Asked, Orders};
 use super::run::Run;
-use super::topology;
+use super::topology::{self, Iommu};
 use super::vm::{Firmware, PROGRAM, Vm, check};
+use crate::supplies::arch::Arch;
 use crate::supplies::binary;
 
 /// Bytes of a disk; it takes no room before it is written to.
@@ -32,9 +33,16 @@ impl Vm {
             None => self.make_initrd(folder.path())?,
         };
 
+        let arch = self.kernel.arch;
+        self.topology.arch = arch;
+        if arch == Arch::Arm64 && self.topology.iommu == Iommu::default() {
+            self.topology.iommu = Iommu::Smmu;
+        }
         if self.firmware == Firmware::Uefi {
-            fs::copy(OVMF[1], folder.path().join("variables"))
-                .with_context(|| format!("cannot read {}: the package ovmf has it", OVMF[1]))?;
+            let [_, variables, package] = command::firmware(arch);
+            fs::copy(variables, folder.path().join("variables")).with_context(|| {
+                format!("cannot read {variables}: the package {package} has it")
+            })?;
         }
         for disk in &self.disks {
             let path = folder.path().join(disk);
@@ -59,7 +67,7 @@ impl Vm {
             }),
             limit: self.limit,
         };
-        let ended = qemu::run(&arguments, &orders)?;
+        let ended = qemu::run(arch, &arguments, &orders)?;
 
         let results = folder.path().join("results");
         let results = fs::read(&results)
@@ -74,7 +82,7 @@ impl Vm {
             log: Vec::new(),
             console: ended.console,
             elapsed: ended.elapsed,
-            command: qemu::to_paste(&arguments),
+            command: qemu::to_paste(arch, &arguments),
             folder,
         };
         let read = results.and_then(|sent| run.read(&String::from_utf8_lossy(&sent)));
@@ -95,6 +103,10 @@ impl Vm {
     fn make_initrd(&mut self, folder: &Path) -> Result<PathBuf> {
         if !self.without_program && self.contents.program.is_none() {
             self.contents.program = Some(binary::build()?);
+        }
+        if self.topology.iommu == Iommu::Virtio {
+            // Without its driver no device has a group; the program loads it.
+            self.contents.modules.insert("virtio_iommu".to_owned());
         }
         self.contents.steps = self.all_steps();
         let initrd = folder.join("initrd");
@@ -160,6 +172,7 @@ mod tests {
     fn kernel() -> Kernel {
         Kernel {
             line: "6.1".to_owned(),
+            arch: Arch::default(),
             release: "6.1.0".to_owned(),
             vmlinuz: PathBuf::new(),
             vmlinux: PathBuf::new(),

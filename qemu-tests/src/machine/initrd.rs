@@ -2,23 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cpio::newc::{self, ModeFileType};
 use duct::cmd;
 
+use super::newc::Archive;
+use crate::supplies::arch::Arch;
+use crate::supplies::busybox;
 use crate::supplies::kernels::Kernel;
 
 /// `/init` of the guest.
 const INIT: &str = include_str!("../guest/init");
 
-/// Debian's static busybox, of the package busybox-static.
-const BUSYBOX: &str = "/bin/busybox";
+/// What a guest without serial ports of its own needs for [`PORTS`].
+const PORT_MODULES: [&str; 2] = ["virtio_mmio", "virtio_console"];
+
+/// Where the guest finds the paths of these, one a line.
+const PORTS: &str = "harness/ports";
 
 /// How the modules lie in the initrd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -88,10 +90,8 @@ pub fn write(kernel: &Kernel, contents: &Contents, folder: &Path, file: &Path) -
         archive.folder(each)?;
     }
     archive.tree(&lib, "lib")?;
-    let busybox = fs::read(BUSYBOX)
-        .with_context(|| format!("cannot read {BUSYBOX}: the package busybox-static has it"))?;
-    archive.file("bin/busybox", 0o755, &busybox)?;
-    for applet in cmd!(BUSYBOX, "--list").read()?.lines().filter(|applet| *applet != "busybox") {
+    archive.file("bin/busybox", 0o755, &busybox::bytes(kernel.arch)?)?;
+    for applet in busybox::applets(kernel.arch)? {
         archive.link(&format!("bin/{applet}"), "busybox")?;
     }
     // Programs look for modprobe here, and the kernel does too.
@@ -107,7 +107,20 @@ pub fn write(kernel: &Kernel, contents: &Contents, folder: &Path, file: &Path) -
     for (path, content) in &contents.tools {
         archive.file(path.trim_start_matches('/'), 0o755, content)?;
     }
-    for path in catalogue.closure(&contents.late, &BTreeSet::new())? {
+    let mut late = catalogue.closure(&contents.late, &BTreeSet::new())?;
+    if kernel.arch == Arch::Arm64 {
+        let mut ports = String::new();
+        for module in PORT_MODULES {
+            for path in catalogue.load_order(module)? {
+                ports.extend([&late_path(&path), "\n"]);
+                if !late.contains(&path) {
+                    late.push(path);
+                }
+            }
+        }
+        archive.file(PORTS, 0o644, ports.as_bytes())?;
+    }
+    for path in late {
         let source = kernel.modules.join(&path);
         let module =
             fs::read(&source).with_context(|| format!("cannot read {}", source.display()))?;
@@ -359,74 +372,6 @@ fn stage(
     Ok(lib)
 }
 
-/// A newc archive, which is what the kernel unpacks.
-struct Archive {
-    file: BufWriter<File>,
-    inode: u32,
-}
-
-impl Archive {
-    fn create(path: &Path) -> Result<Self> {
-        let file =
-            File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(Self { file: BufWriter::new(file), inode: 0 })
-    }
-
-    fn entry(&mut self, name: &str, mode: u32, kind: ModeFileType, content: &[u8]) -> Result<()> {
-        self.inode += 1;
-        let size = u32::try_from(content.len())
-            .with_context(|| format!("{name} is too large for an initrd"))?;
-        let entry = newc::Builder::new(name).ino(self.inode).mode(mode).set_mode_file_type(kind);
-        let mut writer = entry.write(&mut self.file, size);
-        writer.write_all(content)?;
-        writer.finish()?;
-        Ok(())
-    }
-
-    fn folder(&mut self, name: &str) -> Result<()> {
-        self.entry(name, 0o755, ModeFileType::Directory, &[])
-    }
-
-    fn file(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
-        // The kernel makes no folders on its own.
-        let above: Vec<&Path> = Path::new(name).ancestors().skip(1).collect();
-        for folder in above.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
-            self.folder(&folder.to_string_lossy())?;
-        }
-        self.entry(name, mode, ModeFileType::Regular, content)
-    }
-
-    fn link(&mut self, name: &str, target: &str) -> Result<()> {
-        self.entry(name, 0o777, ModeFileType::Symlink, target.as_bytes())
-    }
-
-    fn tree(&mut self, source: &Path, name: &str) -> Result<()> {
-        self.folder(name)?;
-        let mut entries = fs::read_dir(source)?.collect::<Result<Vec<_>, _>>()?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let below = format!("{name}/{}", entry.file_name().to_string_lossy());
-            let meta = entry.metadata()?;
-            if meta.is_dir() {
-                self.tree(&entry.path(), &below)?;
-            } else if meta.is_symlink() {
-                let target = fs::read_link(entry.path())?;
-                self.entry(&below, 0o777, ModeFileType::Symlink, target.as_os_str().as_bytes())?;
-            } else {
-                let mode = meta.permissions().mode() & 0o777;
-                self.entry(&below, mode, ModeFileType::Regular, &fs::read(entry.path())?)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<()> {
-        let mut file = newc::trailer(self.file)?;
-        file.flush()?;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -451,6 +396,7 @@ mod tests {
         }
         Modules::read(&Kernel {
             line: "6.12".to_owned(),
+            arch: Arch::default(),
             release: "6.12.0".to_owned(),
             vmlinuz: PathBuf::new(),
             vmlinux: PathBuf::new(),

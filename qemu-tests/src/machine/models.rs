@@ -212,6 +212,10 @@ const fn own(
     Own { address, id: (0x8086, device), class, driver }
 }
 
+/// The same of the machine `virt`.
+pub static VIRT: &[Own] =
+    &[Own { address: "0000:00:00.0", id: (0x1b36, 0x0008), class: 0x06_0000, driver: None }];
+
 /// All of them.
 pub static Q35: &[Own] = &[
     own("0000:00:00.0", 0x29c0, 0x06_0000, None),

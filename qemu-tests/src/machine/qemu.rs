@@ -14,10 +14,16 @@ use serde_json::{Map, Value, json};
 
 use crate::machine::keyboard;
 use crate::machine::qmp::Qmp;
+use crate::supplies::arch::Arch;
 use crate::supplies::step;
 
 /// QEMU's program.
-const PROGRAM: &str = "qemu-system-x86_64";
+fn program(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Amd64 => "qemu-system-x86_64",
+        Arch::Arm64 => "qemu-system-aarch64",
+    }
+}
 
 /// What is done with a machine while it runs.
 pub(crate) struct Orders {
@@ -49,7 +55,7 @@ pub(crate) struct Ended {
     pub problem: Option<String>,
 }
 
-/// Whether KVM works here: `/dev/kvm` is there on machines that cannot run guests on it, too.
+/// Whether KVM works here for x86: `/dev/kvm` is there on machines that cannot run guests on it, too.
 pub(crate) fn kvm_is_usable() -> bool {
     let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let capable = flags
@@ -60,23 +66,23 @@ pub(crate) fn kvm_is_usable() -> bool {
 }
 
 /// The command for a shell.
-pub(crate) fn to_paste(arguments: &[String]) -> String {
-    step::joined([PROGRAM].into_iter().chain(arguments.iter().map(String::as_str)))
+pub(crate) fn to_paste(arch: Arch, arguments: &[String]) -> String {
+    step::joined([program(arch)].into_iter().chain(arguments.iter().map(String::as_str)))
 }
 
 /// Runs QEMU until the guest powers off or its time is over.
 ///
 /// # Errors
 /// When QEMU cannot be started or asked.
-pub(crate) fn run(arguments: &[String], orders: &Orders) -> Result<Ended> {
-    let start = Instant::now();
-    let mut child = Command::new(PROGRAM)
+pub(crate) fn run(arch: Arch, arguments: &[String], orders: &Orders) -> Result<Ended> {
+    let (start, program) = (Instant::now(), program(arch));
+    let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot start {PROGRAM}: `cargo xtask setup` installs it"))?;
+        .with_context(|| format!("cannot start {program}: `cargo xtask setup` installs it"))?;
     let (sender, events) = mpsc::channel();
     listen(child.stdout.take().context("QEMU's output is a pipe")?, sender.clone());
     if let Some(asked) = &orders.asked {
@@ -253,7 +259,7 @@ mod tests {
     fn a_command_can_be_pasted_into_a_shell() {
         let arguments = ["-append", "vfio.devs=\"01:00.0 it's\"", ""].map(str::to_owned);
         assert_eq!(
-            to_paste(&arguments),
+            to_paste(Arch::Amd64, &arguments),
             r#"qemu-system-x86_64 -append 'vfio.devs="01:00.0 it'\''s"' ''"#
         );
     }

@@ -6,159 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use crate::machine::models::{self, Kind, Model, Own, Q35};
-
-/// The machine's IOMMU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Iommu {
-    /// `intel-iommu`: a DMAR table, and nothing among the PCI devices.
-    #[default]
-    Intel,
-    /// `amd-iommu`: an IVRS table, and a PCI function in the first free slot.
-    Amd,
-    /// None: no table, no groups.
-    None,
-}
+pub use super::device::Device;
+pub(crate) use super::device::qemu_id;
+pub use super::iommu::Iommu;
+use crate::machine::models::{self, Kind, Own, Q35, VIRT};
+use crate::supplies::arch::Arch;
 
 /// The class of an AMD IOMMU's own function.
 const AMD_IOMMU: u32 = 0x08_0600;
 
+/// The id of a virtio-iommu.
+const VIRTIO_IOMMU: (u16, u16) = (0x1af4, 0x1057);
+
 /// Arguments for QEMU without which an `nvme` has no virtual functions.
 pub(crate) const SUBSYSTEM: [&str; 2] = ["-device", "nvme-subsys,id=subsystem"];
-
-/// One emulated device function.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
-    /// What it is.
-    pub model: &'static Model,
-    /// QEMU's id, by which devices below a bridge name it.
-    pub id: String,
-    /// Id of the bridge that it sits below; none: the root bus.
-    pub below: Option<String>,
-    /// Device number on its bus.
-    pub slot: u8,
-    /// Function number in its slot.
-    pub function: u8,
-    /// Further properties for QEMU, `key=value`.
-    pub options: Vec<String>,
-    /// It is not there at power-on, but plugged in later.
-    pub hot_added: bool,
-}
-
-impl Device {
-    /// A device on the root bus, at `slot.function` in hexadecimal: `Device::new("e1000e", "03.0")`.
-    ///
-    /// # Panics
-    /// When the model is not in [`models::MODELS`], or the place is not a place: such a table is
-    /// wrong.
-    #[must_use]
-    pub fn new(model: &str, place: &str) -> Self {
-        let model = models::find(model)
-            .unwrap_or_else(|| panic!("{model} is no known device model: add it to models.rs"));
-        let (slot, function) = parse_place(place)
-            .unwrap_or_else(|| panic!("{place} is no place: two hex digits, a dot, 0 to 7"));
-        Self {
-            model,
-            id: default_id(slot, function),
-            below: None,
-            slot,
-            function,
-            options: Vec::new(),
-            hot_added: false,
-        }
-    }
-
-    /// Names it, for devices below it; by default `d` and its place, such as `d030`.
-    #[must_use]
-    pub fn named(mut self, id: &str) -> Self {
-        id.clone_into(&mut self.id);
-        self
-    }
-
-    /// Puts it below the bridge of that name.
-    #[must_use]
-    pub fn below(mut self, bridge: &str) -> Self {
-        // The same place exists on every bus; a name that was given stays.
-        if self.id == default_id(self.slot, self.function) {
-            self.id = format!("{bridge}-{}", self.id);
-        }
-        self.below = Some(bridge.to_owned());
-        self
-    }
-
-    /// Adds a property for QEMU, `key=value`.
-    #[must_use]
-    pub fn option(mut self, option: &str) -> Self {
-        self.options.push(option.to_owned());
-        self
-    }
-
-    /// Lets an `nvme` show two virtual functions; the machine needs the device
-    /// `nvme-subsys` of the id `subsystem` for it.
-    #[must_use]
-    pub fn virtual_functions(self) -> Self {
-        // Each gets its share of queues and vectors.
-        self.option("subsys=subsystem")
-            .option("sriov_max_vfs=2")
-            .option("sriov_vq_flexible=4")
-            .option("sriov_vi_flexible=2")
-            .option("max_ioqpairs=6")
-            .option("msix_qsize=7")
-    }
-
-    /// Leaves it out at power-on; it is plugged in while the binary waits.
-    #[must_use]
-    pub fn hot_added(mut self) -> Self {
-        self.hot_added = true;
-        self
-    }
-
-    /// Everything that QEMU is told of it, in order; `driver` comes first.
-    #[must_use]
-    pub fn properties(&self, multifunction: bool) -> Vec<(String, String)> {
-        let mut properties = vec![
-            ("driver".to_owned(), self.model.name.to_owned()),
-            ("id".to_owned(), qemu_id(&self.id)),
-            ("bus".to_owned(), self.below.as_deref().map_or("pcie.0".to_owned(), qemu_id)),
-            ("addr".to_owned(), format!("{:02x}.{}", self.slot, self.function)),
-        ];
-        let mut put = |key: &str, value: String| properties.push((key.to_owned(), value));
-        if multifunction {
-            put("multifunction", "on".to_owned());
-        }
-        if self.model.rom {
-            put("romfile", String::new());
-        }
-        if self.model.name == "nvme" {
-            put("serial", self.id.clone());
-        }
-        if self.model.kind == Kind::RootPort {
-            // Physical slots must differ between ports, chassis and slot together.
-            put("chassis", (u16::from(self.slot) * 8 + u16::from(self.function)).to_string());
-        }
-        for option in &self.options {
-            let (key, value) = option.split_once('=').unwrap_or((option, "on"));
-            put(key, value.to_owned());
-        }
-        properties
-    }
-}
-
-/// QEMU crashes on an id that is the name of a property.
-pub(crate) fn qemu_id(id: &str) -> String {
-    format!("x-{id}")
-}
-
-fn default_id(slot: u8, function: u8) -> String {
-    format!("d{slot:02x}{function}")
-}
-
-fn parse_place(place: &str) -> Option<(u8, u8)> {
-    let (slot, function) = place.split_once('.')?;
-    let slot = u8::from_str_radix(slot, 16).ok().filter(|slot| *slot < 32)?;
-    let function = function.parse().ok().filter(|function| *function < 8)?;
-    Some((slot, function))
-}
 
 /// One PCI function as the guest shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,17 +68,32 @@ impl Function {
 /// An emulated machine's PCI devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
-    /// Its devices, without those that `q35` has of itself.
+    /// Its devices, without those that the board has of itself.
     pub devices: Vec<Device>,
+    /// Which decides about the board: `q35`, or `virt` for Arm.
+    pub arch: Arch,
     /// Its IOMMU.
     pub iommu: Iommu,
-    /// Whether the IOMMU remaps interrupts, without which giving devices away is not safe.
+    /// Whether interrupts are remapped, without which giving devices away is not safe: by the IOMMU, on
+    /// Arm by the interrupt controller.
     pub interrupt_remapping: bool,
+    /// Whether a device has its group only when a driver was first probed for it.
+    pub groups_at_probe: bool,
+    /// Whether ports keep apart what is below them (ACS), as they do unless the kernel learns of the
+    /// IOMMU too late to turn it on: by a device tree before Linux 6.15.
+    pub ports_keep_apart: bool,
 }
 
 impl Default for Topology {
     fn default() -> Self {
-        Self { devices: Vec::new(), iommu: Iommu::default(), interrupt_remapping: true }
+        Self {
+            devices: Vec::new(),
+            arch: Arch::default(),
+            iommu: Iommu::default(),
+            interrupt_remapping: true,
+            groups_at_probe: false,
+            ports_keep_apart: true,
+        }
     }
 }
 
@@ -247,8 +123,13 @@ impl Topology {
     pub fn qemu_arguments(&self) -> Vec<String> {
         let remapping = if self.interrupt_remapping { "on" } else { "off" };
         let mut arguments = Vec::new();
-        if self.iommu == Iommu::Intel {
-            device(&mut arguments, format!("intel-iommu,intremap={remapping}"));
+        match self.iommu {
+            Iommu::Intel => device(&mut arguments, format!("intel-iommu,intremap={remapping}")),
+            Iommu::Virtio => {
+                let slot = self.free_slot();
+                device(&mut arguments, format!("virtio-iommu-pci,addr={slot:02x}"));
+            }
+            Iommu::Amd | Iommu::Smmu | Iommu::None => {}
         }
         for each in self.devices.iter().filter(|device| !device.hot_added) {
             let properties = each.properties(self.is_multifunction(each));
@@ -268,6 +149,15 @@ impl Topology {
         arguments
     }
 
+    /// The board `virt`, for QEMU. Without interrupt remapping it has a controller whose messages any
+    /// device can send (`GICv2m`).
+    #[must_use]
+    pub fn machine_options(&self) -> String {
+        let gic = if self.interrupt_remapping { 3 } else { 2 };
+        let iommu = if self.iommu == Iommu::Smmu { ",iommu=smmuv3" } else { "" };
+        format!("virt,gic-version={gic}{iommu}")
+    }
+
     /// Whether QEMU has to be told that the slot holds several functions.
     #[must_use]
     pub fn is_multifunction(&self, device: &Device) -> bool {
@@ -283,22 +173,38 @@ impl Topology {
     /// Buses are numbered as the firmware numbers them: depth first, in the order of slots.
     #[must_use]
     pub fn functions(&self) -> Vec<Function> {
-        let mut functions: Vec<Function> = Q35.iter().map(own_function).collect();
-        if self.iommu == Iommu::Amd {
-            let taken: Vec<u8> = self.on_bus(None).iter().map(|device| device.slot).collect();
-            let slot = (1..31).find(|slot| !taken.contains(slot)).unwrap_or(31);
-            functions.push(Function {
-                address: format!("0000:00:{slot:02x}.0"),
+        let own = if self.arch == Arch::Amd64 { Q35 } else { VIRT };
+        let mut functions: Vec<Function> = own.iter().map(own_function).collect();
+        let slot = self.free_slot();
+        let address = format!("0000:00:{slot:02x}.0");
+        match self.iommu {
+            Iommu::Amd => functions.push(Function {
+                address,
                 // QEMU gives it no device id of its own, but that of its place.
                 id: (0x1022, u16::from(slot) << 3),
                 class: AMD_IOMMU,
                 ..own_function(&Q35[0])
-            });
+            }),
+            Iommu::Virtio => functions.push(Function {
+                address,
+                id: VIRTIO_IOMMU,
+                class: 0x00_ff00,
+                // Every kernel that has a driver for it has that built in.
+                host_driver: Some("virtio-pci"),
+                ..own_function(&Q35[0])
+            }),
+            Iommu::Intel | Iommu::Smmu | Iommu::None => {}
         }
         self.walk(None, 0, &mut 0, None, &mut functions);
         functions.sort_by(|one, other| one.address.cmp(&other.address));
         self.group(&mut functions);
         functions
+    }
+
+    /// The first slot of the root bus that no device has.
+    fn free_slot(&self) -> u8 {
+        let taken: Vec<u8> = self.on_bus(None).iter().map(|device| device.slot).collect();
+        (1..31).find(|slot| !taken.contains(slot)).unwrap_or(31)
     }
 
     /// Address of the device with that id in QEMU.
@@ -380,14 +286,15 @@ impl Topology {
         // In address order a bridge comes before what is below it.
         for index in 0..functions.len() {
             let function = &functions[index];
-            if function.class == AMD_IOMMU {
+            if function.class == AMD_IOMMU || function.id == VIRTIO_IOMMU {
                 continue; // The IOMMU itself does no DMA.
             }
             let bridge = function.parent.as_ref().and_then(|parent| {
                 functions[..index].iter().find(|other| other.address == *parent)
             });
             // A conventional bus hides who asks: all below the bridge are one with it.
-            let shared = bridge.filter(|bridge| is_pci_bridge(bridge)).and_then(|it| it.group);
+            let hides = |bridge: &&Function| !self.ports_keep_apart || is_pci_bridge(bridge);
+            let shared = bridge.filter(hides).and_then(|it| it.group);
             // Functions of one slot can reach each other, unless ACS keeps them apart.
             let slot = |function: &Function| function.address[..10].to_owned();
             let sibling = functions[..index]

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::Scenario;
 use super::complaints::group_of;
 use crate::machine::observed::Observed;
+use crate::machine::topology::Topology;
 
 /// Environment variable that names the folder.
 pub const VARIABLE: &str = "VFIO_EARLY_ANSWERS";
@@ -45,9 +46,11 @@ pub fn kept(folder: &Path, scenario: &Scenario) -> Result<Option<Observed>> {
 
 /// Where two answers to one scenario differ, one sentence each.
 #[must_use]
-pub fn differences(fake: &Observed, real: &Observed) -> Vec<String> {
+pub fn differences(topology: &Topology, fake: &Observed, real: &Observed) -> Vec<String> {
     let mut found = Vec::new();
-    compare("", &answer(fake), &answer(real), &mut found);
+    // The order of probes decides about groups that come with them.
+    let with_members = !topology.groups_at_probe;
+    compare("", &answer(fake, with_members), &answer(real, with_members), &mut found);
     found
 }
 
@@ -77,18 +80,27 @@ fn compare(path: &str, fake: &Value, real: &Value, found: &mut Vec<String>) {
 fn file(folder: &Path, scenario: &Scenario) -> PathBuf {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let name: String = scenario.name.chars().map(plain).collect();
-    folder.join(format!("{name}-{:?}.json", scenario.topology.iommu))
+    let Topology { iommu, groups_at_probe, .. } = scenario.topology;
+    let later = if groups_at_probe { "-later" } else { "" };
+    folder.join(format!("{name}-{}{later}.json", iommu.name()))
 }
 
 /// What must be the same on both sides, whatever numbers the groups have: the outcomes, and
 /// every device that the scenario's machine has.
-fn answer(seen: &Observed) -> serde_json::Value {
+fn answer(seen: &Observed, with_members: bool) -> serde_json::Value {
     let reports: Vec<_> = seen
         .executions
         .iter()
         .map(|execution| {
             let devices = execution.report["devices"].as_array().cloned().unwrap_or_default();
-            let answer = |device| device_answer(device, group_of(device, &execution.report));
+            let members = |device| {
+                if with_members {
+                    &group_of(device, &execution.report)["members"]
+                } else {
+                    &Value::Null
+                }
+            };
+            let answer = |device| device_answer(device, members(device));
             let devices: Vec<_> = devices.iter().map(answer).collect();
             serde_json::json!({
                 "status": execution.status,
@@ -114,11 +126,11 @@ fn answer(seen: &Observed) -> serde_json::Value {
     serde_json::json!({ "runs": reports, "moments": moments })
 }
 
-fn device_answer(device: &serde_json::Value, group: &serde_json::Value) -> serde_json::Value {
+fn device_answer(device: &serde_json::Value, members: &serde_json::Value) -> serde_json::Value {
     let mut answer = device.clone();
     if let Some(fields) = answer.as_object_mut() {
         fields.remove("group");
-        fields.insert("members".to_owned(), group["members"].clone());
+        fields.insert("members".to_owned(), members.clone());
         // Their words hold the numbers of groups.
         fields.remove("warnings");
         fields.remove("reason");

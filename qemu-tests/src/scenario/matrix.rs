@@ -5,7 +5,10 @@
 use crate::machine::topology::Iommu;
 use crate::scenario::table;
 use crate::scenario::{EVERY, Scenario};
-use crate::supplies::kernels::{BUILT, BUILT_IN, CDEV, CLOUD, LINES, NIXOS, RT, line_of};
+use crate::supplies::arch::Arch;
+use crate::supplies::kernels::{
+    ARM64, BUILT, BUILT_IN, CDEV, CLOUD, CLOUD_ARM64, LINES, NIXOS, RT, arch_of, line_of,
+};
 
 /// A kernel, and how it is started.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,12 +19,14 @@ pub struct Flavour {
     pub variant: &'static str,
     /// Added to the command line.
     pub command_line: &'static str,
+    /// Whether UEFI firmware starts it, which on Arm brings ACPI; there it is a device tree otherwise.
+    pub uefi: bool,
     /// A line of the kernel's log that shows that it is this one; empty where its release does.
     pub sign: &'static str,
 }
 
 const fn plain(kernel: &'static str) -> Flavour {
-    Flavour { kernel, variant: "", command_line: "", sign: "" }
+    Flavour { kernel, variant: "", command_line: "", uefi: false, sign: "" }
 }
 
 /// Debian's modules are signed: they load although the kernel takes no others.
@@ -32,6 +37,10 @@ const fn locked_down(kernel: &'static str) -> Flavour {
         sign: "Kernel is locked down from command line",
         ..plain(kernel)
     }
+}
+
+const fn acpi(kernel: &'static str) -> Flavour {
+    Flavour { variant: "acpi", uefi: true, sign: "ACPI: RSDP", ..plain(kernel) }
 }
 
 /// All of them.
@@ -47,16 +56,41 @@ pub const FLAVOURS: &[Flavour] = &[
     plain(CDEV),
     locked_down(LINES[1]),
     locked_down(LINES[2]),
+    plain(ARM64[0]),
+    plain(ARM64[1]),
+    plain(ARM64[2]),
+    acpi(ARM64[0]),
+    acpi(ARM64[1]),
+    acpi(ARM64[2]),
+    plain(CLOUD_ARM64[0]),
+    plain(CLOUD_ARM64[1]),
 ];
 
-/// IOMMUs that a scenario can have, where it does not say that it makes sense with one alone.
-const IOMMUS: [Iommu; 2] = [Iommu::Intel, Iommu::Amd];
+/// The IOMMUs that a scenario can have there, where it does not say that it makes sense with one alone.
+fn iommus(flavour: &Flavour) -> Vec<Iommu> {
+    let kernel = flavour.kernel;
+    let own = match arch_of(kernel) {
+        Arch::Amd64 => &[Iommu::Intel, Iommu::Amd][..],
+        Arch::Arm64 => &[Iommu::Smmu],
+    };
+    // A module of Debian's since 6.12, on x86; the others have none.
+    let has_virtio = matches!(line_of(kernel), "6.12" | "7.2") && !BUILT.contains(&kernel);
+    let is_plain = flavour.variant.is_empty() || flavour.uefi;
+    let virtio = (has_virtio && is_plain).then_some(Iommu::Virtio);
+    own.iter().copied().chain(virtio).collect()
+}
+
+/// That of a scenario as it is written.
+fn first(flavour: &Flavour) -> Iommu {
+    iommus(flavour)[0]
+}
 
 /// What the flavour of a kernel has built in, of the host drivers in the table of models.
 pub(crate) fn built_in(kernel: &str) -> &'static [&'static str] {
     match kernel {
-        "6.12" | "7.2" => &["virtio_pci"],
-        CLOUD => &["nvme"],
+        "6.12" | "7.2" | "6.12-arm64" | "7.2-arm64" => &["virtio_pci"],
+        CLOUD | "6.1-cloud-arm64" => &["nvme"],
+        "6.12-cloud-arm64" => &["nvme", "virtio_pci"],
         kernel if BUILT.contains(&kernel) => &["ahci", "i2c_i801", "virtio_pci"],
         _ => &[],
     }
@@ -65,7 +99,7 @@ pub(crate) fn built_in(kernel: &str) -> &'static [&'static str] {
 /// Which of them it does not have at all.
 fn lacking(kernel: &str) -> &'static [&'static str] {
     match kernel {
-        CLOUD => &[
+        CLOUD | "6.1-cloud-arm64" | "6.12-cloud-arm64" => &[
             "ahci",
             "bochs",
             "e1000",
@@ -109,8 +143,7 @@ pub struct Left {
 #[must_use]
 pub fn column(flavour: &Flavour, iommu: Iommu) -> String {
     let Flavour { kernel, variant, .. } = flavour;
-    let iommu = if iommu == Iommu::Amd { "amd" } else { "intel" };
-    [*kernel, variant, iommu].join(" ").replace("  ", " ")
+    [*kernel, variant, iommu.name()].join(" ").replace("  ", " ")
 }
 
 impl Cell {
@@ -127,7 +160,7 @@ impl Cell {
     }
 
     fn is_as_written(&self) -> bool {
-        let written = self.scenario.only_with.is_some() || self.iommu == Iommu::Intel;
+        let written = self.scenario.only_with.is_some() || self.iommu == first(self.flavour);
         self.flavour.variant.is_empty() && written
     }
 }
@@ -135,8 +168,8 @@ impl Cell {
 /// Without an IOMMU a scenario stands in the first column.
 fn scenario_iommu(scenario: &Scenario) -> Iommu {
     match scenario.topology.iommu {
-        Iommu::Amd => Iommu::Amd,
-        Iommu::Intel | Iommu::None => Iommu::Intel,
+        Iommu::None => Iommu::Intel,
+        iommu => iommu,
     }
 }
 
@@ -145,9 +178,9 @@ fn scenario_iommu(scenario: &Scenario) -> Iommu {
 pub fn all() -> (Vec<Cell>, Vec<Left>) {
     let (mut cells, mut left) = (Vec::new(), Vec::new());
     for flavour in FLAVOURS {
-        for iommu in IOMMUS {
+        for iommu in iommus(flavour) {
             for scenario in table::all() {
-                match why_not(&scenario, flavour, iommu) {
+                match why_not(&scenario, flavour, iommu, false) {
                     None => cells.push(cell(scenario, flavour, iommu)),
                     Some(why) => {
                         let (scenario, column) = (scenario.name, column(flavour, iommu));
@@ -160,20 +193,50 @@ pub fn all() -> (Vec<Cell>, Vec<Left>) {
     (cells, left)
 }
 
-/// The scenario with every IOMMU with which it makes sense.
+/// The scenario on each of Debian's lines, with every IOMMU, where it makes sense: what the fake kernel
+/// is asked. Those of one IOMMU and one [`Topology::has_groups_at_probe`] are side by side, and have one
+/// answer.
+///
+/// [`Topology::has_groups_at_probe`]: crate::machine::topology::Topology::has_groups_at_probe
 #[must_use]
-pub fn on_iommus(scenario: &Scenario) -> Vec<Scenario> {
-    if scenario.only_with.is_some() {
-        return vec![scenario.clone()];
+pub fn on_lines(scenario: &Scenario) -> Vec<(&'static str, Scenario)> {
+    let mut all = Vec::new();
+    for iommu in [Iommu::Intel, Iommu::Amd, Iommu::Virtio, Iommu::Smmu] {
+        let kernels = if iommu == Iommu::Smmu { &ARM64[..] } else { &LINES };
+        let flavours = FLAVOURS.iter().filter(|it| it.variant.is_empty());
+        for flavour in flavours.filter(|it| kernels.contains(&it.kernel)) {
+            if iommus(flavour).contains(&iommu) && why_not(scenario, flavour, iommu, true).is_none()
+            {
+                let placed = placed(scenario.clone(), flavour, iommu);
+                all.push((line_of(flavour.kernel), placed));
+            }
+        }
     }
-    IOMMUS.iter().map(|iommu| scenario.clone().iommu(*iommu)).collect()
+    all
 }
 
-/// Debian's lines on which it makes sense.
-#[must_use]
-pub fn lines(scenario: &Scenario) -> Vec<&'static str> {
-    let lines = LINES.iter().filter(|line| is_on(scenario, line));
-    lines.copied().collect()
+/// The scenario on that machine.
+fn placed(mut scenario: Scenario, flavour: &Flavour, iommu: Iommu) -> Scenario {
+    let (arch, line) = (arch_of(flavour.kernel), line_of(flavour.kernel));
+    if scenario.only_with.is_none() {
+        scenario = scenario.iommu(iommu);
+    }
+    let topology = &mut scenario.topology;
+    topology.arch = arch;
+    topology.groups_at_probe = iommu.has_groups_at_probe(line);
+    let by_device_tree = arch == Arch::Arm64 && !flavour.uefi;
+    topology.ports_keep_apart = !(by_device_tree && topology.groups_at_probe);
+    if iommu == Iommu::Virtio {
+        // Else no driver is probed before, whose device it is.
+        scenario.before.insert(0, "virtio_iommu");
+        scenario.built_in.push("virtio_pci");
+    }
+    if iommu == Iommu::Virtio && arch == Arch::Amd64 {
+        for wanted in scenario.wanted.iter_mut().filter(|wanted| wanted.outcome == "bound") {
+            wanted.obstacles.push("cannot keep the interrupts of devices apart");
+        }
+    }
+    scenario
 }
 
 fn is_on(scenario: &Scenario, kernel: &str) -> bool {
@@ -184,7 +247,7 @@ fn is_on(scenario: &Scenario, kernel: &str) -> bool {
 }
 
 /// Why a scenario makes no sense there; none where it does.
-fn why_not(scenario: &Scenario, flavour: &Flavour, iommu: Iommu) -> Option<String> {
+fn why_not(scenario: &Scenario, flavour: &Flavour, iommu: Iommu, is_fake: bool) -> Option<String> {
     let kernel = flavour.kernel;
     if let Some((_, why)) = scenario.only_on.filter(|_| !is_on(scenario, kernel)) {
         return Some(why.to_owned());
@@ -192,10 +255,15 @@ fn why_not(scenario: &Scenario, flavour: &Flavour, iommu: Iommu) -> Option<Strin
     if let Some((_, why)) = scenario.only_with.filter(|_| scenario_iommu(scenario) != iommu) {
         return Some(why.to_owned());
     }
-    if let Some(why) =
-        scenario.one_iommu.filter(|_| scenario.only_with.is_none() && iommu == Iommu::Amd)
+    if let Some(why) = scenario.one_iommu
+        && scenario.only_with.is_none()
+        && iommu != first(flavour)
+        && !is_fake
     {
         return Some(why.to_owned());
+    }
+    if iommu.has_groups_at_probe(line_of(kernel)) && scenario.command_line.contains("group:") {
+        return Some("who is in a group is not known there before".to_owned());
     }
     if kernel == CLOUD && iommu == Iommu::Amd {
         return Some("this kernel has no driver for that IOMMU".to_owned());
@@ -220,7 +288,10 @@ fn cell(scenario: Scenario, flavour: &'static Flavour, iommu: Iommu) -> Cell {
     } else {
         match (kernel, flavour.variant, iommu) {
             ("6.12", "", Iommu::Amd) => kernels > 2,
-            ("6.1", "lockdown", Iommu::Intel) => kernels == EVERY.len(),
+            ("6.12", "", Iommu::Virtio) | ("6.1", "lockdown", Iommu::Intel) => {
+                kernels == EVERY.len()
+            }
+            (kernel, "", Iommu::Smmu) => CLOUD_ARM64.contains(&kernel) && kernels == EVERY.len(),
             _ => false,
         }
     };
@@ -229,15 +300,13 @@ fn cell(scenario: Scenario, flavour: &'static Flavour, iommu: Iommu) -> Cell {
     if !flavour.command_line.is_empty() {
         scenario.command_line = format!("{} {}", flavour.command_line, scenario.command_line);
     }
-    if scenario.only_with.is_none() {
-        scenario = scenario.iommu(iommu);
-    }
+    scenario = placed(scenario, flavour, iommu);
     if kernel == BUILT_IN {
         // They are always there.
         scenario.loads_vfio = None;
     }
     let has_usual_drivers =
-        LINES.contains(&line_of(kernel)) && !BUILT.contains(&kernel) && kernel != CLOUD;
+        !BUILT.contains(&kernel) && kernel != CLOUD && !CLOUD_ARM64.contains(&kernel);
     for module in built_in(kernel) {
         if !scenario.built_in.contains(module) {
             scenario.built_in.push(module);
@@ -288,7 +357,7 @@ mod tests {
     #[test]
     fn every_scenario_is_in_a_cell_or_left_out_of_it_with_a_reason() {
         let (cells, left) = all();
-        let columns = FLAVOURS.len() * IOMMUS.len();
+        let columns: usize = FLAVOURS.iter().map(|flavour| iommus(flavour).len()).sum();
         assert_eq!(cells.len() + left.len(), columns * table::all().len());
         assert!(left.iter().all(|left| !left.why.is_empty()));
         let is_left = |scenario: &str, column: &str| {

@@ -32,7 +32,10 @@ const LIMIT: Duration = Duration::from_mins(5);
 /// Boots one scenario; the error has all that helps.
 fn run(cell: &Cell, kernel: &Kernel, program: &Path, answers: &Path) -> Result<(), String> {
     let scenario = &cell.scenario;
-    let machine = scenario.machine(kernel, program).limit(LIMIT);
+    let mut machine = scenario.machine(kernel, program).limit(LIMIT);
+    if cell.flavour.uefi {
+        machine = machine.uefi();
+    }
     let run = machine.boot().map_err(|error| format!("{error:#}"))?;
     let seen = run.observed();
     let mut complaints = scenario.topology_complaints(run.at(BEFORE));
@@ -44,7 +47,9 @@ fn run(cell: &Cell, kernel: &Kernel, program: &Path, answers: &Path) -> Result<(
     }
     if scenario.sides == Sides::Both && cell.has_usual_drivers {
         match answers::kept(answers, scenario) {
-            Ok(Some(fake)) => complaints.extend(answers::differences(&fake, &seen)),
+            Ok(Some(fake)) => {
+                complaints.extend(answers::differences(&scenario.topology, &fake, &seen));
+            }
             Ok(None) => {}
             Err(error) => complaints.push(format!("the fake kernel's answer: {error:#}")),
         }

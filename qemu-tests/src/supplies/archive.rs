@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::supplies::arch::Arch;
 use crate::supplies::step;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -16,13 +17,24 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// What to read of a suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Packages for amd64.
+    /// Packages.
     Binary {
+        /// For this processor.
+        arch: Arch,
         /// Those of the suite's security archive too.
         security: bool,
     },
     /// Source packages.
     Source,
+}
+
+impl Kind {
+    fn arch(self) -> Arch {
+        match self {
+            Self::Binary { arch, .. } => arch,
+            Self::Source => Arch::default(),
+        }
+    }
 }
 
 /// A suite with its index, current as of [`Archive::open`].
@@ -60,19 +72,17 @@ impl Archive {
         fs::create_dir_all(folder.join("archives/partial"))?;
         fs::write(folder.join("status"), "")?;
         let archive = Self { suite, configuration: folder.join("apt.conf") };
-        fs::write(&archive.configuration, configuration(folder))?;
+        fs::write(&archive.configuration, configuration(folder, kind.arch()))?;
 
         let mirrors = Mirrors::of_this_machine()?;
         let sources = folder.join("sources.list");
         fs::write(&sources, mirrors.sources(suite, kind))?;
         let update = || step::run_with_progress(&mut archive.apt("apt-get", &["update"]));
         if let Err(error) = update() {
-            if kind != (Kind::Binary { security: true }) {
-                return Err(error);
-            }
+            let Kind::Binary { arch, security: true } = kind else { return Err(error) };
             // After a suite's end its security archive may leave the mirror before the suite does.
             step::say(format_args!("{error:#}\n  trying {suite} without its security archive"));
-            fs::write(&sources, mirrors.sources(suite, Kind::Binary { security: false }))?;
+            fs::write(&sources, mirrors.sources(suite, Kind::Binary { arch, security: false }))?;
             update()?;
         }
         Ok(archive)
@@ -187,7 +197,8 @@ impl Mirrors {
         // An index that is out of date is as good: a suite that has ended is not signed anew, and a
         // mirror may show one day for ever. Nothing from it is installed on the machine.
         let options = format!("signed-by={KEYRING} check-valid-until=no lang=none");
-        let binary = format!("deb [{options} arch=amd64 target=Packages]");
+        let arch = kind.arch().name();
+        let binary = format!("deb [{options} arch={arch} target=Packages]");
         let main = match kind {
             Kind::Binary { .. } => format!("{binary} {} {suite} main\n", self.main),
             Kind::Source => {
@@ -195,7 +206,7 @@ impl Mirrors {
             }
         };
         match (kind, &self.security) {
-            (Kind::Binary { security: true }, Some(security)) => {
+            (Kind::Binary { security: true, .. }, Some(security)) => {
                 format!("{main}{binary} {security} {suite}-security main\n")
             }
             _ => main,
@@ -204,8 +215,8 @@ impl Mirrors {
 }
 
 /// Of the machine's own configuration only the way to the network stays: proxies and the like.
-fn configuration(folder: &Path) -> String {
-    let folder = folder.display();
+fn configuration(folder: &Path, arch: Arch) -> String {
+    let (folder, arch) = (folder.display(), arch.name());
     format!(
         r#"Dir::Etc::SourceList "{folder}/sources.list";
 Dir::Etc::SourceParts "/dev/null";
@@ -214,7 +225,8 @@ Dir::Etc::PreferencesParts "/dev/null";
 Dir::State::Lists "{folder}/lists";
 Dir::State::Status "{folder}/status";
 Dir::Cache "{folder}";
-APT::Architecture "amd64";
+APT::Architecture "{arch}";
+APT::Architectures {{ "{arch}"; }};
 // The cache folder may be closed to apt's own user.
 APT::Sandbox::User "root";
 Acquire::Retries "3";
@@ -303,7 +315,9 @@ Package: second
         let targets = "Debian-Security|http://sec.example/debian-security/\n\
                        Debian|http://one.example/debian/\nDebian|http://two.example/debian/\n";
         let mirrors = Mirrors::parse(targets).unwrap();
-        let text = mirrors.sources("bookworm", Kind::Binary { security: true });
+        let kind = Kind::Binary { arch: Arch::Arm64, security: true };
+        let text = mirrors.sources("bookworm", kind);
+        assert!(text.lines().all(|line| line.contains(" arch=arm64 ")), "{text}");
         assert!(text.contains("] http://one.example/debian/ bookworm main\n"), "{text}");
         assert!(
             text.contains("] http://sec.example/debian-security/ bookworm-security main\n"),

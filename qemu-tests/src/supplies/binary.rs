@@ -93,10 +93,19 @@ pub(crate) fn remap_of(home: &str) -> [String; 2] {
 /// When the build fails, or when the binary is not static.
 pub fn build() -> Result<PathBuf> {
     let binary = compile(cargo(&BUILD)?.args(remap()?))?;
-    let bytes = fs::read(&binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    check_file(&binary)?;
+    Ok(binary)
+}
+
+/// Says how large it is.
+///
+/// # Errors
+/// When it is not fit for an initrd.
+pub(crate) fn check_file(binary: &Path) -> Result<()> {
+    let bytes = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
     check(&bytes).with_context(|| format!("{} is not fit for an initrd", binary.display()))?;
     step::say(format_args!("vfio-early: {} bytes, static: no interpreter", bytes.len()));
-    Ok(binary)
+    Ok(())
 }
 
 /// Cargo's words for the binary's build, without [`remap`].

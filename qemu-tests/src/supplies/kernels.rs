@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::supplies::arch::Arch;
 use crate::supplies::archive::{Archive, Kind};
 use crate::supplies::{cache, packages, step};
 
@@ -33,13 +34,46 @@ pub const BUILT_IN: &str = "builtin";
 /// As [`NIXOS`], with a file for each device of vfio's and none for groups.
 pub const CDEV: &str = "cdev";
 
+/// Debian's for Arm, in the order of their lines; the first of [`LINES`] is not among them.
+pub const ARM64: [&str; 3] = ["6.1-arm64", "6.12-arm64", "7.2-arm64"];
+
+/// Debian's for Arm machines in a cloud: small, with few drivers.
+pub const CLOUD_ARM64: [&str; 2] = ["6.1-cloud-arm64", "6.12-cloud-arm64"];
+
 /// The kernels that are built here: it takes long, so nobody gets them unasked. In this order the
 /// second takes only what differs from the first.
 pub const BUILT: [&str; 3] = [NIXOS, CDEV, BUILT_IN];
 
 /// Every kernel that [`get`] and [`set_up`] know.
-pub const NAMES: [&str; 9] =
-    [LINES[0], LINES[1], LINES[2], LINES[3], CLOUD, RT, NIXOS, CDEV, BUILT_IN];
+pub const NAMES: [&str; 14] = [
+    LINES[0],
+    LINES[1],
+    LINES[2],
+    LINES[3],
+    CLOUD,
+    RT,
+    NIXOS,
+    CDEV,
+    BUILT_IN,
+    ARM64[0],
+    ARM64[1],
+    ARM64[2],
+    CLOUD_ARM64[0],
+    CLOUD_ARM64[1],
+];
+
+/// Those that everyone gets who names none: Debian's lines.
+#[must_use]
+pub fn is_usual(name: &str) -> bool {
+    LINES.contains(&name)
+}
+
+/// The kernel of that line, or of that name, for that processor.
+#[must_use]
+pub fn named(name: &str, arch: Arch) -> String {
+    let is_full = SOURCES.iter().any(|source| source.name == name && source.arch == arch);
+    if is_full { name.to_owned() } else { format!("{name}-{}", arch.name()) }
+}
 
 /// Where a kernel comes from.
 struct Source {
@@ -48,6 +82,7 @@ struct Source {
     /// The kernel's version begins with it.
     line: &'static str,
     suite: &'static str,
+    arch: Arch,
     /// A released suite stays with its line; sid moves on to newer ones.
     released: bool,
     origin: Origin,
@@ -65,7 +100,8 @@ enum Origin {
 const PACKAGE: &str = "linux-image-amd64";
 
 const fn packaged(name: &'static str, suite: &'static str, released: bool) -> Source {
-    Source { name, line: name, suite, released, origin: Origin::Package(PACKAGE) }
+    let arch = Arch::Amd64;
+    Source { name, line: name, suite, arch, released, origin: Origin::Package(PACKAGE) }
 }
 
 const fn flavour(name: &'static str, package: &'static str) -> Source {
@@ -76,7 +112,18 @@ const fn built(name: &'static str, fragments: &'static [&'static str]) -> Source
     Source { name, origin: Origin::Source(fragments), ..packaged(LINES[2], "trixie", true) }
 }
 
-const SOURCES: [Source; 9] = [
+/// For Arm, of the same suite as the line of that number.
+const fn arm64(name: &'static str, line: usize, package: &'static str) -> Source {
+    let (suite, released) = match line {
+        1 => ("bookworm", true),
+        2 => ("trixie", true),
+        _ => ("sid", false),
+    };
+    let origin = Origin::Package(package);
+    Source { name, line: LINES[line], suite, arch: Arch::Arm64, released, origin }
+}
+
+const SOURCES: [Source; 14] = [
     packaged(LINES[0], "bullseye", true),
     packaged(LINES[1], "bookworm", true),
     packaged(LINES[2], "trixie", true),
@@ -86,6 +133,11 @@ const SOURCES: [Source; 9] = [
     built(NIXOS, &[build::NIXOS]),
     built(BUILT_IN, &[build::NIXOS, build::BUILT_IN]),
     built(CDEV, &[build::NIXOS, build::CDEV]),
+    arm64(ARM64[0], 1, "linux-image-arm64"),
+    arm64(ARM64[1], 2, "linux-image-arm64"),
+    arm64(ARM64[2], 3, "linux-image-arm64"),
+    arm64(CLOUD_ARM64[0], 1, "linux-image-cloud-arm64"),
+    arm64(CLOUD_ARM64[1], 2, "linux-image-cloud-arm64"),
 ];
 
 /// One kernel in the cache, ready to boot.
@@ -93,11 +145,14 @@ const SOURCES: [Source; 9] = [
 pub struct Kernel {
     /// One of [`NAMES`].
     pub line: String,
+    /// The processor that it is for.
+    pub arch: Arch,
     /// What `uname -r` says in it.
     pub release: String,
-    /// The compressed image, for firmware such as OVMF.
+    /// The image as packaged, for firmware such as OVMF.
     pub vmlinuz: PathBuf,
-    /// The ELF image out of it: QEMU boots it by PVH, which is seconds faster.
+    /// What QEMU boots by itself: on x86 the ELF image out of the other, by PVH, which is seconds
+    /// faster; on Arm the same.
     pub vmlinux: PathBuf,
     /// Its `lib/modules/RELEASE`, with depmod's files.
     pub modules: PathBuf,
@@ -155,6 +210,15 @@ fn name(source: &Source) -> String {
     format!("kernels/{}", source.name)
 }
 
+/// The processor that the kernel of that name is for.
+///
+/// # Panics
+/// When there is none of that name.
+#[must_use]
+pub fn arch_of(name: &str) -> Arch {
+    source(name).unwrap_or_else(|why| panic!("{why}")).arch
+}
+
 /// The line that the kernel of that name is of, one of [`LINES`].
 ///
 /// # Panics
@@ -181,10 +245,12 @@ fn label(source: &Source, entry: &Path) -> Option<Label> {
 }
 
 fn kernel(source: &Source, entry: &Path, label: Label) -> Kernel {
+    let image = if source.arch == Arch::Amd64 { "vmlinux" } else { "vmlinuz" };
     Kernel {
         line: source.name.to_owned(),
+        arch: source.arch,
         vmlinuz: entry.join("vmlinuz"),
-        vmlinux: entry.join("vmlinux"),
+        vmlinux: entry.join(image),
         modules: entry.join("lib/modules").join(&label.release),
         release: label.release,
         package_version: label.package_version,
@@ -208,7 +274,9 @@ fn make(source: &Source, entry: &Path) -> Result<()> {
             (take_out(&tree, entry)?, package_version)
         }
     };
-    bzimage::unpack(&entry.join("vmlinuz"), &entry.join("vmlinux"))?;
+    if source.arch == Arch::Amd64 {
+        bzimage::unpack(&entry.join("vmlinuz"), &entry.join("vmlinux"))?;
+    }
     step::run(Command::new("/sbin/depmod").arg("--basedir").arg(entry).arg(&release))?;
 
     let label = Label { layout: LAYOUT, release, package_version, configuration };
@@ -219,9 +287,9 @@ fn make(source: &Source, entry: &Path) -> Result<()> {
 
 /// Unpacks a package with all its parts into a folder in `work`; returns that, and its version.
 fn download(source: &Source, package: &str, work: &Path) -> Result<(PathBuf, String)> {
-    let Source { name, suite, .. } = source;
+    let Source { name, suite, arch, released, .. } = *source;
     step::say(format_args!("kernel {name}: looking for it in Debian {suite}"));
-    let kind = Kind::Binary { security: source.released };
+    let kind = Kind::Binary { arch, security: released };
     let archive = Archive::open(&work.join("apt"), suite, kind)?;
     let parts = archive.newest_with_parts(package)?;
     let package_version = parts[0].version.clone();

@@ -42,9 +42,14 @@ const SOURCE: &str = "kmod.orig.tar.xz";
 /// # Errors
 /// When the source cannot be fetched, is not the expected one, or does not build.
 pub fn set_up() -> Result<PathBuf> {
-    let name = format!("libkmod/{VERSION}-{:08x}", key());
+    let name = format!("libkmod/{}", version_and_key());
     let is_whole = |entry: &Path| [ARCHIVE, SOURCE].iter().all(|file| entry.join(file).exists());
     cache::entry(&name, is_whole, make)
+}
+
+/// Another one for each way to build it.
+pub(crate) fn version_and_key() -> String {
+    format!("{VERSION}-{:08x}", key())
 }
 
 /// Changes when anything that goes into the build changes.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
+use crate::supplies::arch::Arch;
 use crate::supplies::{cache, step};
 
 /// A Debian package, and what it is for.
@@ -43,6 +44,23 @@ pub const BOOT: &[Package] = &[
     package("xz-utils", "packs and unpacks kernel modules, and unpacks older kernels"),
     package("zstd", "unpacks kernels since 6.12, and packs modules"),
 ];
+
+/// What machines with another processor than this one need.
+pub const ARM64: &[Package] = &[
+    package("gcc-aarch64-linux-gnu", "compiles for machines with an Arm processor"),
+    package("libc6-dev-arm64-cross", "the static C library for them"),
+    package("qemu-efi-aarch64", "firmware for them"),
+    package("qemu-system-arm", "runs them"),
+];
+
+/// What programs for a guest with that processor are compiled by, besides [`BUILD`].
+#[must_use]
+pub fn cross(arch: Arch) -> &'static [Package] {
+    match arch {
+        Arch::Arm64 if Arch::of_this_machine() != arch => ARM64,
+        _ => &[],
+    }
+}
 
 /// What the tests without a virtual machine need, besides what the build needs.
 pub const TEST: &[Package] = &[
@@ -246,7 +264,8 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
 
 fn names_of_everything() -> String {
     let mut names: Vec<_> = [
-        BUILD, BOOT, TEST, HOST, DISTRO, PACKAGE, PACKAGING, SUPPLY, BENCH, FUZZ, COVERAGE, KERNEL,
+        BUILD, BOOT, ARM64, TEST, HOST, DISTRO, PACKAGE, PACKAGING, SUPPLY, BENCH, FUZZ, COVERAGE,
+        KERNEL,
     ]
     .iter()
     .copied()

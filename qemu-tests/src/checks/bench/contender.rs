@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::machine::{guest_program, initrd};
+use crate::supplies::arch::Arch;
 use crate::supplies::kernels::Kernel;
 use crate::supplies::step;
 
@@ -176,16 +177,21 @@ impl Contender {
         matches!(self.way, Way::Script(_))
     }
 
-    /// Its programs in the initrd.
+    /// Whether it consists of programs of this machine's own.
+    pub fn is_of_this_machine(&self) -> bool {
+        matches!(&self.way, Way::Script(script) if !script.programs.is_empty())
+    }
+
+    /// Its programs in the initrd, for that processor.
     ///
     /// # Errors
     /// When one is not there, or cannot be compiled.
-    pub fn tools(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+    pub fn tools(&self, arch: Arch) -> Result<BTreeMap<String, Vec<u8>>> {
         let mut tools = BTreeMap::new();
         match &self.way {
             Way::Program => {}
             Way::Floor(_) => {
-                tools.insert("/bin/floor".to_owned(), guest_program::compile("floor")?);
+                tools.insert("/bin/floor".to_owned(), guest_program::compile("floor", arch)?);
             }
             Way::Script(script) => {
                 for (name, text) in script.files {

@@ -13,6 +13,7 @@ use crate::machine::initrd::{self, Contents};
 use crate::machine::run::Run;
 use crate::machine::topology::{Device, Iommu, Topology};
 use crate::machine::vm::{Vm, vm};
+use crate::supplies::arch::Arch;
 use crate::supplies::kernels;
 use crate::supplies::kernels::Kernel;
 
@@ -88,8 +89,9 @@ pub struct Bench {
 }
 
 /// The devices, each behind a root port of its own as far as there are ports.
-fn topology(devices: usize) -> Topology {
-    let mut topology = Topology::new([]).iommu(Iommu::Amd);
+fn topology(devices: usize, arch: Arch) -> Topology {
+    let iommu = if arch == Arch::Arm64 { Iommu::Smmu } else { Iommu::Amd };
+    let mut topology = Topology { arch, ..Topology::new([]).iommu(iommu) };
     for port in 0..devices.min(PORTS) {
         let name = format!("port{port}");
         let place = format!("{:02x}.{}", 1 + port / 8, port % 8);
@@ -140,7 +142,7 @@ impl Bench {
         let mut contents = Contents {
             modules: ["vfio_pci", "vfio_iommu_type1"].map(str::to_owned).into(),
             program: Some(program.to_owned()),
-            init: Some(guest_program::compile("measure")?),
+            init: Some(guest_program::compile("measure", kernel.arch)?),
             ..Contents::default()
         };
         if traced {
@@ -148,7 +150,7 @@ impl Bench {
             contents.tools.extend(strace);
         }
         for contender in contenders {
-            contents.tools.extend(contender.tools()?);
+            contents.tools.extend(contender.tools(kernel.arch)?);
             let words = contender.words(&kernel)?;
             let mut put = |name: &str, words: &[String]| {
                 let path = format!("/bench/contenders/{name}");
@@ -163,7 +165,8 @@ impl Bench {
             put(&format!("{}-calls", contender.name), &traced);
         }
         for count in counts {
-            let addresses = if *count == 0 { Vec::new() } else { addresses(&topology(*count)) };
+            let addresses =
+                if *count == 0 { Vec::new() } else { addresses(&topology(*count, kernel.arch)) };
             for address in &addresses {
                 let file = format!("/etc/driverctl.d/pci-{address}");
                 contents.files.insert(file, "vfio-pci\n".into());
@@ -183,7 +186,7 @@ impl Bench {
 
     fn machine(&self, contender: &Contender, count: usize, look: Look) -> Vm {
         // Where nothing is asked for, devices are there all the same.
-        let topology = topology(if count == 0 { 3 } else { count });
+        let topology = topology(if count == 0 { 3 } else { count }, self.kernel.arch);
         let asked = if count == 0 { Vec::new() } else { addresses(&topology) };
         let machine = vm(&self.kernel)
             .memory(if count > ADDRESSES { 2048 } else { 512 })
@@ -243,7 +246,7 @@ mod tests {
     #[test]
     fn every_count_has_so_many_devices_and_a_list_that_fits() {
         for count in COUNTS.into_iter().filter(|count| *count > 0) {
-            let addresses = addresses(&topology(count));
+            let addresses = addresses(&topology(count, Arch::default()));
             assert_eq!(addresses.len(), count);
             let length = command_line(Shape::CommandLine, &addresses).len();
             assert!(length < 1500, "{count} devices: {length} bytes");

@@ -17,6 +17,7 @@ use crate::machine::guest_program;
 use crate::machine::initrd;
 use crate::machine::run::Run;
 use crate::machine::vm::{Vm, vm};
+use crate::supplies::arch::Arch;
 use crate::supplies::kernels::{self, Kernel};
 
 /// Where the guest has the modules, unpacked, and what it is asked.
@@ -140,7 +141,7 @@ fn machine(kernel: &Kernel, rules: &[&Rule]) -> Result<Vm> {
     let mut machine = vm(kernel)
         .without_program()
         .limit(Duration::from_mins(15))
-        .tool("/bin/ask-kernel", guest_program::compile("ask-kernel")?)
+        .tool("/bin/ask-kernel", guest_program::compile("ask-kernel", kernel.arch)?)
         .file(&format!("{FOLDER}/script"), script(kernel, rules)?)
         .shell(&format!("/bin/ask-kernel {FOLDER}/script"));
     machine = match rules.first().map(|rule| rule.place) {
@@ -148,6 +149,7 @@ fn machine(kernel: &Kernel, rules: &[&Rule]) -> Result<Vm> {
         Some(Place::TwoCards) => {
             machine.topology(machines::two_cards()).uefi().cmdline("console=tty0")
         }
+        Some(Place::Guest) => machine.topology(machines::guest()),
         _ => machine.topology(machines::plain()).arguments(machines::PLAIN.iter().copied()),
     };
     for module in rules.iter().flat_map(|rule| &rule.steps).filter_map(|step| step.op.inserted()) {
@@ -243,7 +245,7 @@ fn boots_on(kernel: &'static str) -> Vec<Boot> {
     let boot = |rules: &Vec<&Rule>| {
         let rules: Vec<Rule> = rules.iter().map(|rule| (*rule).clone()).collect();
         let name = match &rules[..] {
-            [Rule { place: Place::TwoCards, name, .. }] => format!("rules: {name}"),
+            [Rule { place: Place::TwoCards | Place::Guest, name, .. }] => format!("rules: {name}"),
             rules => format!("rules: all {} that need no screen", rules.len()),
         };
         Boot { name, kernel, check: Box::new(move |kernel, _, _| check(kernel, &rules)) }
@@ -267,10 +269,11 @@ fn check(kernel: &Kernel, rules: &[Rule]) -> Result<(), String> {
     verdict(run, &complaints)
 }
 
-/// Kernels to ask: those that are named; else all, that of NixOS where it is set up.
+/// Kernels to ask: those that are named; else all for x86, that of NixOS where it is set up.
 pub(crate) fn wanted(named: &[String]) -> Vec<&'static str> {
     let is_wanted = |kernel: &&str| match named {
-        [] => *kernel != kernels::NIXOS || kernels::get(kernel).is_ok(),
+        [] if *kernel == kernels::NIXOS => kernels::get(kernel).is_ok(),
+        [] => kernels::arch_of(kernel) == Arch::Amd64,
         _ => named.iter().any(|name| name == kernel),
     };
     kernels::NAMES.into_iter().filter(is_wanted).collect()
@@ -285,6 +288,7 @@ mod tests {
     fn kernel() -> Kernel {
         Kernel {
             line: "6.1".to_owned(),
+            arch: Arch::default(),
             release: "6.1.0".to_owned(),
             vmlinuz: PathBuf::new(),
             vmlinux: PathBuf::new(),

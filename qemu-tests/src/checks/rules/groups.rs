@@ -1,7 +1,9 @@
 //! IOMMU groups, and whether a VM could use them.
 
-use super::machines::{ALSO_BEHIND, BEHIND, BELOW_PORT, BRIDGE, EDU, PAIR, PAIR_NIC, PORT, SERIAL};
-use super::rule::{Rule, of_device, rule};
+use super::machines::{
+    ALSO_BEHIND, BEHIND, BELOW_PORT, BRIDGE, EDU, PAIR, PAIR_NIC, PORT, SECOND_EDU, SERIAL,
+};
+use super::rule::{Rule, of_device, rule, rule_of_virtio};
 
 fn together(one: &str, other: &str) -> String {
     of_device(one, &format!("iommu_group/devices/{other}"))
@@ -81,5 +83,29 @@ pub(super) fn rules() -> Vec<Rule> {
             .driver(BRIDGE)
             .viable(BEHIND)
             .not_on("nixos", "it has no driver for that bridge"),
+        rule_of_virtio("until the driver of a virtio-iommu comes no driver is probed")
+            .set(EDU, "vfio-pci")
+            .load("vfio-pci")
+            .driver(EDU)
+            .probe(EDU)
+            .bind("vfio-pci", EDU)
+            .exists(of_device(EDU, "iommu_group")),
+        rule_of_virtio(
+            "what a VIOT table tells of has its group before Linux 6.15 when a driver is first probed",
+        )
+        .load("virtio-iommu")
+        .exists(of_device(EDU, "iommu_group"))
+        .exists(of_device(PAIR_NIC, "iommu_group"))
+        .set(EDU, "vfio-pci")
+        .set(PAIR, "vfio-pci")
+        .load("vfio-pci")
+        .driver(EDU)
+        .exists(of_device(EDU, "iommu_group"))
+        .exists(of_device(SECOND_EDU, "iommu_group"))
+        .exists(together(PAIR, PAIR_NIC))
+        .viable(PAIR)
+        .load("e1000")
+        .exists(together(PAIR, PAIR_NIC))
+        .viable(PAIR),
     ]
 }

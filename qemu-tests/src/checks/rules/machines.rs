@@ -1,6 +1,6 @@
 //! The machines that rules are asked on.
 
-use crate::machine::topology::{Device, Topology};
+use crate::machine::topology::{Device, Iommu, Topology};
 
 /// Plain endpoints that no driver is for.
 pub(super) const EDU: &str = "0000:00:03.0";
@@ -56,6 +56,18 @@ pub(super) const PLAIN: &[&str] = &[
     "-global",
     "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
 ];
+
+/// The machine of [`Place::Guest`](super::rule::Place::Guest), with a virtio-iommu.
+#[must_use]
+pub fn guest() -> Topology {
+    let devices = [
+        Device::new("edu", "03.0"),
+        Device::new("edu", "04.0"),
+        Device::new("edu", "08.0"),
+        Device::new("e1000", "08.1"),
+    ];
+    Topology::new(devices).iommu(Iommu::Virtio)
+}
 
 /// The graphics card that the firmware draws on.
 pub const FIRST_CARD: &str = "0000:00:01.0";

@@ -78,10 +78,10 @@ fn differences(text: &mut String, record: &Record, chapters: &[Chapter]) {
         for (number, step) in rule.steps.iter().enumerate() {
             let answers = by_answer(record, rule, number);
             if answers.len() > 1 {
-                let name = if rule.place == Place::TwoCards {
-                    format!("{}, step {}", rule.name, number + 1)
-                } else {
+                let name = if rule.place == Place::Plain {
                     rule.name.to_owned()
+                } else {
+                    format!("{}, step {}", rule.name, number + 1)
                 };
                 let _ = writeln!(text, "| {name} | {} | {} |", step.op, cell(&answers));
             }

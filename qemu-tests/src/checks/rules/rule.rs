@@ -145,6 +145,8 @@ pub enum Place {
     Plain,
     /// [`two_cards`](super::machines::two_cards): a boot for each rule, since no framebuffer comes back.
     TwoCards,
+    /// [`guest`](super::machines::guest): a boot for each rule, since no module of an IOMMU goes again.
+    Guest,
 }
 
 /// One rule.
@@ -167,6 +169,13 @@ pub(super) fn rule(name: &'static str) -> Rule {
 
 pub(super) fn rule_of_screens(name: &'static str) -> Rule {
     Rule { place: Place::TwoCards, ..rule(name) }
+}
+
+/// Of a virtio-iommu, for which kernels since 6.12 have a driver.
+pub(super) fn rule_of_virtio(name: &'static str) -> Rule {
+    let rule = Rule { place: Place::Guest, ..rule(name) };
+    let without = ["5.10", "6.1", "nixos"].into_iter();
+    without.fold(rule, |rule, kernel| rule.not_on(kernel, "it has no driver for a virtio-iommu"))
 }
 
 pub(super) fn of_device(address: &str, name: &str) -> String {

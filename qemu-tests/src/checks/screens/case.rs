@@ -192,7 +192,7 @@ impl Case {
             .limit(Duration::from_mins(5))
             .cmdline(self.command_line)
             .file("/harness/characters", Font::CHARACTERS.join("\n") + "\n")
-            .tool("/bin/map-bar", guest_program::compile("map-bar")?);
+            .tool("/bin/map-bar", guest_program::compile("map-bar", kernel.arch)?);
         if !self.unforeseen {
             machine = machine.asking_first();
         }

@@ -61,6 +61,6 @@ pub(super) fn groups() -> Vec<Scenario> {
             .without_interrupt_remapping()
             .cmdline("vfio.devs=00:05.0")
             .bound("00:05.0", "0000:00:05.0")
-            .unusable("does not remap interrupts"),
+            .unusable("the start of a VM fails with EPERM"),
     ]
 }
