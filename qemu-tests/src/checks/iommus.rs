@@ -98,7 +98,7 @@ fn given(machine: Vm) -> Vm {
 fn is_given(check: &mut Check<'_>) {
     let mut run = check.of_run(1).exits(0);
     for card in CARDS {
-        run = run.device(card, "bound", &[]).says(&[card, "bound to vfio-pci, group "]);
+        run = run.device(card, "bound", &[]).says(&[card, "bound to vfio-pci", ", group "]);
     }
     drop(run);
     let text = check.shell(1);

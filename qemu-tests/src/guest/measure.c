@@ -231,9 +231,14 @@ static void open_port(void)
 
 		syscall(SYS_finit_module, open(path, O_RDONLY | O_CLOEXEC), "", packed ? COMPRESSED : 0);
 	}
-	for (int i = 0; modules && i < 1000 && access("/dev/vport0p1", F_OK) < 0; i++)
-		usleep(10000);
-	port = fopen(modules ? "/dev/vport0p1" : "/dev/ttyS1", "w");
+	/* A port's file is there before it can be opened, and none may be made in its place. */
+	for (int i = 0; modules && !port && i < 1000; i++) {
+		port = access("/dev/vport0p1", F_OK) < 0 ? NULL : fopen("/dev/vport0p1", "w");
+		if (!port)
+			usleep(10000);
+	}
+	if (!modules)
+		port = fopen("/dev/ttyS1", "w");
 	if (!port)
 		reboot(RB_POWER_OFF);
 	if (modules || tcgetattr(fileno(port), &raw) < 0)
