@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use qemu_tests::supplies::binary::workspace;
+use vfio_early::pci::{Choice, Item};
 
 /// The steps, as headings in this order; a page may have others after them.
 const STEPS: [&str; 8] = [
@@ -89,6 +90,37 @@ fn each_systems_page_has_the_same_steps() {
         let text = read(&workspace().join(page));
         let found: Vec<&str> = headings(&text).filter(|found| STEPS.contains(found)).collect();
         assert_eq!(found, STEPS, "{page}");
+    }
+}
+
+/// Examples are pasted: an address without a guard takes whatever is there on another machine.
+#[test]
+fn an_address_in_an_example_has_a_guard() {
+    let others = ["README.md", "docs/coming-from.md", "docs/man/vfio-early.cmdline.7.scd"];
+    let mut seen = 0;
+    for page in SYSTEMS.iter().chain(&others) {
+        let text = read(&workspace().join(page));
+        let lists = text.split("vfio.devs=").skip(1);
+        for list in lists.filter_map(|rest| rest.split([' ', '\n', '\'', '"', '`']).next()) {
+            for item in list.split(',').filter_map(|word| word.parse::<Item>().ok()) {
+                let is_place = matches!(item.choice, Choice::Place(_) | Choice::Group(_));
+                assert!(!is_place || item.guard.is_some(), "{page}: vfio.devs={list}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+/// Who follows that blindly gives away what the host lives from.
+#[test]
+fn nobody_is_told_to_list_a_whole_group_without_an_if() {
+    for page in pages() {
+        for line in read(&page).lines().filter(|line| line.contains(", too")) {
+            let is_advice = line.contains("list it, too") || line.contains("list them, too");
+            let is_told = line.contains("can do without");
+            assert!(!is_advice || is_told, "{}: {line}", page.display());
+        }
     }
 }
 
