@@ -63,6 +63,98 @@ fn the_record_has_the_disks_the_keyboards_and_the_network() {
     }
 }
 
+/// Whatever lies between a disk and a file system: each controller below it is in the record.
+#[test]
+fn the_record_sees_through_volumes_mirrors_and_pools() {
+    const FIRST: &str = "1b36:0010@00:1c.0/00.0";
+    const SECOND: &str = "1b36:0010@00:1d.0/00.0";
+    let both = |fake: &Fake, name: &str, number: &str| {
+        fake.mapped("nvme0n1p2", name, number);
+        fake.tree.folder(&format!("sys/class/block/nvme1n1p1/holders/{name}"));
+    };
+    let mounted = |fake: &Fake, number: &str, kind: &str, node: &str| {
+        fake.mounts(&[&format!("22 1 {number} / / rw - {kind} {node} rw")]);
+    };
+    type Laid = fn(&Fake, &dyn Fn(&Fake, &str, &str), &dyn Fn(&Fake, &str, &str, &str));
+    let cases: [(&str, Laid, &[&str]); 6] = [
+        (
+            "LVM on LUKS on a mirror (md)",
+            |fake, both, mounted| {
+                both(fake, "md0", "9:0");
+                fake.mapped("md0", "dm-0", "253:0");
+                fake.mapped("dm-0", "dm-1", "253:1");
+                mounted(fake, "253:1", "ext4", "/dev/mapper/host-root");
+            },
+            &[FIRST, SECOND],
+        ),
+        (
+            "one disk by two paths (multipath)",
+            |fake, both, mounted| {
+                both(fake, "dm-0", "253:0");
+                mounted(fake, "253:0", "xfs", "/dev/mapper/mpatha");
+            },
+            &[FIRST, SECOND],
+        ),
+        (
+            "btrfs on two disks, which names the other one",
+            |fake, _, mounted| {
+                for member in ["nvme0n1p2", "nvme1n1p1"] {
+                    fake.tree.folder(&format!("sys/fs/btrfs/aa-bb/devices/{member}"));
+                }
+                mounted(fake, "0:31", "btrfs", "/dev/nvme1n1p1");
+            },
+            &[FIRST, SECOND],
+        ),
+        (
+            "bcachefs, which names both",
+            |fake, _, mounted| mounted(fake, "0:31", "bcachefs", "/dev/nvme0n1p2:/dev/nvme1n1p1"),
+            &[FIRST, SECOND],
+        ),
+        (
+            "swap space on a volume of the second",
+            |fake, _, mounted| {
+                mounted(fake, "259:2", "ext4", "/dev/nvme0n1p2");
+                fake.mapped("nvme1n1p1", "dm-0", "253:0");
+                fake.tree.write("proc/swaps", "Filename\n/dev/dm-0 partition 1 0 -2\n");
+            },
+            &[FIRST, SECOND],
+        ),
+        (
+            "the second is open, and nothing is mounted from it",
+            |fake, _, mounted| {
+                mounted(fake, "259:2", "ext4", "/dev/nvme0n1p2");
+                fake.mapped("nvme1n1p1", "dm-0", "253:0");
+            },
+            &[FIRST],
+        ),
+    ];
+    for (what, lay, expected) in cases {
+        let fake = hosts::twin_disks().running();
+        lay(&fake, &both, &mounted);
+        let record = record(&fake);
+        let disks: Vec<&str> = record
+            .lines()
+            .filter_map(|line| line.strip_prefix("disk ")?.split_once("  # "))
+            .map(|(item, _)| item)
+            .collect();
+        assert_eq!(disks, expected, "{what}");
+    }
+}
+
+#[test]
+fn the_controller_of_a_root_disk_on_usb_is_a_disk_of_the_record() {
+    let board = hosts::encrypted();
+    let fake = board.running();
+    let disk = "usb3/3-1/3-1:1.0/host6/target6:0:0/6:0:0:0/block/sdb";
+    fake.partition("00:1b.0/03:00.0", disk, "sdb2", "8:18");
+    fake.mounts(&["22 1 8:18 / / rw - ext4 /dev/sdb2 rw"]);
+    let record = record(&fake);
+    let line = "disk 1b21:2142@00:1b.0/00.0  # sdb2 is mounted on /\n";
+    assert!(record.contains(line) && record.matches("disk ").count() == 1, "{record}");
+    let report = board.in_initrd(&record).bind("vfio.devs=1b21:2142@03:00.0");
+    assert_eq!(outcomes(&report), ["0000:03:00.0 refused"]);
+}
+
 #[test]
 fn a_disk_that_each_boot_asks_for_is_in_the_record() {
     for (fstab, is_there) in [
