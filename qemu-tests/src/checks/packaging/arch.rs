@@ -62,6 +62,14 @@ pub(super) fn built() -> Result<Vec<String>> {
         makepkg.uid(NOBODY).gid(NOBODY).env("HOME", folder.path());
     }
     step::run(&mut makepkg)?;
+    // All that pacman runs, and that at the first installation alone.
+    let script = fs::read_to_string(folder.path().join("vfio-early.install"))?;
+    let mut complaints = Vec::new();
+    if script.matches("()").count() != 1 || !script.starts_with("post_install() {\n    echo ") {
+        complaints.push(format!("an upgrade would do something: {script}"));
+    }
     let packed = folder.path().join("pkg/vfio-early");
-    differences(&packed, &[&ALWAYS[..], &[DRACUT, MKINITCPIO, LICENCES]].concat())
+    complaints
+        .extend(differences(&packed, &[&ALWAYS[..], &[DRACUT, MKINITCPIO, LICENCES]].concat())?);
+    Ok(complaints)
 }

@@ -60,6 +60,12 @@ pub(super) fn built() -> Result<Vec<String>> {
     let unpack = "rpm2cpio \"$1\" | cpio --extract --make-directories --quiet";
     step::run(Command::new("sh").args(["-euc", unpack, "sh"]).arg(package).current_dir(&tree))?;
     let mut complaints = differences(&tree, &[&ALWAYS[..], &[DRACUT, OF_A_PACKAGE]].concat())?;
+    // An upgrade that restarted the unit would take from the host what was given back to it.
+    let scripts =
+        step::run(Command::new("rpm").args(["-qp", "--scripts", "--triggers"]).arg(package))?;
+    if !scripts.is_empty() {
+        complaints.push(format!("it runs: {}", String::from_utf8_lossy(&scripts)));
+    }
     if !own.join(libkmod::ARCHIVE).exists() {
         complaints.push("the recipe has built no libkmod.a".to_owned());
     }
