@@ -12,6 +12,7 @@ mod flavours;
 mod host;
 pub(crate) mod initramfs_tools;
 mod iommus;
+mod keep;
 pub(crate) mod left_out;
 pub(crate) mod nix;
 mod packaging;
@@ -38,6 +39,7 @@ const BOOTS: &[fn() -> Vec<Boot>] = &[
     faults::boots,
     flavours::boots,
     iommus::boots,
+    keep::boots,
     races::boots,
     soak::boots,
     bench::guard::boots,

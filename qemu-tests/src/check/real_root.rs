@@ -20,6 +20,12 @@ pub(crate) const USB: &str = "0000:00:05.0";
 /// Nobody asks for it.
 pub(crate) const OTHER_NETWORK: &str = "0000:00:06.0";
 
+/// The disk with the root file system.
+pub(crate) const ROOT_DISK: &str = "0000:00:02.0";
+/// What `vfio-early keep` says of this machine, and what every initrd has of it: that is made in a
+/// chroot, where only what the administrator wrote can be known.
+pub(crate) const RECORD: &str = "disk 1af4:1001@00:02.0  # vda is mounted on /\n";
+
 /// The moment after the program has run in the initrd; the one before is
 /// [`BEFORE`].
 pub(crate) const AFTER_INITRD: &str = "after";
@@ -104,13 +110,21 @@ pub(crate) struct Seen<'a> {
     pub mounts: &'a str,
     /// What the screen showed when the boot had stopped; empty where it did not, or nobody looked.
     pub stopped: &'a str,
+    /// The record of the initrd, in `/run`.
+    pub record: &'a str,
+    /// What `vfio-early keep` says.
+    pub lives_from: &'a str,
+    /// What came of a device that was given back, where the command line asks for it.
+    pub given_back: &'a str,
 }
 
 impl<'a> Seen<'a> {
     fn read(run: &'a Run) -> Result<Self, String> {
         let shells: Vec<&str> = run.shells.iter().map(String::as_str).collect();
-        let [before, after, journal, units, jobs, mounts, stopped] = shells[..] else {
-            return Err(format!("the guest told {} things, and not 7", shells.len()));
+        let [before, after, journal, units, jobs, mounts, stopped, record, lives_from, given_back] =
+            shells[..]
+        else {
+            return Err(format!("the guest told {} things, and not 10", shells.len()));
         };
         let units = units.trim().split("\n\n").map(|unit| {
             let properties: BTreeMap<&str, &str> =
@@ -125,6 +139,9 @@ impl<'a> Seen<'a> {
             jobs: jobs.trim(),
             mounts,
             stopped,
+            record,
+            lives_from,
+            given_back,
         })
     }
 
@@ -234,6 +251,47 @@ pub(crate) fn without_errors(seen: &Seen, wrong: &mut Wrong) {
 fn is_error(text: &str) -> bool {
     text.contains("vfio-early")
         && ["Failed", "FAILURE", "not loaded", "not found"].iter().any(|word| text.contains(word))
+}
+
+/// The record in the initrd keeps the root disk, and what is listed beside it is bound. The record is what
+/// this host lives from, and it is in `/run`.
+pub(crate) fn root_disk_kept(seen: &Seen, wrong: &mut Wrong) {
+    in_the_real_root(seen, wrong);
+    for (address, driver) in [(ROOT_DISK, "virtio-pci"), (NETWORK, "vfio-pci")] {
+        let found = seen.driver(HOST, address);
+        wrong.unless(found == Some(driver), format!("{address} is on {found:?}"));
+    }
+    let said = format!(
+        "{ROOT_DISK} 1af4:1001: refused: the host lives from this disk, by the record in its initrd: vda \
+         is mounted on /"
+    );
+    let is_said = seen.run.log.iter().any(|record| record.text.contains(&said));
+    wrong.unless(is_said, format!("the log does not say: {said}"));
+    recorded(seen, wrong);
+    wrong.unless(
+        entries(seen.lives_from) == RECORD,
+        format!("`vfio-early keep` says {:?}", seen.lives_from),
+    );
+}
+
+fn recorded(seen: &Seen, wrong: &mut Wrong) {
+    let is_it = entries(seen.record) == RECORD;
+    wrong.unless(is_it, format!("the record in /run is {:?}", seen.record));
+}
+
+/// A record without its comments.
+pub(crate) fn entries(record: &str) -> String {
+    record.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect()
+}
+
+/// With `vfio.host=release` the root disk goes, whatever comes of that.
+pub(crate) fn root_disk_released(seen: &Seen, wrong: &mut Wrong) {
+    let found = seen.driver(HOST, ROOT_DISK);
+    wrong.unless(found == Some("vfio-pci"), format!("{ROOT_DISK} is on {found:?}"));
+    let is_root = |line: &str| line.starts_with("/dev/vda ");
+    wrong.unless(!seen.mounts.is_empty(), "there are no mounts");
+    wrong.unless(!seen.mounts.lines().any(is_root), "the real root is mounted");
+    recorded(seen, wrong);
 }
 
 /// One of two items has no device; the program says so in the log and in `status`.

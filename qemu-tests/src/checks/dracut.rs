@@ -9,7 +9,7 @@ use self::image::{Image, Init};
 use crate::check::Boot;
 use crate::check::real_root::{
     self, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root, one_bound_one_absent,
-    untouched, without_udev,
+    root_disk_kept, root_disk_released, untouched, without_udev,
 };
 use crate::machine::observed::HOST;
 use crate::supplies::binary;
@@ -60,11 +60,33 @@ fn boots_on(line: &'static str) -> Vec<Boot> {
         boot("without vfio.strict the boot goes on, and says so", ONE_ABSENT, going_on),
     ];
     if line == "6.1" {
-        boots.push(boot(
-            "devices are bound before udev starts, and still after coldplug in the real root",
-            ALL_BOUND,
-            all_bound,
-        ));
+        boots.extend([
+            boot(
+                "devices are bound before udev starts, and still after coldplug in the real root",
+                ALL_BOUND,
+                all_bound,
+            ),
+            boot(
+                "a root disk that is listed by its address stays with the host",
+                "vfio.devs=8086:10d3@00:03.0,00:02.0",
+                root_disk_kept,
+            ),
+            boot(
+                "a root disk that is listed by its id stays with the host",
+                "vfio.devs=8086:10d3@00:03.0,pci:1af4:1001",
+                root_disk_kept,
+            ),
+            boot(
+                "a root disk that is listed by its group stays with the host",
+                "vfio.devs=8086:10d3@00:03.0,group:00:02.0",
+                root_disk_kept,
+            ),
+            boot(
+                "a root disk that is listed goes with vfio.host=release",
+                "vfio.devs=00:02.0 vfio.host=release rd.retry=5",
+                root_disk_released,
+            ),
+        ]);
     }
     boots
 }

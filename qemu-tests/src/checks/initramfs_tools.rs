@@ -9,8 +9,9 @@ use anyhow::Result;
 use self::image::{Files, Image, PASSPHRASE};
 use crate::check::Boot;
 use crate::check::real_root::{
-    self, AFTER_INITRD, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root,
-    in_the_real_root_on, one_bound_one_absent, untouched, without_udev,
+    self, AFTER_INITRD, DISK, NETWORK, Seen, USB, Wrong, bound, entries, in_the_real_root,
+    in_the_real_root_on, one_bound_one_absent, root_disk_kept, root_disk_released, untouched,
+    without_udev,
 };
 use crate::machine::distro::Suite;
 use crate::machine::observed::{BEFORE, HOST};
@@ -74,13 +75,45 @@ fn boots_of(suite: Suite) -> Vec<Case> {
             nothing,
         ),
     ];
-    // Once is enough: cryptsetup asks, and the kernel shows it.
+    // Once is enough: cryptsetup asks, and the kernel shows it; and what is refused no tool sees.
     if suite == Suite::Bookworm {
-        cases.push(boots(
-            "a passphrase is asked for on a living screen, with the boot card given away",
-            |kernel, image| locked(kernel, image).cmdline("quiet harness.characters"),
-            unlocked,
-        ));
+        cases.extend([
+            boots(
+                "a passphrase is asked for on a living screen, with the boot card given away",
+                |kernel, image| locked(kernel, image).cmdline("quiet harness.characters"),
+                unlocked,
+            ),
+            boots(
+                "a root disk that is listed by its address stays with the host",
+                |kernel, image| {
+                    machine(kernel, image).cmdline("vfio.devs=8086:10d3@00:03.0,00:02.0")
+                },
+                root_disk_kept,
+            ),
+            boots(
+                "a root disk that is listed by its id stays with the host",
+                |kernel, image| {
+                    machine(kernel, image).cmdline("vfio.devs=8086:10d3@00:03.0,pci:1af4:1001")
+                },
+                root_disk_kept,
+            ),
+            boots(
+                "a root disk that is listed by its group stays with the host",
+                |kernel, image| {
+                    machine(kernel, image).cmdline("vfio.devs=8086:10d3@00:03.0,group:00:02.0")
+                },
+                root_disk_kept,
+            ),
+            boots(
+                "a root disk that is listed goes with vfio.host=release",
+                |kernel, image| {
+                    let released =
+                        "vfio.devs=00:02.0 vfio.host=release rootdelay=5 panic= harness.collect";
+                    machine(kernel, image).cmdline(released)
+                },
+                root_disk_released,
+            ),
+        ]);
     }
     cases
 }
@@ -142,6 +175,7 @@ fn listed(image: &Image, wrong: &mut Wrong) {
         "./usr/bin/vfio-early f 755 ",
         "./scripts/init-top/00-vfio-early f 755 ",
         "./scripts/init-premount/00-vfio-early-strict f 755 ",
+        "./etc/vfio-early/keep f 644 ",
         "/vfio-pci.ko",
         "/vfio_iommu_type1.ko",
         // The machine has two displays of which one may have to stay.
@@ -251,6 +285,11 @@ fn unlocked(seen: &Seen, wrong: &mut Wrong) {
     in_the_real_root_on("/dev/mapper/host-root", seen, wrong);
     without_udev(seen, wrong);
     bound(seen, wrong, &["0000:00:01.0", NETWORK], &[]);
+    let disk = "disk 1af4:1001@00:02.0  # vda is part of dm-0, and dm-0 is part of dm-1, and dm-1 is mounted on /\n";
+    wrong.unless(
+        entries(seen.lives_from) == disk,
+        format!("`vfio-early keep` says {:?}", seen.lives_from),
+    );
     if let Err(error) = question(seen.run, wrong) {
         wrong.0.push(format!("{error:#}"));
     }

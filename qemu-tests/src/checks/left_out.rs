@@ -23,6 +23,9 @@ const fn on(kernels: &'static [&'static str], name: &'static str, why: &'static 
 
 const AS_ON_6_1: &str = "it depends little on the kernel, and is run on 6.1 each time";
 
+const ONE_WAY: &str =
+    "each time one way to list it is booted, and mkinitcpio's hook is tried with all";
+
 /// Of Debian 13's systemd, dracut and initramfs-tools one boot each is left.
 pub(crate) const LIST: &[LeftOut] = &[
     on(
@@ -51,6 +54,24 @@ pub(crate) const LIST: &[LeftOut] = &[
         &["6.12"],
         "killed before any of its writes and run again it comes to the same end",
         AS_ON_6_1,
+    ),
+    on(&["6.1"], "dracut: a root disk that is listed by its address stays with the host", ONE_WAY),
+    on(&["6.1"], "dracut: a root disk that is listed by its group stays with the host", ONE_WAY),
+    on(&["6.1"], "dracut: a root disk that is listed goes with vfio.host=release", ONE_WAY),
+    on(
+        &["6.1"],
+        "initramfs-tools: a root disk that is listed by its address stays with the host",
+        ONE_WAY,
+    ),
+    on(
+        &["6.1"],
+        "initramfs-tools: a root disk that is listed by its id stays with the host",
+        ONE_WAY,
+    ),
+    on(
+        &["6.1"],
+        "initramfs-tools: a root disk that is listed goes with vfio.host=release",
+        ONE_WAY,
     ),
     on(
         &["6.1"],

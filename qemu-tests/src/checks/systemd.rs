@@ -41,7 +41,8 @@ enum Check {
 }
 
 /// systemd, which splits it as a shell does, takes all behind the apostrophe for one word.
-const ALL_BOUND: &str = "x=it's vfio.strict vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0";
+const ALL_BOUND: &str = "x=it's vfio.strict vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0 \
+                         harness.give-back=0000:00:03.0";
 /// The driver of the device that is there is the first that dracut loads.
 const ONE_ABSENT: &str = "rd.driver.pre=e1000e vfio.devs=8086:10d3@00:03.0,00:1e.0";
 /// To systemd 252 the backslash makes one word of two; and the last `vfio.strict` counts.
@@ -218,6 +219,33 @@ fn all_bound(seen: &Seen, wrong: &mut Wrong) {
         wrong.unless(finished.is_some(), format!("{unit} did not finish in the initrd"));
     }
     wrong.unless(seen.state(FINISH) == "active", format!("{FINISH} is {}", seen.state(FINISH)));
+    given_back(seen, wrong);
+}
+
+/// What libvirt has given back is the host's, however often the unit is started, until somebody says
+/// otherwise. Nothing changes, not even the report.
+fn given_back(seen: &Seen, wrong: &mut Wrong) {
+    let found = |moment: &str| {
+        let told = seen.given_back.lines().find_map(|line| line.strip_prefix(moment));
+        told.and_then(|told| told.strip_prefix(": ")?.split_once(", "))
+    };
+    let report = found("before").map(|(_, report)| report);
+    wrong.unless(report.is_some(), format!("nobody gave it back: {}", seen.given_back));
+    for (moment, driver) in [
+        ("before", "vfio-pci"),
+        ("given back", "e1000e"),
+        ("restarted", "e1000e"),
+        ("started where it had failed", "e1000e"),
+        ("stopped and started", "e1000e"),
+    ] {
+        let is_so = found(moment) == report.map(|report| (driver, report));
+        wrong.unless(is_so, format!("{moment}: not {driver}: {}", seen.given_back));
+    }
+    let is_back = found("taken back").is_some_and(|(driver, _)| driver == "vfio-pci");
+    wrong.unless(is_back, format!("it is not taken back: {}", seen.given_back));
+    let said = "0000:00:03.0 was bound at boot and is with e1000e now: it is left there";
+    let times = seen.given_back.matches(said).count();
+    wrong.unless(times == 3, format!("told {times} times, of 3 starts: {}", seen.given_back));
 }
 
 /// The unit had ended before the first udev daemon was started, and none was alive meanwhile.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::check::real_root::RECORD;
 use crate::machine::distro::{File, Recipe, Suite};
 use crate::supplies::binary;
 use crate::supplies::kernels::Kernel;
@@ -156,6 +157,7 @@ fn files(program: &Path, units: &[Unit]) -> Result<Vec<File>> {
     let mut files: Vec<File> =
         HARNESS.iter().map(|(path, content)| File::text(*path, *content)).collect();
     files.extend(module()?);
+    files.push(File::text("etc/vfio-early/keep", RECORD));
     files.push(File::Link { path: GENERATOR.to_owned(), target: "/usr/bin/vfio-early".to_owned() });
     let mut places = BTreeSet::new();
     for unit in units {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use crate::check::real_root::RECORD;
 use crate::machine::distro::{File, Recipe, Suite};
 use crate::supplies::kernels::Kernel;
 use crate::supplies::package;
@@ -79,6 +80,7 @@ pub(super) fn set_up(suite: Suite, kernel: &Kernel) -> Result<Image> {
         fs::read(&package).with_context(|| format!("cannot read {}", package.display()))?;
     let mut files = vec![
         File::text("etc/modprobe.d/harness.conf", OPTIONS),
+        File::text("etc/vfio-early/keep", RECORD),
         File::program("vfio-early.deb", package),
     ];
     files.extend(HARNESS.iter().map(|(path, content)| {
