@@ -12,3 +12,4 @@ pub mod page;
 pub mod paste;
 pub mod status;
 pub mod udev;
+pub mod verify;

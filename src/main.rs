@@ -18,19 +18,19 @@ use vfio_early::host::list::formats::{self, FORMATS, Format};
 use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
-use vfio_early::host::{finish, keep, list, next_initrd, paste, status};
+use vfio_early::host::{finish, keep, list, next_initrd, paste, status, udev, verify};
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::{RECORD, Sysfs};
 use vfio_early::{escape, generator, kmsg, report_file};
 
 const HELP: &str = "\
-Gives the PCI devices that vfio.devs= on the kernel command line names to
-vfio-pci; see vfio-early(8) and vfio-early.cmdline(7).
+Gives the PCI devices of vfio.devs=, on the kernel command line, to vfio-pci.
 
 usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
        vfio-early list [FILTER...] [--json | --format NAME]
        vfio-early check [TEXT] [--json] | status [--json] | finish | keep
+       vfio-early verify [FILTER...] [--open] [--user NAME] [--memory SIZE]
 
   bind            what runs in the initrd; later it takes whatever is not bound
   finish          what the initrd had to leave, and nothing that was given back
@@ -38,16 +38,15 @@ usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
                   is gpu, usb, net, storage, an id, or any item of vfio.devs=
   check           what bind would do here; TEXT is items or a command line
   status          the last report against what holds now
+  verify          try what a VM does when it starts, short of its devices
   keep            what this host lives from, for the initrd that is made on it
   --cmdline TEXT  read TEXT instead of /proc/cmdline
   --dry-run       print the plan, write nothing
   --format NAME   print the devices for libvirt, qemu, nix or kubevirt
-  --json          print JSON
   --root DIR      read DIR/proc and DIR/sys; bind is a dry run then
-  --help, --version
+  --json, --help, --version; more is in vfio-early(8), vfio-early.cmdline(7)
 
-exit status: 0 all bound, or nothing asked; 1 something asked for is not bound;
-  3 the same, and vfio.strict was given; 2 wrong arguments
+exit status: 0 well, 1 not bound (3: vfio.strict), 2 wrong arguments, 4 unusable
 ";
 
 const WRONG_ARGUMENTS: u8 = 2;
@@ -60,6 +59,7 @@ enum Command {
     Status,
     Finish,
     Keep,
+    Verify,
 }
 
 struct Arguments {
@@ -72,15 +72,17 @@ struct Arguments {
     filters: Vec<Filter>,
     /// What follows `check`.
     pasted: String,
+    verify: verify::Options,
 }
 
-const COMMANDS: [(&str, Command); 6] = [
+const COMMANDS: [(&str, Command); 7] = [
     ("bind", Command::Bind),
     ("check", Command::Check),
     ("finish", Command::Finish),
     ("keep", Command::Keep),
     ("list", Command::List),
     ("status", Command::Status),
+    ("verify", Command::Verify),
 ];
 
 /// Unlike `print!`, does not panic where nobody listens.
@@ -97,7 +99,7 @@ fn print_json(value: &impl Serialize) {
 /// `Ok(None)` where the answer has been printed already.
 fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
     let (mut cmdline, mut root, mut dry_run, mut json) = (None, PathBuf::from("/"), false, false);
-    let (mut format, mut operands) = (None, Vec::new());
+    let (mut format, mut operands, mut verify) = (None, Vec::new(), verify::Options::default());
     let mut parser = lexopt::Parser::from_iter(words);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -109,6 +111,9 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
             }
             Long("dry-run") => dry_run = true,
             Long("json") => json = true,
+            Long("open") => verify.open = true,
+            Long("user") => verify.user = Some(parser.value()?.string()?),
+            Long("memory") => verify.memory = verify::memory(&parser.value()?.string()?)?,
             Long("format") => format = Some(format_of(&parser.value()?.string()?)?),
             Long("help") | Short('h') => {
                 print(HELP);
@@ -133,14 +138,18 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
     let (mut filters, mut pasted) = (Vec::new(), String::new());
     for operand in operands {
         match command {
-            Command::List => filters.push(operand.parse::<Filter>()?),
+            Command::List | Command::Verify => filters.push(operand.parse::<Filter>()?),
             Command::Check if cmdline.is_none() => pasted = pasted + &operand + " ",
             _ => return Err(lexopt::Error::UnexpectedArgument(operand.into())),
         }
     }
     let is_bind = command == Command::Bind;
     let wrong = if json && (is_bind || matches!(command, Command::Keep | Command::Finish)) {
-        "--json is for list, check and status"
+        "--json is for list, check, status and verify"
+    } else if command != Command::Verify && verify != verify::Options::default() {
+        "--open, --user and --memory are for verify"
+    } else if command == Command::Verify && root != Path::new("/") {
+        "verify asks the running kernel: leave --root out"
     } else if format.is_some() && command != Command::List {
         "--format is for list"
     } else if json && format.is_some() {
@@ -157,7 +166,7 @@ fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
     if !wrong.is_empty() {
         return Err(wrong.into());
     }
-    Ok(Some(Arguments { command, cmdline, root, dry_run, json, format, filters, pasted }))
+    Ok(Some(Arguments { command, cmdline, root, dry_run, json, format, filters, pasted, verify }))
 }
 
 fn format_of(name: &str) -> Result<Format, String> {
@@ -225,7 +234,9 @@ fn run(words: Vec<OsString>) -> u8 {
         log::info!("taken for {taken_for}: {}", escape::short(&String::from_utf8_lossy(&text)));
     }
     let mut kernel = Live::new(&arguments.root);
-    if arguments.command == Command::Status {
+    if arguments.command == Command::Verify {
+        verify(&arguments.filters, &arguments.verify, arguments.json, &request, &sysfs)
+    } else if arguments.command == Command::Status {
         status(&request, &sysfs, &arguments.root, arguments.json)
     } else if arguments.command == Command::Check || arguments.dry_run {
         let form = match arguments {
@@ -462,6 +473,44 @@ fn keep(sysfs: &Sysfs, root: &Path) -> u8 {
     print(keep::HEADING);
     record.entries.iter().for_each(|entry| print(&format!("{entry}\n")));
     exit_status(false, false)
+}
+
+fn verify(
+    filters: &[Filter],
+    options: &verify::Options,
+    json: bool,
+    request: &Request,
+    sysfs: &Sysfs,
+) -> u8 {
+    // What it binds while a group is held would fail.
+    if udev::is_to_come(sysfs) || udev::is_busy(sysfs) && !udev::settles(sysfs) {
+        log::error!(
+            "nothing is tried: udev is not through with the devices (udevadm settle waits)"
+        );
+        return exit_status(true, false);
+    }
+    let machine = match sysfs.whole_machine() {
+        Ok(machine) => machine,
+        Err(why) => {
+            log::error!("{why}; is sysfs mounted there?");
+            return exit_status(true, false);
+        }
+    };
+    let chosen = verify::choose(filters, request, &machine);
+    if options.open {
+        let addresses: Vec<_> = chosen.0.iter().map(ToString::to_string).collect();
+        log::warn!("opened, woken and reset, where vfio has it: {}", addresses.join(", "));
+    }
+    let found = verify::verify(chosen, options, &machine, sysfs, &verify::live);
+    if json {
+        print_json(&found);
+    } else {
+        print(&found.to_string());
+    }
+    if found.devices.is_empty() && found.missing.is_empty() {
+        log::error!("no device here is on a vfio driver, or it is a bridge");
+    }
+    found.exit_status
 }
 
 fn list(arguments: &Arguments, sysfs: &Sysfs) -> u8 {

@@ -1,6 +1,8 @@
 //! The system calls that need `unsafe` or more than a line, and nothing else.
 #![allow(unsafe_code)]
 
+pub mod vfio;
+
 use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -375,17 +377,6 @@ fn wait_for<'f>(files: impl Iterator<Item = &'f OwnedFd>, at_most: Duration) -> 
 }
 
 mod ioctl {
-    /// `struct vfio_group_status` in `include/uapi/linux/vfio.h`.
-    #[repr(C)]
-    pub struct GroupStatus {
-        pub argsz: u32,
-        pub flags: u32,
-    }
-    pub const VIABLE: u32 = 1;
-
-    // VFIO_GROUP_GET_STATUS is _IO(';', 100 + 3): it has no size although it has an argument.
-    nix::ioctl_read_bad!(group_get_status, nix::request_code_none!(b';', 103), GroupStatus);
-
     /// `struct fb_con2fbmap` in `include/uapi/linux/fb.h`.
     #[repr(C)]
     pub struct ConsoleToFramebuffer {
@@ -411,13 +402,8 @@ mod ioctl {
 
 /// `VFIO_GROUP_GET_STATUS` on `/dev/vfio/N`; `None` where it cannot be opened.
 pub fn group_viable(group: u32) -> Option<bool> {
-    let path = format!("/dev/vfio/{group}");
-    let file = OpenOptions::new().read(true).write(true).open(path).ok()?;
-    let argsz = u32::try_from(size_of::<ioctl::GroupStatus>()).ok()?;
-    let mut status = ioctl::GroupStatus { argsz, flags: 0 };
-    // SAFETY: the descriptor is open, and the structure is the one that this request fills.
-    unsafe { ioctl::group_get_status(file.as_raw_fd(), &raw mut status) }.ok()?;
-    Some(status.flags & ioctl::VIABLE != 0)
+    let file = vfio::open_device(&format!("/dev/vfio/{group}")).ok()?;
+    Some(vfio::group_status(&file).ok()? & vfio::VIABLE != 0)
 }
 
 /// `FBIOPUT_CON2FBMAP` for every virtual console; any framebuffer takes the request.

@@ -168,8 +168,10 @@ impl<'a> Question<'a> {
     }
 
     fn is_unsafe(&self, sysfs: &Sysfs) -> bool {
-        let allows = |module: &&str| sysfs.parameter(module, ALLOW_UNSAFE) == Some(true);
-        self.unsafe_interrupts || [IOMMU_TYPE1, IOMMUFD].iter().any(allows)
+        let allows = |module| sysfs.parameter(module, ALLOW_UNSAFE) == Some(true);
+        // Where devices have files and groups have none, the other one is not asked.
+        let by_type1 = || !sysfs.has_no_groups() && allows(IOMMU_TYPE1);
+        self.unsafe_interrupts || allows(IOMMUFD) || by_type1()
     }
 
     fn firmware_memory(&self, group: u32, sysfs: &Sysfs) -> Option<Why> {

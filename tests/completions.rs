@@ -51,7 +51,7 @@ fn bash_completes_commands_options_and_addresses() {
         ("vfio-early l", "list"),
         (
             "vfio-early ",
-            "bind list check status finish keep --cmdline --dry-run --root --help --version",
+            "bind list check status finish verify keep --cmdline --dry-run --root --help --version",
         ),
         ("vfio-early list --format ", "libvirt qemu nix kubevirt"),
         ("vfio-early list --format q", "qemu"),
@@ -59,6 +59,10 @@ fn bash_completes_commands_options_and_addresses() {
         ("vfio-early list gpu st", "storage"),
         ("vfio-early finish -", "--cmdline --help"),
         ("vfio-early keep ", "--root --help"),
+        ("vfio-early verify --", "--json --open --user --memory --cmdline --help"),
+        ("vfio-early verify --memory ", ""),
+        ("vfio-early verify --user roo", "root"),
+        ("vfio-early verify gp", "gpu"),
         ("vfio-early status -", "--json --cmdline --root --help"),
         ("vfio-early bind --d", "--dry-run"),
         ("vfio-early check --d", ""),
@@ -116,8 +120,17 @@ zpty -d shell
 #[test]
 fn zsh_completes_commands_and_options() {
     let folder = file("");
-    let lines =
-        ["l", "list --format l", "list --js", "list gp", "status --j", "bind --d", "--vers"];
+    let lines = [
+        "l",
+        "list --format l",
+        "list --js",
+        "list gp",
+        "status --j",
+        "bind --d",
+        "--vers",
+        "verify --o",
+        "verify gp",
+    ];
     let words = [&[folder.to_str().expect("a name")], &lines[..]].concat();
     // It waits for what the inner shell prints, which may never come.
     let found = run("timeout", &["60", "zsh", "-f"], ZSH, &words);
@@ -131,6 +144,8 @@ fn zsh_completes_commands_and_options() {
             "status --json",
             "bind --dry-run",
             "--version",
+            "verify --open",
+            "verify gpu",
         ]
     );
 }
@@ -143,13 +158,16 @@ fn fish_completes_commands_and_options() {
     );
     for (line, expected) in [
         ("vfio-early l", "list"),
-        ("vfio-early ", "bind check finish keep list status"),
+        ("vfio-early ", "bind check finish keep list status verify"),
         ("vfio-early list --format ", "kubevirt libvirt nix qemu"),
         ("vfio-early list --js", "--json"),
         ("vfio-early list gp", "gpu"),
         ("vfio-early bind --d", "--dry-run"),
         ("vfio-early list --d", ""),
         ("vfio-early check --d", ""),
+        ("vfio-early verify --d", ""),
+        ("vfio-early verify --o", "--open"),
+        ("vfio-early verify gp", "gpu"),
     ] {
         let found = run("fish", &["--no-config"], &script, &[line]);
         // fish 4 also names what has the typed letters anywhere: that is none of the file's doing.

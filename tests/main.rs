@@ -45,6 +45,7 @@ mod next_initrd;
 mod program;
 mod remedies;
 mod report;
+mod verify;
 
 // The tree: its layers, and what is written for readers and shells.
 mod completions;

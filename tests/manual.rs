@@ -12,6 +12,7 @@ use vfio_early::host::list::formats::FORMATS;
 
 use crate::list::hosts;
 use crate::machine::desktop;
+use crate::verify;
 
 type Words = BTreeSet<String>;
 
@@ -85,7 +86,7 @@ fn words(texts: &[&str]) -> Words {
 #[test]
 fn every_command_and_option_has_a_page_and_a_completion() {
     let page = page("vfio-early.8");
-    assert_eq!(commands(), words(&["bind", "check", "finish", "keep", "list", "status"]));
+    assert_eq!(commands(), words(&["bind", "check", "finish", "keep", "list", "status", "verify"]));
     assert_eq!(defined(&page, "# COMMANDS"), commands());
     let in_help = flags(&help());
     let in_page = defined(&page, "# OPTIONS").into_iter().filter(|word| word.starts_with("--"));
@@ -160,6 +161,7 @@ fn every_field_of_the_json_has_a_page_and_every_one_there_is() {
     let written = fs::read(root.join("run/vfio-early/report.json")).expect("a report");
     let written: Value = serde_json::from_slice(&written).expect("JSON");
     let status = json(&root, &["status"]);
+    let verified = serde_json::to_value(verify::example(&fake)).expect("JSON");
     let desktop = hosts::desktop();
     let list = json(desktop.tree.root(), &["list"]);
     for (object, heading) in [
@@ -172,12 +174,15 @@ fn every_field_of_the_json_has_a_page_and_every_one_there_is() {
         (&list["devices"][0], "## devices of the list"),
         (&status, "# STATUS"),
         (&status["devices"][0], "## devices of the status"),
+        (&verified, "# VERIFY"),
+        (&verified["devices"][0], "## devices of verify"),
     ] {
         assert_eq!(defined(&page, heading), keys(object), "{heading}");
     }
     for (object, heading) in [
         (&report["request"]["rejected"][0], "## request"),
         (&report["groups"][0]["members"][0], "## groups"),
+        (&verified["devices"][0]["steps"][0], "## devices of verify"),
     ] {
         let text = section(&page, heading).join("\n");
         for key in keys(object) {

@@ -82,8 +82,12 @@ fn wrong_arguments_end_with_status_2_and_say_which() {
         (&["--dry-run", "--cmdline"], "--cmdline"),
         (&["--dry-run", "--root"], "--root"),
         (&["--dry-run", "-x"], "-x"),
-        (&["--dry-run", "--json"], "--json is for list, check and status"),
+        (&["--dry-run", "--json"], "--json is for list, check, status and verify"),
         (&["--dry-run", "--format", "qemu"], "--format is for list"),
+        (&["--dry-run", "--open"], "--open, --user and --memory are for verify"),
+        (&["verify", "--root", "/nowhere"], "leave --root out"),
+        (&["--dry-run", "verify", "--memory", "8g"], "\"8g\" is no size of memory"),
+        (&["--dry-run", "verify", "01:00"], "\"01:00\" is no filter"),
     ] {
         let (status, stdout, stderr) = run(arguments);
         assert_eq!((status, stdout.as_str()), (Some(2), ""), "{arguments:?}: {stderr}");

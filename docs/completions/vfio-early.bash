@@ -17,7 +17,7 @@ _vfio_early() {
     for ((index = 1; index < ${#words[@]}; index++)); do
         case ${words[index]} in
         --root) root=${words[++index]-} ;;
-        bind | list | check | status | finish | keep) command=${command:-${words[index]}} ;;
+        bind | list | check | status | finish | verify | keep) command=${command:-${words[index]}} ;;
         esac
     done
 
@@ -30,12 +30,16 @@ _vfio_early() {
         mapfile -t COMPREPLY < <(compgen -d -- "$word")
         return
         ;;
-    --cmdline)
+    --user)
+        mapfile -t COMPREPLY < <(compgen -u -- "$word")
+        return
+        ;;
+    --cmdline | --memory)
         return
         ;;
     *)
         case $command in
-        '') candidates='bind list check status finish keep --cmdline --dry-run --root --help --version' ;;
+        '') candidates='bind list check status finish verify keep --cmdline --dry-run --root --help --version' ;;
         bind) candidates='--cmdline --dry-run --root --help' ;;
         list)
             candidates='--json --format --root --help gpu usb net storage'
@@ -47,6 +51,10 @@ _vfio_early() {
             ;;
         status) candidates='--json --cmdline --root --help' ;;
         finish) candidates='--cmdline --help' ;;
+        verify)
+            candidates='--json --open --user --memory --cmdline --help gpu usb net storage'
+            candidates+=" $(_vfio_early_addresses)"
+            ;;
         keep) candidates='--root --help' ;;
         esac
         ;;

@@ -10,6 +10,9 @@ use crate::sysfs::Sysfs;
 /// (`src/udev/udev-manager.c` of systemd).
 const QUEUE: &str = "run/udev/queue";
 
+/// There while udevd runs.
+const CONTROL: &str = "run/udev/control";
+
 /// How long it may take to come to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -17,6 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn is_busy(sysfs: &Sysfs) -> bool {
     sysfs.is_there(QUEUE)
+}
+
+/// Whether its first pass over all devices is still to come, as in an initrd before it is started.
+#[must_use]
+pub fn is_to_come(sysfs: &Sysfs) -> bool {
+    sysfs.is_initrd() && !sysfs.is_there(CONTROL)
 }
 
 /// Waits until it is through, not for long; whether it was at work, and is no more. It is not waited

@@ -58,7 +58,8 @@ impl Sysfs {
     }
 
     /// The processes that have one of these files open, and the first that one has.
-    fn holders(&self, nodes: &[String]) -> Option<(Vec<String>, String)> {
+    #[must_use]
+    pub fn holders(&self, nodes: &[String]) -> Option<(Vec<String>, String)> {
         let (mut holders, mut first) = (Vec::new(), None);
         let mut processes: Vec<u32> = self
             .names(Path::new("proc"))
@@ -92,8 +93,9 @@ impl Sysfs {
         targets
     }
 
-    /// Its name and number, as `Xorg (812)`.
-    fn process(&self, number: u32) -> String {
+    /// A process' name and number, as `Xorg (812)`.
+    #[must_use]
+    pub fn process(&self, number: u32) -> String {
         let name = self.text(format!("proc/{number}/comm")).unwrap_or_default();
         format!("{} ({number})", escape::short(name.trim()))
     }

@@ -65,6 +65,15 @@ impl Sysfs {
         units.iter().any(|name| name.as_encoded_bytes().starts_with(b"dmar"))
     }
 
+    /// The name of the device's own file in `/dev/vfio/devices`; vfio gives a name also where the kernel
+    /// has no such files, but then it has no number. Source: `vfio-dev/vfioN/dev`.
+    #[must_use]
+    pub fn device_file(&self, address: Address) -> Option<String> {
+        let folder = Path::new("sys/bus/pci/devices").join(address.to_string()).join("vfio-dev");
+        let name = self.names(&folder).into_iter().next()?.into_string().ok()?;
+        self.is_there(folder.join(&name).join("dev")).then_some(name)
+    }
+
     /// The number of a device's IOMMU group. Source: the link `iommu_group`.
     #[must_use]
     pub fn group_of(&self, address: Address) -> Option<u32> {

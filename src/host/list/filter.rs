@@ -44,6 +44,17 @@ impl FromStr for Filter {
 }
 
 impl Filter {
+    /// As it was written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Filter::Class(wanted, _) => {
+                KINDS.iter().find(|(_, class, _)| class == wanted).map_or("", |(kind, ..)| kind)
+            }
+            Filter::Item(item) => &item.text,
+        }
+    }
+
     fn has(&self, class: Class) -> bool {
         matches!(self, Filter::Class(wanted, bits) if class.0 >> bits == *wanted)
     }
