@@ -4,8 +4,11 @@
 //! The guest gets a real userland without a download: the `/usr` of the machine that runs the tests,
 //! which has QEMU anyway, comes over 9p, read-only (`guest/host/userland`).
 
+mod acpi;
+mod agreement;
 mod hand_off;
 mod lspci;
+mod userland;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -26,7 +29,8 @@ pub(crate) fn boots() -> Vec<Boot> {
         };
         Boot { name: format!("host: {}", boot.name), check: Box::new(with_packages), ..boot }
     };
-    trial::boots(&all()).into_iter().map(with_packages).collect()
+    let all = [all(), agreement::all()].concat();
+    trial::boots(&all).into_iter().map(with_packages).collect()
 }
 
 fn all() -> Vec<Trial> {
@@ -54,12 +58,7 @@ fn all() -> Vec<Trial> {
 type Steps = &'static [(&'static str, &'static str)];
 
 fn steps(machine: Vm, steps: Steps) -> Vm {
-    let machine = machine
-        .arguments(["-fsdev", "local,id=usr,path=/usr,security_model=none,readonly=on"])
-        .arguments(["-device", "virtio-9p-pci,fsdev=usr,mount_tag=usr,bus=pcie.0,addr=1c.0"])
-        .memory(1024)
-        .load(["virtio_pci", "9pnet_virtio", "9p"])
-        .file("/harness/userland", include_str!("../guest/host/userland"))
+    let machine = userland::with(machine)
         .file("/harness/groups", include_str!("../guest/host/groups"))
         .file("/harness/nested", include_str!("../guest/host/nested"));
     steps.iter().fold(machine, |machine, (_, line)| machine.shell(line))

@@ -73,6 +73,13 @@ pub(crate) const LIST: &[LeftOut] = &[
         "initramfs-tools: a root disk that is listed goes with vfio.host=release",
         ONE_WAY,
     ),
+    LeftOut {
+        kernels: &["5.10", "6.1", "6.12", "7.2", NIXOS],
+        name: "host: verify agrees with a QEMU",
+        but: &[" on groups"],
+        why: "a boot takes half a minute, and who changes verify runs them: the other half is QEMU's",
+    },
+    on(&["5.10", "6.12", "7.2", NIXOS], "host: verify agrees with a QEMU on groups", AS_ON_6_1),
     on(
         &["6.1"],
         "nix: modules compressed with zstd",

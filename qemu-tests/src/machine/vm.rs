@@ -128,6 +128,12 @@ impl Vm {
         self
     }
 
+    /// Leaves interrupt remapping out of the IOMMU.
+    pub fn without_interrupt_remapping(mut self) -> Self {
+        self.topology = self.topology.without_interrupt_remapping();
+        self
+    }
+
     /// Adds to the kernel's command line.
     pub fn cmdline(mut self, text: &str) -> Self {
         self.command_line.push(text.to_owned());
