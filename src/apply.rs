@@ -1,7 +1,7 @@
 //! [`Plan`] to [`Fate`]s: performs the steps, then believes only what reads back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::discriminant;
+use std::mem::{self, discriminant};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -11,6 +11,7 @@ use crate::console::Framebuffer;
 use crate::kernel::{Kernel, PROBE, Write};
 use crate::kmsg::phase_over;
 use crate::modules::Needed;
+use crate::others;
 use crate::pci::Address;
 use crate::plan::{self, Driver, ONLY_BY_IOMMUFD, OtherDisplay, Plan, RESERVED, Step};
 use crate::remedy::{self, Cause, Sight, Why};
@@ -47,6 +48,9 @@ pub struct Applied {
     pub no_interface: Option<Why>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
+    /// The devices that vfio-pci and pci-stub have, and the drivers that were asked for, whoever gave
+    /// them away.
+    pub given: BTreeSet<Address>,
 }
 
 impl Applied {
@@ -81,17 +85,19 @@ pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
         viable: BTreeMap::new(),
         no_interface: None,
         warnings: Vec::new(),
+        drivers: Vec::new(),
     };
     let had_console = run.takes_a_display() && run.has_console();
     for batch in plan.steps.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
         run.perform(batch);
         phase_over(batch[0].phase());
     }
+    let given = run.read_given();
     run.read_back();
     run.look_after_the_console(had_console);
     phase_over("verify");
     let Run { fates, viable, no_interface, warnings, .. } = run;
-    Applied { fates, viable, no_interface, warnings }
+    Applied { fates, viable, no_interface, warnings, given }
 }
 
 struct Run<'a, K> {
@@ -102,6 +108,8 @@ struct Run<'a, K> {
     viable: BTreeMap<u32, Option<bool>>,
     no_interface: Option<Why>,
     warnings: Vec<String>,
+    /// Vfio drivers with what was read of them.
+    drivers: Vec<(String, BTreeSet<Address>)>,
 }
 
 const SEE_DMESG: &str = "see the kernel log (dmesg)";
@@ -127,6 +135,19 @@ pub(crate) fn no_framebuffer(to: &[OtherDisplay], sysfs: &Sysfs) -> Why {
             "vfio-early bind, run when the other display's driver has come up, finishes it",
         ),
     }
+}
+
+/// What a driver has, which is read once.
+fn devices_of<'d>(
+    driver: &str,
+    drivers: &'d mut Vec<(String, BTreeSet<Address>)>,
+    sysfs: &Sysfs,
+) -> &'d BTreeSet<Address> {
+    let index = drivers.iter().position(|(name, _)| name == driver).unwrap_or_else(|| {
+        drivers.push((driver.to_owned(), sysfs.devices_of(driver)));
+        drivers.len() - 1
+    });
+    &drivers[index].1
 }
 
 fn words(errno: Errno) -> String {
@@ -594,17 +615,21 @@ impl<K: Kernel> Run<'_, K> {
     /// Reads which devices the vfio drivers have: a folder for each driver instead of a link for
     /// each device.
     fn read_bound(&mut self) {
-        let mut drivers: Vec<(String, BTreeSet<Address>)> = Vec::new();
         for (address, fate) in &mut self.fates {
             let Some(wanted) = &fate.driver_override else { continue };
-            let index = drivers.iter().position(|(name, _)| name == wanted).unwrap_or_else(|| {
-                drivers.push((wanted.clone(), self.sysfs.devices_of(wanted)));
-                drivers.len() - 1
-            });
-            if drivers[index].1.contains(address) {
+            if devices_of(wanted, &mut self.drivers, self.sysfs).contains(address) {
                 fate.driver = Some(wanted.clone());
             }
         }
+    }
+
+    /// What others gave away is read before the devices that were asked for: of these the last look is
+    /// their own.
+    fn read_given(&mut self) -> BTreeSet<Address> {
+        for driver in others::DRIVERS {
+            devices_of(driver, &mut self.drivers, self.sysfs);
+        }
+        mem::take(&mut self.drivers).into_iter().flat_map(|(_, devices)| devices).collect()
     }
 
     fn read_back(&mut self) {

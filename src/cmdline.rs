@@ -109,7 +109,7 @@ const MODULE_KEYS: [&str; 3] = ["enable_unsafe_noiommu_mode", "dyndbg", "async_p
 
 /// Parameters of the kernel and of modules that decide over an IOMMU, over vfio and over what a VM can
 /// have; the kernel takes `-` for `_` in them.
-pub static FOREIGN: [&str; 12] = [
+pub static FOREIGN: [&str; 14] = [
     "amd_iommu",
     "initcall_blacklist",
     "intel_iommu",
@@ -118,10 +118,12 @@ pub static FOREIGN: [&str; 12] = [
     "iommufd.allow_unsafe_interrupts",
     "module_blacklist",
     "nointremap",
+    "pci_stub.ids",
     "pcie_acs_override",
     "vfio.enable_unsafe_noiommu_mode",
     "vfio_iommu_type1.allow_unsafe_interrupts",
     "vfio_pci.disable_denylist",
+    "vfio_pci.ids",
 ];
 
 /// Of more wrong parameters than these, only the number is told.

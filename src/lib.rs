@@ -15,6 +15,7 @@ pub mod keep;
 pub mod kernel;
 pub mod kmsg;
 pub mod modules;
+pub mod others;
 pub mod pci;
 pub mod plan;
 pub mod remedy;
@@ -39,6 +40,7 @@ use host::check::Check;
 use keep::Record;
 use kernel::Kernel;
 use kmsg::phase_over;
+use pci::Address;
 use plan::Plan;
 use report::Report;
 use sysfs::{Iommu, Machine, Sysfs};
@@ -65,6 +67,9 @@ pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Re
     let given = applied.bound();
     let verdict = verdict::judge(&Question::of(&machine, &plan, &applied, &given, false), sysfs);
     phase_over("verdict");
+    let is_asked = |address: &Address| plan.is_for_vfio(address);
+    applied.warnings.extend(others::told(&applied.given, &plan.foreign, sysfs, &is_asked));
+    phase_over("others");
     let mut report = report::report(request, &machine, &plan, &applied, &verdict);
     report.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     Ok(report)
@@ -96,8 +101,9 @@ fn with_later_groups(
     sysfs.read_later_groups(&mut machine, &targets(&again));
     for (address, target) in &mut again.targets {
         target.device.group = machine.devices.get(address).and_then(|device| device.group);
-        if let Some(before) = plan.targets.remove(address) {
-            target.device.driver = before.device.driver;
+        // Not taken out of it: nothing else needs that of a tree, which is 3 kB of the program.
+        if let Some(before) = plan.targets.get(address) {
+            target.device.driver.clone_from(&before.device.driver);
         }
     }
     Ok((machine, again, applied))
@@ -155,7 +161,9 @@ pub fn check(mut request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> i
     let is_unsafe = host::check::lets_vms_be_unsafe(&plan.foreign, &machine, kernel);
     let question = Question::of(&machine, &plan, &expected, &given, is_unsafe);
     let verdict = verdict::judge(&question, sysfs);
-    let report = report::report(request, &machine, &plan, &expected, &verdict);
+    let mut report = report::report(request, &machine, &plan, &expected, &verdict);
+    let is_asked = |address: &Address| plan.is_for_vfio(address);
+    report.warnings.extend(others::foretold(&plan.foreign, sysfs, &is_asked));
     Ok(Check {
         report: Report { next_boot: next_boot.unwrap_or_default(), ..report },
         has_screen: machine.screen.is_some(),

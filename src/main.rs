@@ -1,7 +1,7 @@
 //! Arguments, logger, exit status.
 #![no_main]
 
-use std::ffi::{OsString, c_char};
+use std::ffi::{OsStr, OsString, c_char};
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
@@ -10,7 +10,6 @@ use std::process::exit;
 
 use lexopt::prelude::*;
 use libc::c_int;
-use nix::errno::Errno;
 use serde::Serialize;
 use vfio_early::cmdline::{self, Request};
 use vfio_early::host::list::filter::Filter;
@@ -97,10 +96,12 @@ fn print_json(value: &impl Serialize) {
 }
 
 /// `Ok(None)` where the answer has been printed already.
-fn arguments(words: Vec<OsString>) -> Result<Option<Arguments>, lexopt::Error> {
+fn arguments(
+    words: impl Iterator<Item = OsString> + 'static,
+) -> Result<Option<Arguments>, lexopt::Error> {
     let (mut cmdline, mut root, mut dry_run, mut json) = (None, PathBuf::from("/"), false, false);
     let (mut format, mut operands, mut verify) = (None, Vec::new(), verify::Options::default());
-    let mut parser = lexopt::Parser::from_iter(words);
+    let mut parser = lexopt::Parser::from_args(words);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("cmdline") => cmdline = Some(OsStringExt::into_vec(parser.value()?)),
@@ -191,10 +192,18 @@ extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
 
 /// The exit status.
 fn run(words: Vec<OsString>) -> u8 {
-    if words.first().is_some_and(|program| generator::is_called(program)) {
-        generate(words.get(1));
-        // A boot does not fail by it.
-        return exit_status(false, false);
+    let mut links_below = None;
+    let mut words = words.into_iter();
+    let program = words.next();
+    if program.is_some_and(|program| generator::is_called(&program)) {
+        links_below = words.next();
+        if links_below.is_none() {
+            // By hand: there is nothing to be done.
+            return exit_status(false, false);
+        }
+        // systemd's other folders are no arguments of ours.
+        words = Vec::new().into_iter();
+        kmsg::into_the_kernels_log();
     }
     let mut arguments = match arguments(words) {
         Ok(Some(arguments)) => arguments,
@@ -225,11 +234,14 @@ fn run(words: Vec<OsString>) -> u8 {
         Err(why) => {
             kmsg::start(false);
             log::error!("no command line: {why}; {}", remedy(&why, "/proc"));
-            return exit_status(true, false);
+            return exit_status(links_below.is_none(), false);
         }
     };
     let request = cmdline::parse(&text);
     kmsg::start(request.debug);
+    if let Some(folder) = links_below {
+        return generate(&request, &folder);
+    }
     if !taken_for.is_empty() {
         log::info!("taken for {taken_for}: {}", escape::short(&String::from_utf8_lossy(&text)));
     }
@@ -264,29 +276,21 @@ fn nothing_asked(request: &Request) {
     }
 }
 
-/// Has systemd start the units that the command line asks for; `folder` is the first of those that
-/// it names.
-fn generate(folder: Option<&OsString>) {
-    kmsg::into_the_kernels_log();
-    kmsg::start(false);
-    let text = match Sysfs::new("/").cmdline() {
-        Ok(text) => text,
-        Err(why) => return log::error!("no command line, no device is bound: {why}"),
-    };
-    let request = cmdline::parse(&text);
+/// Has systemd start the units that the command line asks for, by links below the first of the folders
+/// that it names. A boot does not fail by it.
+fn generate(request: &Request, folder: &OsStr) -> u8 {
     let in_initrd = kmsg::in_systemds_initrd();
-    let links = generator::links(&request, in_initrd);
-    // Whatever is started says the rest; and in the real root each reload of systemd's runs this.
-    if links.is_empty() && in_initrd {
-        nothing_asked(&request);
-    }
+    let links = generator::links(request, in_initrd);
     for link in links {
-        // By hand, without a folder, it would be that of the shell.
-        let made = folder.map_or(Err(Errno::ENOTDIR), |folder| generator::link(folder, link));
-        if let Err(why) = made {
+        if let Err(why) = generator::link(folder, link) {
             log::error!("no unit is started, systemd's {link} cannot be made: {why}");
         }
     }
+    // Whatever is started says the rest; and in the real root each reload of systemd's runs this.
+    if links.is_empty() && in_initrd {
+        nothing_asked(request);
+    }
+    exit_status(false, false)
 }
 
 /// What to do when something below that folder cannot be read.
@@ -394,6 +398,11 @@ fn check(
         }
     };
     let report = &mut check.report;
+    let running = sysfs.cmdline().unwrap_or_default();
+    if running != text {
+        let length = paste::length_with_lists(&running, text);
+        report.warnings.extend(paste::too_long(length));
+    }
     if form == Form::Json {
         report.command_line = String::from_utf8_lossy(text).into_owned();
         report.kernel = sysfs.kernel_release();

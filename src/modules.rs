@@ -19,16 +19,6 @@ const NIXOS: &str = "run/booted-system/kernel-modules/lib/modules";
 /// `__NEW_UTS_LEN` in `include/uapi/linux/utsname.h`.
 const LONGEST_RELEASE: usize = 64;
 
-/// Where modprobe reads its configuration; a file hides those of its name in the folders behind
-/// (`default_config_paths`, and `conf_files_insert_sorted()` in `libkmod-config.c`).
-const CONFIGURATION: [&str; 5] = [
-    "etc/modprobe.d",
-    "run/modprobe.d",
-    "usr/local/lib/modprobe.d",
-    "usr/lib/modprobe.d",
-    "lib/modprobe.d",
-];
-
 /// The modules of one kernel.
 #[derive(Debug)]
 pub struct Modules {
@@ -136,18 +126,8 @@ impl Modules {
     /// later. The crate over libkmod does not hand libkmod's own list through.
     fn blacklist(&self) -> Vec<String> {
         let sysfs = Sysfs::new(&self.root);
-        let (mut names, mut read) = (Vec::new(), Vec::new());
-        for folder in CONFIGURATION {
-            for name in sysfs.names(Path::new(folder)) {
-                let is_meant =
-                    name.as_bytes().ends_with(b".conf") && !name.as_bytes().starts_with(b".");
-                if is_meant && !read.contains(&name) {
-                    let text = sysfs.text(Path::new(folder).join(&name)).unwrap_or_default();
-                    names.extend(blacklisted(&text));
-                    read.push(name);
-                }
-            }
-        }
+        let mut names = Vec::new();
+        sysfs.modprobe_commands(&mut |_, words| names.extend(blacklisted(words)));
         let text = sysfs.cmdline().unwrap_or_default();
         for (name, value) in cmdline::parameters(&text) {
             let is_blacklist = matches!(
@@ -197,26 +177,13 @@ impl Modules {
     }
 }
 
-/// The modules that a file of modprobe.d blacklists, or has a command for (`install nouveau
-/// /bin/false`), which modprobe and udev run instead of loading it. A line that ends in a backslash
-/// goes on in the next one. Source: `kmod_config_parse()` in `libkmod-config.c`.
-fn blacklisted(text: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut line = String::new();
-    for part in text.lines() {
-        line.push_str(part.trim_end_matches('\\'));
-        if part.ends_with('\\') {
-            continue;
-        }
-        let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
-        if let (Some(command), Some(name)) = (words.next(), words.next())
-            && (command == "blacklist" || command == "install" && words.next().is_some())
-        {
-            names.push(name.replace('-', "_"));
-        }
-        line.clear();
+/// The module that a command of modprobe.d blacklists, or has a command for (`install nouveau
+/// /bin/false`), which modprobe and udev run instead of loading it.
+fn blacklisted(words: &[&str]) -> Option<String> {
+    match words {
+        ["blacklist", name, ..] | ["install", name, _, ..] => Some(name.replace('-', "_")),
+        _ => None,
     }
-    names
 }
 
 /// The module's options less our own parameters, which libkmod takes for parameters of the
@@ -246,15 +213,21 @@ mod tests {
 
     #[test]
     fn what_is_blacklisted_is_as_modprobe_reads_it() {
-        for (text, expected) in [
-            ("blacklist nouveau\nblacklist  snd-hda-intel # sound\n", "nouveau snd_hda_intel"),
-            (" \tblacklist\ti915\t\nblacklist radeon", "i915 radeon"),
-            ("blacklist \\\n  nouveau\nblack\\\nlist amdgpu", "nouveau amdgpu"),
-            ("# blacklist a\n#blacklist b\n#\\\nblacklist c\n", ""),
-            ("install nouveau /bin/false\ninstall i915\ninstall_x y z\nremove a b", "nouveau"),
-            ("blacklist\nblacklists d\noptions blacklist e\nalias x blacklist\n", ""),
+        for (command, expected) in [
+            ("blacklist nouveau", Some("nouveau")),
+            ("blacklist snd-hda-intel # sound", Some("snd_hda_intel")),
+            ("# blacklist a", None),
+            ("#blacklist b", None),
+            ("install nouveau /bin/false", Some("nouveau")),
+            ("install i915", None),
+            ("install_x y z", None),
+            ("remove a b", None),
+            ("blacklist", None),
+            ("options blacklist e", None),
+            ("", None),
         ] {
-            assert_eq!(blacklisted(text).join(" "), expected, "{text:?}");
+            let words: Vec<_> = command.split_whitespace().collect();
+            assert_eq!(blacklisted(&words).as_deref(), expected, "{command:?}");
         }
     }
 

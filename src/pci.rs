@@ -339,8 +339,10 @@ pub fn is_id(text: &str) -> bool {
 }
 
 fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
-    // More or other quotes than the kernel knows.
-    let is_mark = |c: char| matches!(c, '\\' | '"' | '\'' | '`' | '\u{2018}'..='\u{201f}');
+    // More or other quotes than the kernel knows, and lists as others write them.
+    let is_mark = |c: char| {
+        matches!(c, '\\' | '"' | '\'' | '`' | '\u{2018}'..='\u{201f}' | ';' | '|' | '(' | '[' | '{')
+    };
     match text.chars().find(|c| is_mark(*c)) {
         None => {}
         Some('\\') => {
@@ -349,6 +351,9 @@ fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
                         one, or commas alone and no quotes"
                     .to_owned(),
             );
+        }
+        Some(';' | '|' | '(' | '[' | '{') => {
+            return Err("commas separate the items of a list, and nothing is around it".to_owned());
         }
         Some(_) => {
             return Err("the kernel knows no quotes but \", around all of a list".to_owned());
@@ -538,6 +543,8 @@ mod tests {
             (r#"\"01:00.0"#, "it has a backslash, which is no escape to the kernel"),
             (r#"02:00.0\""#, "write quotes without one, or commas alone and no quotes"),
             ("'01:00.0", "the kernel knows no quotes but \", around all of a list"),
+            ("01:00.0;02:00.0", "commas separate the items of a list, and nothing is around it"),
+            ("(01:00.0)(02:00.0)", "commas separate the items of a list"),
             ("“01:00.0”", "the kernel knows no quotes but \""),
             ("10de:1c03@pci:10de:1c03", "the domain \"pci\" is not"),
             ("group:", "not a PCI address"),

@@ -171,6 +171,13 @@ pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
 }
 
 impl Plan {
+    /// Whether a device is asked for, and not refused.
+    #[must_use]
+    pub fn is_for_vfio(&self, address: &Address) -> bool {
+        let target = self.targets.get(address);
+        target.is_some_and(|target| !matches!(target.decision, Decision::Refuse(_)))
+    }
+
     /// The devices that are to get a vfio driver.
     pub fn taken(&self) -> impl Iterator<Item = (Address, &Device, &Driver)> {
         taken(&self.targets)

@@ -5,6 +5,7 @@ mod files;
 mod in_use;
 mod iommu;
 mod keep;
+mod modprobe;
 mod platform;
 mod screen;
 mod usage;
@@ -323,6 +324,14 @@ impl Sysfs {
         let mut buffer = [0; ATTRIBUTE];
         let modalias = self.attribute(&format!("{folder}/modalias"), &mut buffer).ok()?;
         Some(id_and_class(modalias).0)
+    }
+
+    /// Whether somebody wrote an override for the device in a folder ([`Device::folder`]).
+    #[must_use]
+    pub fn has_override(&self, folder: &str) -> bool {
+        let mut buffer = [0; ATTRIBUTE];
+        let driver = self.attribute(&format!("{folder}/driver_override"), &mut buffer);
+        !matches!(driver.map(str::trim_end), Ok("(null)" | "") | Err(_))
     }
 
     /// Whether the kernel still has the device.

@@ -333,7 +333,7 @@ fn json_tells_all_that_the_tree_tells() {
         "address": "0000:01:00.0", "id": "10de:1c03", "subsystem": null, "class": "030000",
         "class_name": "VGA compatible controller", "vendor_name": "NVIDIA Corporation",
         "device_name": "GP106 [GeForce GTX 1060 6GB]", "driver": "nouveau", "group": 1,
-        "chosen": true, "boot_display": false, "framebuffer": "fb0", "in_use": null, "inputs": [],
+        "chosen": true, "asked": false, "boot_display": false, "framebuffer": "fb0", "in_use": null, "inputs": [],
         "keyboard": false,
         "reset_methods": [], "resets_with": ["0000:01:00.1"], "physical_function": null,
         "made_by": null, "availability": "shared", "shared_with": ["0000:01:00.1"],

@@ -21,6 +21,7 @@ mod keep;
 mod later_groups;
 mod naming;
 mod order;
+mod others;
 mod usage;
 mod variants;
 mod verdict;

@@ -68,7 +68,7 @@ fn status_of_a_host_that_asks_for_nothing_is_json_too() {
     let fake = desktop().command_line("quiet").boot();
     let root = fake.tree.root().to_str().expect("a name");
     let (status, stdout, stderr) = run(&["--root", root, "status", "--json"]);
-    let expected = "{\"version\":1,\"devices\":[],\"exit_status\":0}\n";
+    let expected = "{\"version\":1,\"devices\":[],\"warnings\":[],\"exit_status\":0}\n";
     assert_eq!((status, stdout.as_str(), stderr.as_str()), (Some(0), expected, ""));
 }
 
@@ -192,7 +192,7 @@ fn check_says_what_it_takes_its_words_for() {
         (&["\"00:14.0 00:19.0\""], [items, "vfio.devs=00:14.0,00:19.0"]),
         (
             &["GRUB_CMDLINE_LINUX=\"quiet vfio.devs=00:14.0,00:19.0\""],
-            ["taken for what is assigned: ", " quiet vfio.devs=00:14.0,00:19.0"],
+            ["taken for what is assigned: ", "quiet vfio.devs=00:14.0,00:19.0"],
         ),
         (
             &["options quiet vfio.devs=00:14.0,00:19.0"],
@@ -200,7 +200,7 @@ fn check_says_what_it_takes_its_words_for() {
         ),
         (
             &["kernelParams = [ \"vfio.devs=00:14.0\" \"vfio.devs=00:19.0\" ];"],
-            ["taken for the strings of a list: ", " vfio.devs=00:14.0 vfio.devs=00:19.0"],
+            ["taken for the strings of a list: ", "vfio.devs=00:14.0 vfio.devs=00:19.0"],
         ),
     ] {
         let (status, stdout, stderr) = run(&[&["--root", root, "check"], words].concat());
@@ -208,6 +208,30 @@ fn check_says_what_it_takes_its_words_for() {
         assert_eq!(stdout.matches("would be bound").count(), 2, "{words:?}: {stdout}");
         assert_eq!(status, Some(0), "{words:?}");
     }
+    // With what is on the command line besides, what is too long is told.
+    fake.tree.write("proc/cmdline", &format!("quiet vfio.devs=05:00.0 x={}\n", "y".repeat(1900)));
+    let list = (0..16).map(|bus| format!("{bus:02x}:00.*")).collect::<Vec<_>>().join(",");
+    for (words, expected) in [
+        (&["--root", root, "check", "00:14.0"][..], ""),
+        (&["--root", root, "check"], ""),
+        (&["--root", root, "check", &list], ""),
+        (
+            &["--root", root, "check", &format!("{list},10:00.*")],
+            "warning: with your command line that is 2054 bytes, and 2047 fit: a boot loader drops",
+        ),
+    ] {
+        let (_, stdout, stderr) = run(words);
+        let stdout = stdout.replace("\n    ", " ");
+        let is_told = stdout.contains("bytes, and 2047 fit");
+        assert_eq!(is_told, expected.starts_with("warning"), "{words:?}: {stdout}");
+        assert!(!is_told || stdout.contains(expected), "{words:?}: {stdout} {stderr}");
+    }
+    let (_, stdout, _) = run(&["--root", root, "list", "00:14.0"]);
+    assert!(stdout.contains("To paste") && !stdout.contains("2047 fit"), "{stdout}");
+    fake.tree.write("proc/cmdline", &format!("x={}\n", "y".repeat(2030)));
+    let (_, stdout, _) = run(&["--root", root, "list", "00:14.0"]);
+    assert!(stdout.replace("\n    ", " ").contains("bytes, and 2047 fit"), "{stdout}");
+    fake.tree.write("proc/cmdline", "quiet\n");
     // What no boot will do is not said yes to.
     let pasted = ["--root", root, "check", "vfio.devs=00:14.0, 00:19.0"];
     let (_, stdout, stderr) = run(&pasted);

@@ -10,9 +10,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::cmdline;
 use crate::host::item::item;
 use crate::host::keep;
 use crate::host::names::Names;
+use crate::host::paste::length_without_lists;
 use crate::pci::{Address, Class, Id};
 use crate::plan::{self, is_vfio_driver};
 use crate::remedy::Why;
@@ -55,6 +57,8 @@ pub struct Entry {
     pub device_name: Option<String>,
     /// The driver that has it now.
     pub driver: Option<String>,
+    /// Whether `vfio.devs=` on the command line asks for it, and a guard there holds.
+    pub asked: bool,
     /// The number of its IOMMU group.
     pub group: Option<u32>,
     /// Whether a filter fits it; the others are there because they are in its group.
@@ -111,6 +115,12 @@ pub struct List {
     /// What to do about devices without a group.
     #[serde(skip)]
     pub no_group: Option<Why>,
+    /// Whether the command line asks for any device.
+    #[serde(skip)]
+    pub asks: bool,
+    /// Bytes of the command line without the lists on it.
+    #[serde(skip)]
+    pub command_line: usize,
     /// Where the host's keyboards are; `None` for one that is on no PCI device.
     #[serde(skip)]
     pub keyboards: Vec<Option<Address>>,
@@ -122,6 +132,12 @@ pub struct List {
 }
 
 impl List {
+    /// Whether a vfio driver has a device that the list on the command line leaves out.
+    #[must_use]
+    pub fn is_unasked(&self, entry: &Entry) -> bool {
+        self.asks && entry.is_given() && !entry.asked
+    }
+
     /// Whether the host has a keyboard, and none without these.
     #[must_use]
     pub fn leaves_no_keyboard(&self, given: &[&Entry]) -> bool {
@@ -144,11 +160,17 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
     for filter in filters {
         filter.choose(&machine, &mut chosen);
     }
+    let text = sysfs.cmdline().unwrap_or_default();
+    let mut request = cmdline::parse(&text);
+    let asks = request.asks_for_devices();
+    request.items.retain(|item| plan::guard_holds(item, &machine));
+    let asked = plan::requested(&request, &machine);
     let is_chosen = |address: &Address| filters.is_empty() || chosen.contains(address);
     let mut devices = Vec::new();
     let mut add = |address: Address| {
         let mut entry = entry(address, &machine, &names);
         entry.chosen = is_chosen(&address);
+        entry.asked = asks && asked.contains(&address);
         look_closer(&mut entry, &machine, sysfs, &inputs);
         entry.keyboard = keyboards.contains(&Some(address));
         devices.push(entry);
@@ -180,7 +202,8 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
         plan::no_group(&machine, booted, &machine.devices[&entry.address])
     });
     let record = keep::of_host(sysfs, &machine);
-    Ok(List { version: 1, iommu, no_group, keyboards, record, devices })
+    let command_line = length_without_lists(&text);
+    Ok(List { version: 1, iommu, no_group, asks, command_line, keyboards, record, devices })
 }
 
 fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
@@ -211,6 +234,7 @@ fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
         vendor_name: text(names.vendor(id)),
         device_name: text(names.device(id)),
         driver: device.driver.clone(),
+        asked: false,
         group: device.group,
         chosen: true,
         boot_display: device.display.is_some_and(|display| display.boot_vga),

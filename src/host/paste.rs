@@ -33,7 +33,7 @@ pub fn read(text: &str) -> (String, &'static str) {
         }
         text = list;
     }
-    (text, what)
+    (text.trim_start().to_owned(), what)
 }
 
 fn is_quote(c: char) -> bool {
@@ -64,13 +64,28 @@ fn in_quotes(text: &str) -> String {
     inside
 }
 
+/// How many bytes the lists on a command line take.
+fn lists(text: &[u8]) -> usize {
+    let lists = parameters(text).filter(|(name, _)| *name == b"vfio.devs");
+    let lengths = lists.map(|(name, value)| {
+        let value = value.unwrap_or_default();
+        let quotes = if value.iter().any(u8::is_ascii_whitespace) { 2 } else { 0 };
+        // With `=` and the blank behind it.
+        name.len() + 1 + value.len() + quotes + 1
+    });
+    lengths.sum()
+}
+
 /// How many bytes a command line has without the lists that it has now.
 #[must_use]
 pub fn length_without_lists(text: &[u8]) -> usize {
-    let lists = parameters(text).filter(|(name, _)| *name == b"vfio.devs");
-    // With `=` and the blank behind it.
-    let lists = lists.map(|(name, value)| name.len() + value.map_or(1, |value| value.len() + 2));
-    text.len().saturating_sub(lists.sum())
+    text.len().saturating_sub(lists(text))
+}
+
+/// How many bytes the running command line would have with the lists of another one, or that has.
+#[must_use]
+pub fn length_with_lists(running: &[u8], text: &[u8]) -> usize {
+    text.len().max(length_without_lists(running) + lists(text))
 }
 
 /// That a command line of so many bytes does not fit, and what to do.
@@ -145,7 +160,7 @@ mod tests {
             (r#"kargs = ["vfio.devs=01:00.0", "quiet"]"#, "vfio.devs=01:00.0 quiet", strings),
         ] {
             let (read, taken_for) = read(text);
-            assert_eq!((read.trim_start(), taken_for), (expected, what), "{text:?}");
+            assert_eq!((read.as_str(), taken_for), (expected, what), "{text:?}");
         }
     }
 
@@ -155,8 +170,18 @@ mod tests {
             ("quiet rw", 8),
             ("quiet vfio.devs=01:00.0 rw", 8),
             ("quiet rw vfio.devs=01:00.0 vfio.devs=02:00.0,03:00.0", 8),
+            ("quiet vfio.devs=\"01:00.0 02:00.0\" rw", 8),
         ] {
             assert_eq!(length_without_lists(text.as_bytes()), expected, "{text}");
+        }
+        for (running, text, expected) in [
+            ("quiet rw", "vfio.devs=01:00.0", 26),
+            ("quiet vfio.devs=05:00.0 rw", "vfio.devs=01:00.0 vfio.strict", 29),
+            ("quiet vfio.devs=05:00.0 rw", "vfio.devs=01:00.0", 26),
+            ("", "quiet vfio.devs=01:00.0", 23),
+        ] {
+            let length = length_with_lists(running.as_bytes(), text.as_bytes());
+            assert_eq!(length, expected, "{running:?} {text:?}");
         }
         assert_eq!(too_long(2047), None);
         assert!(too_long(2048).is_some_and(|text| text.contains("2048 bytes, and 2047 fit")));

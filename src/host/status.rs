@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::cmdline;
 use crate::escape;
 use crate::host::udev;
+use crate::others;
 use crate::pci::Address;
 use crate::plan::is_vfio_driver;
 use crate::remedy::Why;
@@ -57,6 +58,8 @@ pub struct Status {
     pub version: u32,
     /// In the order of the report.
     pub devices: Vec<DeviceStatus>,
+    /// What concerns the machine as a whole.
+    pub warnings: Vec<String>,
     /// 0 where all is bound now, 1 (with `vfio.strict` 3) where something is not, and [`UNUSABLE`].
     pub exit_status: u8,
 }
@@ -64,7 +67,12 @@ pub struct Status {
 /// Where nothing is asked for.
 impl Default for Status {
     fn default() -> Self {
-        Status { version: 1, devices: Vec::new(), exit_status: exit_status(false, false) }
+        Status {
+            version: 1,
+            devices: Vec::new(),
+            warnings: Vec::new(),
+            exit_status: exit_status(false, false),
+        }
     }
 }
 
@@ -84,6 +92,12 @@ pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
     let mut devices: Vec<_> =
         list(&report["devices"]).iter().map(|then| compare(then, sysfs)).collect();
     judge(&mut devices, sysfs);
+    let is_asked = |address: &Address| {
+        let address = Some(address.to_string());
+        devices.iter().any(|device| device.address == address && device.outcome != "refused")
+    };
+    let foreign = cmdline::parse(&sysfs.cmdline().unwrap_or_default()).foreign;
+    let warnings = others::told(&others::given(sysfs), &foreign, sysfs, &is_asked);
     devices.extend(list(&report["request"]["rejected"]).iter().map(|rejected| DeviceStatus {
         item: text_of(rejected, "text").unwrap_or_default(),
         address: None,
@@ -101,7 +115,7 @@ pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
     let unmet = devices.iter().any(|device| !device.bound);
     let is_unusable = devices.iter().any(|device| device.usable == Some(false));
     let exit_status = if is_unusable && !unmet { UNUSABLE } else { exit_status(unmet, false) };
-    Ok(Status { version: 1, devices, exit_status })
+    Ok(Status { version: 1, devices, warnings, exit_status })
 }
 
 /// The address of a device that is bound now.
@@ -220,6 +234,9 @@ impl fmt::Display for Status {
             for warning in &device.warnings {
                 writeln!(f, "{}", escape::line(&format!("{name}: warning: {warning}")))?;
             }
+        }
+        for warning in &self.warnings {
+            writeln!(f, "{}", escape::line(&format!("warning: {warning}")))?;
         }
         Ok(())
     }

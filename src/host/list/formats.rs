@@ -37,12 +37,21 @@ pub struct Handed {
     pub left_out: Vec<String>,
 }
 
-/// The chosen devices in that format; without filters, those that a vfio driver has.
+/// The chosen devices in that format; without filters, those that a vfio driver has, less what the
+/// command line does not ask for, if it asks for any.
 #[must_use]
 pub fn hand_off(list: &List, format: Format, all: bool) -> Handed {
     let mut handed = Handed::default();
     let chosen = |entry: &&Entry| if all { entry.is_given() } else { entry.chosen };
-    let chosen: Vec<_> = list.devices.iter().filter(chosen).collect();
+    let mut chosen: Vec<_> = list.devices.iter().filter(chosen).collect();
+    if all {
+        for Entry { address, id, .. } in chosen.extract_if(.., |it| list.is_unasked(it)) {
+            handed.warnings.push(format!(
+                "{address} {id} is on a vfio driver, but vfio.devs= does not ask for it: name it if it \
+                 is meant"
+            ));
+        }
+    }
     let mut fit = Vec::new();
     // It was chosen with its group, as by group:01:00.0, and a VM can have the rest.
     let is_companion = |entry: &Entry| {

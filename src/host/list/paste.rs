@@ -3,6 +3,7 @@
 use super::{Entry, List};
 use crate::host::item::short;
 use crate::host::page::{Page, Style};
+use crate::host::paste::too_long;
 
 /// The line for the chosen devices and what shares their groups; none where that would take from the
 /// host what it uses. Of several displays that of the boot is left to the host, and so are keyboards
@@ -52,6 +53,9 @@ pub(super) fn line(page: &mut Page, list: &List) {
         };
         let parameter = format!("vfio.devs={}", items.join(","));
         page.paragraph("", "", &[(Style::Bold, &heading), (Style::Cyan, &parameter)]);
+        if let Some(why) = too_long(list.command_line + 1 + parameter.len()) {
+            page.paragraph("", "    ", &[(Style::Yellow, "warning:"), (Style::Plain, &why)]);
+        }
     } else if has_virtual {
         nothing(page, "virtual functions are not there yet in the initrd");
     } else if no_keyboard {

@@ -143,6 +143,9 @@ fn facts(page: &mut Page, list: &List, entry: &Entry, indented: &str) {
         }
         None => spans.push((Style::Plain, "no driver".to_owned())),
     }
+    if list.is_unasked(entry) {
+        spans.push((Style::Yellow, "vfio.devs= does not ask for it".to_owned()));
+    }
     if entry.boot_display {
         spans.push((Style::Yellow, "boot display".to_owned()));
     }
