@@ -5,6 +5,7 @@
 //! the two lists below, by which [`commands`](crate::commands) find its checks.
 
 pub(crate) mod bench;
+mod boot_loaders;
 pub(crate) mod cargo;
 mod dracut;
 mod faults;
@@ -40,6 +41,7 @@ const BOOTS: &[fn() -> Vec<Boot>] = &[
     flavours::boots,
     iommus::boots,
     keep::boots,
+    boot_loaders::boots,
     races::boots,
     soak::boots,
     bench::guard::boots,

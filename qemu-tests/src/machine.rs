@@ -11,6 +11,7 @@ pub mod guest_program;
 pub mod initrd;
 mod iommu;
 mod keyboard;
+pub mod loader;
 pub mod models;
 pub mod moment;
 mod newc;

@@ -6,6 +6,7 @@
 pub mod arch;
 pub mod archive;
 pub mod binary;
+pub(crate) mod boot_loaders;
 pub(crate) mod busybox;
 pub mod cache;
 mod cargo_tool;

@@ -57,6 +57,14 @@ fn all() -> Vec<Trial> {
             expect: virtual_functions_expected,
         },
         Trial {
+            name: "what ids= gives away besides is told",
+            kernels: &["6.1"],
+            programs: &[],
+            unforeseen: &[],
+            machine: by_ids,
+            expect: by_ids_expected,
+        },
+        Trial {
             name: "iommufd and the device's own file are there",
             kernels: &[NIXOS],
             programs: &[],
@@ -90,6 +98,30 @@ fn in_namespace(machine: Vm, line: &str) -> Vm {
 }
 
 const BIND: &str = "/bin/vfio-early bind --cmdline vfio.devs=";
+
+/// Two of one id, and two of another; one of each is asked for.
+fn by_ids(machine: Vm) -> Vm {
+    machine
+        .device("e1000e", "03.0")
+        .device("e1000e", "04.0")
+        .device("qemu-xhci", "05.0")
+        .device("qemu-xhci", "06.0")
+        .cmdline("vfio-pci.ids=8086:10d3 vfio.devs=8086:10d3@00:03.0,1b36:000d@00:05.0")
+        .file("/etc/modprobe.d/vfio.conf", "options vfio-pci ids=1b36:000d\n")
+}
+
+/// The kernel's module takes the last `ids=`, and libkmod puts that of the command line last.
+fn by_ids_expected(check: &mut Check<'_>) {
+    let on_command_line = "vfio_pci.ids= on the kernel command line gives away what";
+    check
+        .of_run(1)
+        .exits(0)
+        .driver("0000:00:03.0", Some("vfio-pci"))
+        .driver("0000:00:04.0", Some("vfio-pci"))
+        .says(&[on_command_line, ": 0000:00:04.0 8086:10d3; remove it"])
+        .driver("0000:00:06.0", None)
+        .says_nothing_of("0000:00:06.0");
+}
 
 /// One device a run: each starts with one that is nobody's.
 fn poor_initrd(mut machine: Vm) -> Vm {

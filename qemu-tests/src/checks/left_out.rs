@@ -86,6 +86,12 @@ pub(crate) const LIST: &[LeftOut] = &[
         "it builds the program twice more, for kernels that people configure themselves",
     ),
     LeftOut {
+        kernels: &["6.1"],
+        name: "boot loaders: ",
+        but: &["GRUB by BIOS"],
+        why: "one is run each time; most take firmware for UEFI, and tools of Debian 13's",
+    },
+    LeftOut {
         kernels: &[LINES[0], LINES[2], LINES[3], NIXOS],
         name: "screens: ",
         but: &[

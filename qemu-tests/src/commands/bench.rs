@@ -184,7 +184,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
                     Look::Phases => contender.name == PROGRAM && *devices > 0,
                     Look::Wall => !arguments.only.is_empty() || is_paired(contender),
                 };
-                if is_of_look && !is_idle {
+                let has_nothing_to_do = *devices > 0 && contender.is_idle();
+                if is_of_look && !is_idle && !has_nothing_to_do {
                     to.push(Job { bench, kernel, contender, devices: *devices, look });
                 }
             }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::command;
+use super::command::{self, Start};
 use super::initrd::{self, Step};
+use super::loader::Started;
 use super::observed::{BEFORE, HOST};
 use super::qemu::{self, Asked, Orders};
 use super::run::Run;
@@ -50,7 +51,13 @@ impl Vm {
             file.with_context(|| format!("cannot make {}", path.display()))?;
         }
 
-        let arguments = self.qemu_arguments(&command_line, &initrd, folder.path());
+        let started = Started { kernel: &self.kernel.vmlinuz, initrd: &initrd, own: &command_line };
+        let medium = self.loader.as_ref().map(|loader| loader.medium(&started, folder.path()));
+        let start = match medium.transpose()? {
+            Some(medium) => Start::Medium(medium),
+            None => Start::Kernel { command_line: &command_line, initrd: &initrd },
+        };
+        let arguments = self.qemu_arguments(&start, folder.path());
         let orders = Orders {
             hot_added: self
                 .topology

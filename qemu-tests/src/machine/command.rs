@@ -43,6 +43,13 @@ pub(super) fn firmware(arch: Arch) -> [&'static str; 3] {
         }
     }
 }
+/// What the machine starts.
+pub(super) enum Start<'s> {
+    /// The kernel.
+    Kernel { command_line: &'s str, initrd: &'s Path },
+    /// What is on a disk.
+    Medium(PathBuf),
+}
 
 impl Vm {
     /// # Errors
@@ -70,12 +77,7 @@ impl Vm {
         self.asks || self.steps.iter().any(|step| matches!(step, Step::Picture(_)))
     }
 
-    pub(super) fn qemu_arguments(
-        &self,
-        command_line: &str,
-        initrd: &Path,
-        folder: &Path,
-    ) -> Vec<String> {
+    pub(super) fn qemu_arguments(&self, start: &Start<'_>, folder: &Path) -> Vec<String> {
         let path = |path: PathBuf| path.to_string_lossy().into_owned();
         let mut arguments: Vec<String> = Vec::new();
         let mut put =
@@ -124,13 +126,22 @@ impl Vm {
             put(&["-drive", &pflash(format!("{},readonly=on", firmware(arch)[0]))]);
             put(&["-drive", &pflash(path(folder.join("variables")))]);
         }
-        let image = match self.firmware {
-            Firmware::None => &self.kernel.vmlinux,
-            Firmware::Bios | Firmware::Uefi => &self.kernel.vmlinuz,
-        };
-        put(&["-kernel", &image.to_string_lossy()]);
-        put(&["-initrd", &initrd.to_string_lossy()]);
-        put(&["-append", command_line]);
+        match start {
+            Start::Kernel { command_line, initrd } => {
+                let image = match self.firmware {
+                    Firmware::None => &self.kernel.vmlinux,
+                    Firmware::Bios | Firmware::Uefi => &self.kernel.vmlinuz,
+                };
+                put(&["-kernel", &image.to_string_lossy()]);
+                put(&["-initrd", &initrd.to_string_lossy()]);
+                put(&["-append", command_line]);
+            }
+            Start::Medium(medium) => {
+                let file = medium.to_string_lossy();
+                put(&["-drive", &format!("if=none,id=medium,format=raw,snapshot=on,file={file}")]);
+                put(&["-device", "ide-hd,bus=ide.0,drive=medium,bootindex=0"]);
+            }
+        }
         if self.topology.devices.iter().any(|device| device.hot_added) || self.is_asked() {
             put(&["-qmp", &format!("unix:{}", socket("monitor"))]);
         }

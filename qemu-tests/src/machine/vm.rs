@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::initrd::{Compression, Contents, Step};
+use super::loader::Loader;
 use super::topology::{Device, Iommu, Topology};
 use crate::supplies::kernels::{self, Kernel};
 
@@ -46,6 +47,7 @@ pub struct Vm {
     pub(super) asks: bool,
     pub(super) initrd: Option<PathBuf>,
     pub(super) disks: Vec<String>,
+    pub(super) loader: Option<Loader>,
 }
 
 /// What starts the kernel.
@@ -91,6 +93,7 @@ pub fn vm(kernel: &Kernel) -> Vm {
         asks: false,
         initrd: None,
         disks: Vec::new(),
+        loader: None,
     }
 }
 
@@ -272,6 +275,12 @@ impl Vm {
     /// Boots by BIOS firmware, which leaves the first graphics card in text mode.
     pub fn bios(mut self) -> Self {
         self.firmware = Firmware::Bios;
+        self
+    }
+
+    /// Starts from a medium with that boot loader, by the firmware that is chosen besides.
+    pub fn loader(mut self, loader: Loader) -> Self {
+        self.loader = Some(loader);
         self
     }
 

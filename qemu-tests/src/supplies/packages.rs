@@ -93,6 +93,22 @@ pub const DISTRO: &[Package] = &[
     package("qemu-utils", "encrypts a root file system"),
 ];
 
+/// What makes a disc that GRUB boots from.
+pub const GRUB: &[Package] = &[
+    package("grub-common", "grub-mkconfig and grub-mkrescue"),
+    package("grub-efi-amd64-bin", "GRUB for UEFI"),
+    package("grub-pc-bin", "GRUB for BIOS"),
+    package("mtools", "grub-mkrescue writes a disc for UEFI with it"),
+    package("xorriso", "grub-mkrescue writes discs with it"),
+];
+
+/// What makes an EFI system partition, and an image for one.
+pub const SYSTEM_PARTITION: &[Package] = &[
+    package("dosfstools", "makes an EFI system partition"),
+    package("mtools", "fills an EFI system partition"),
+    package("python3-pefile", "ukify reads images for UEFI with it"),
+];
+
 /// What making the Debian package needs, besides a build of the binary.
 pub const PACKAGE: &[Package] = &[
     package("dpkg-dev", "reads the date of the package's changelog"),

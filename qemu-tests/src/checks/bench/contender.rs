@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -25,6 +26,8 @@ pub enum Shape {
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
     Program,
+    /// The program by the name of its link for systemd.
+    Generator,
     /// With these arguments in front of the modules.
     Floor(&'static [&'static str]),
     Script(Script),
@@ -58,9 +61,13 @@ pub struct Contender {
 
 /// The program of this tree.
 pub const PROGRAM: &str = "program";
+/// What a boot with systemd runs, whether it asks for devices or not.
+pub const GENERATOR: &str = "generator";
 /// What the others are held against.
 pub const FLOOR: &str = "floor";
 
+/// The name is all that counts.
+const LINK: &str = "/bench/bin/vfio-early-generator";
 const KMOD: &str = "/usr/bin/kmod";
 const BASH: &str = "/bin/bash";
 
@@ -159,6 +166,15 @@ pub static CONTENDERS: &[Contender] = &[
             variable: "PATH=/bench/bin:/bin",
         }),
     },
+    Contender {
+        name: GENERATOR,
+        title: "vfio-early's generator",
+        about: "this program as systemd runs it in each boot, to learn which units that has; what \
+                systemd itself does to start a generator is not counted. Only where nothing is \
+                asked for",
+        shape: Shape::CommandLine,
+        way: Way::Generator,
+    },
 ];
 
 /// The contender of that name.
@@ -172,6 +188,11 @@ impl Contender {
         self.way == Way::Program
     }
 
+    /// Whether it gives no device to vfio-pci, and so is of interest only where none is asked for.
+    pub fn is_idle(&self) -> bool {
+        self.way == Way::Generator
+    }
+
     /// Whether it is one of scripts, which may fail in a way that is known.
     pub fn is_script(&self) -> bool {
         matches!(self.way, Way::Script(_))
@@ -182,14 +203,17 @@ impl Contender {
         matches!(&self.way, Way::Script(script) if !script.programs.is_empty())
     }
 
-    /// Its programs in the initrd, for that processor.
+    /// Its programs in the initrd, for that processor, besides the one that is measured.
     ///
     /// # Errors
     /// When one is not there, or cannot be compiled.
-    pub fn tools(&self, arch: Arch) -> Result<BTreeMap<String, Vec<u8>>> {
+    pub fn tools(&self, arch: Arch, program: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
         let mut tools = BTreeMap::new();
         match &self.way {
             Way::Program => {}
+            Way::Generator => {
+                tools.insert(LINK.to_owned(), fs::read(program)?);
+            }
             Way::Floor(_) => {
                 tools.insert("/bin/floor".to_owned(), guest_program::compile("floor", arch)?);
             }
@@ -217,6 +241,8 @@ impl Contender {
     pub fn words(&self, kernel: &Kernel) -> Result<Vec<String>> {
         let words = match &self.way {
             Way::Program => vec!["/bin/vfio-early".to_owned()],
+            // systemd names three folders, and only the first counts.
+            Way::Generator => [LINK, "/run", "/run", "/run"].map(str::to_owned).to_vec(),
             Way::Floor(arguments) => {
                 let mut words = vec!["/bin/floor".to_owned()];
                 words.extend(arguments.iter().map(|argument| (*argument).to_owned()));

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::contender::{self, FLOOR, PROGRAM};
+use super::contender::{self, FLOOR, GENERATOR, PROGRAM};
 use super::machine::{Bench, Look};
 use crate::check::Boot;
 use crate::supplies::binary;
@@ -21,6 +21,8 @@ const COUNTS: [usize; 2] = [3, 64];
 const GROWTH: i64 = 33;
 /// One part in so many of the floor's count is no growth.
 const NOISE: i64 = 1000;
+/// Instructions; a unit's process takes six times as many.
+const IDLE: u64 = 5_000_000;
 const MEND: &str = "`cargo xtask bench --quick --write` makes a new baseline";
 
 /// Counted instructions.
@@ -112,17 +114,34 @@ fn compare(baseline: &Baseline, found: &Baseline) -> (String, bool) {
     (lines.concat(), !has_grown)
 }
 
-/// The check of `cargo xtask test`.
+/// What the generator takes in a boot that asks for nothing.
+fn idle(program: &Path) -> Result<u64> {
+    let contender = contender::find(GENERATOR).expect("it is in the list");
+    let bench = Bench::new(KERNEL, &[contender], &[0], program, false)?;
+    Ok(bench.run(contender, 0, Look::Cost)?.0.nanoseconds)
+}
+
+/// The checks of `cargo xtask test`.
 pub(crate) fn boots() -> Vec<Boot> {
-    vec![Boot {
-        name: "bench: vfio-early's own share of the instructions has not grown".to_owned(),
+    let boot = |name: &str, check: fn(&Path) -> Result<(String, bool)>| Boot {
+        name: format!("bench: {name}"),
         kernel: KERNEL,
-        check: Box::new(|_, program, _| match run(program, false) {
+        check: Box::new(move |_, program, _| match check(program) {
             Ok((_, true)) => Ok(()),
             Ok((text, false)) => Err(text),
             Err(error) => Err(format!("{error:#}")),
         }),
-    }]
+    };
+    vec![
+        boot("vfio-early's own share of the instructions has not grown", |program| {
+            run(program, false)
+        }),
+        boot("in a boot that asks for nothing the generator costs little", |program| {
+            let taken = idle(program)?;
+            let text = format!("it takes {taken} instructions, and at most {IDLE} are due");
+            Ok((text, taken <= IDLE))
+        }),
+    ]
 }
 
 #[cfg(test)]

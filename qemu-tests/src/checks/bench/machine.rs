@@ -150,7 +150,7 @@ impl Bench {
             contents.tools.extend(strace);
         }
         for contender in contenders {
-            contents.tools.extend(contender.tools(kernel.arch)?);
+            contents.tools.extend(contender.tools(kernel.arch, program)?);
             let words = contender.words(&kernel)?;
             let mut put = |name: &str, words: &[String]| {
                 let path = format!("/bench/contenders/{name}");
