@@ -40,25 +40,31 @@ fn main() {
     link_small();
 }
 
-/// Makes the release build smaller, where the linker can: that of LLVM, which Rust brings for this
-/// target and some distributions' Rust does not.
+/// Makes the release build smaller, where the linker can: that of LLVM, which rustup's Rust brings and
+/// some distributions' does not.
 fn link_small() {
     let is = |name, value: &str| env::var(name).is_ok_and(|found| found == value);
     let is_concerned = is("PROFILE", "release")
         && is("CARGO_CFG_TARGET_ARCH", "x86_64")
-        && is("CARGO_CFG_TARGET_ENV", "gnu");
+        && is("CARGO_CFG_TARGET_OS", "linux");
     if !is_concerned {
         return;
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/.cargo/no-unwind-tables.ld");
     println!("cargo:rerun-if-changed={script}");
-    let arguments = [
+    let mut arguments: Vec<String> = [
         "-Wl,--icf=all,--no-eh-frame-hdr",
         // Strings that end another one are left out, and functions that look alike are side by
         // side, where a compressed initrd makes the most of it.
         "-Wl,-O2,--bp-compression-sort=function",
         &format!("-Wl,-T,{script}"),
-    ];
+    ]
+    .map(str::to_owned)
+    .into();
+    if is("CARGO_CFG_TARGET_ENV", "musl") {
+        // For the GNU C library Rust takes it by itself.
+        arguments.extend(lld().into_iter().chain(["-fuse-ld=lld".to_owned()]));
+    }
     if can_link(&arguments) {
         for argument in arguments {
             println!("cargo:rustc-link-arg-bins={argument}");
@@ -71,8 +77,17 @@ fn link_small() {
     }
 }
 
+/// Where the C compiler finds Rust's own lld; elsewhere it may find another.
+fn lld() -> Option<String> {
+    let mut compiler = Command::new(env::var_os("RUSTC")?);
+    let sysroot = compiler.args(["--print", "sysroot"]).output().ok()?.stdout;
+    let sysroot = String::from_utf8(sysroot).ok()?;
+    let host = env::var("HOST").ok()?;
+    Some(format!("-B{}/lib/rustlib/{host}/bin/gcc-ld", sysroot.trim_end()))
+}
+
 /// Whether the compiler makes a program with these arguments for the linker.
-fn can_link(arguments: &[&str]) -> bool {
+fn can_link(arguments: &[String]) -> bool {
     let place = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let source = place.join("empty.rs");
     if fs::write(&source, "fn main() {}").is_err() {

@@ -177,7 +177,7 @@ fn by_level<'a>(modules: impl Iterator<Item = &'a Needed>) -> Vec<&'a Needed> {
 
 impl<K: Kernel> Run<'_, K> {
     fn attribute(&self, address: Address, name: &str) -> String {
-        format!("{}/{name}", self.plan.targets[&address].device.folder)
+        [&self.plan.targets[&address].device.folder, "/", name].concat()
     }
 
     fn override_of(&self, address: Address, driver: &str) -> Write {

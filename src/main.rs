@@ -1,6 +1,8 @@
 //! Arguments, logger, exit status.
 #![no_main]
 
+mod runtime;
+
 use std::ffi::{OsStr, OsString, c_char};
 use std::fs;
 use std::io::Write;
@@ -18,6 +20,7 @@ use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
 use vfio_early::host::{finish, keep, list, next_initrd, paste, status, udev, verify};
+use vfio_early::json::json;
 use vfio_early::kernel::Live;
 use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::{RECORD, Sysfs};
@@ -92,7 +95,7 @@ fn print(text: &str) {
 
 fn print_json(value: &impl Serialize) {
     // It fails only where a map's key is no text, and here is no map.
-    print(&(escape::json(value).unwrap_or_default() + "\n"));
+    print(&(json(value).unwrap_or_default() + "\n"));
 }
 
 /// `Ok(None)` where the answer has been printed already.
@@ -356,8 +359,9 @@ fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8
             return exit_status(true, strict);
         }
     };
-    let merged = finish::merged(then, &now).and_then(|report| escape::json(&report));
-    let saved = merged.map_err(std::io::Error::from).and_then(|text| {
+    let merged = finish::merged(then, &now).map_err(std::io::Error::from);
+    let merged = merged.and_then(|report| json(&report).map_err(std::io::Error::other));
+    let saved = merged.and_then(|text| {
         let folder = Path::new(report_file::FOLDER);
         report_file::write(report_file::NAME, (text + "\n").as_bytes(), folder)
     });

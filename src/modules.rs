@@ -1,5 +1,7 @@
 //! Kernel modules through libkmod.
 
+pub mod index;
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use nix::errno::Errno;
 use crate::cmdline;
 use crate::escape;
 use crate::sysfs::{HostModule, Sysfs};
-use crate::variant::Variants;
+use crate::variant::{self, Variants};
 
 /// Where NixOS has the modules of the running system; its initrd and all others have them in
 /// `/lib/modules`, where libkmod looks by itself.
@@ -142,12 +144,13 @@ impl Modules {
         names
     }
 
-    /// The variants of vfio-pci. Source: `modules.alias`, since libkmod does not tell which alias
-    /// fitted.
+    /// The variants of vfio-pci. Source: the index of `modules.alias`.
     #[must_use]
     pub fn variants(&self) -> Variants {
-        let path = Path::new(&self.context.dirname()).join("modules.alias");
-        Variants::read(&Sysfs::new(&self.root).text(path).unwrap_or_default())
+        let path = Path::new(&self.context.dirname()).join("modules.alias.bin");
+        let file = Sysfs::new(&self.root).file(path);
+        let aliases = file.map(|file| index::below(&file, variant::PREFIX)).unwrap_or_default();
+        Variants::of(aliases)
     }
 
     /// As [`crate::kernel::Kernel::options_of`].

@@ -4,6 +4,9 @@
 //! (`pci=`): `[<domain>:]<bus>:<dev>.<func>[/<dev>.<func>]*` and
 //! `pci:<vendor>:<device>[:<subvendor>:<subdevice>]`.
 
+mod digits;
+
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,9 +14,10 @@ use serde::{Serialize, Serializer};
 use static_assertions::assert_eq_size;
 
 use crate::escape;
+pub use digits::{Digits, number};
 
 /// The address of one PCI function, as in `/sys/bus/pci/devices`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// 32 bits: Intel VMD domains start at `0x1_0000`.
     pub domain: u32,
@@ -25,6 +29,29 @@ pub struct Address {
     pub function: u8,
 }
 assert_eq_size!(Address, u64);
+
+impl Address {
+    /// In the order of addresses; one comparison where there would be one for each part.
+    fn key(self) -> u64 {
+        let Address { domain, bus, device, function } = self;
+        u64::from(domain) << 32 | u64::from(u32::from_be_bytes([0, bus, device, function]))
+    }
+}
+
+impl Ord for Address {
+    // A machine of hundreds of devices has as many thousands of these.
+    #[allow(clippy::inline_always)]
+    #[inline(always)]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Vendor and device, and those of the subsystem; in an item, 0 stands for any.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -247,23 +274,23 @@ impl Address {
     /// `None` for any other name. Machines have hundreds of them.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        let (mut numbers, mut place) = ([0u32; 4], 0);
-        for byte in name.bytes() {
-            match (char::from(byte).to_digit(16), byte, place) {
-                (Some(digit), _, _) => numbers[place] = numbers[place].checked_mul(16)? | digit,
-                (None, b':', 0 | 1) | (None, b'.', 2) => place += 1,
-                _ => return None,
-            }
-        }
-        let [domain, bus, device, function] = numbers;
-        let address = Address {
-            domain,
-            bus: u8::try_from(bus).ok()?,
-            device: u8::try_from(device).ok().filter(|device| *device < 32)?,
-            function: u8::try_from(function).ok().filter(|function| *function < 8)?,
-        };
+        let (domain, rest) = name.as_bytes().split_last_chunk()?;
+        let [b':', b1, b2, b':', d1, d2, b'.', f] = rest else { return None };
         // So many digits, and no more.
-        (address.digits().as_str() == name).then_some(address)
+        let is_one_form = match domain.len() {
+            4 => true,
+            5..=8 => domain[0] != b'0',
+            _ => false,
+        };
+        if !is_one_form || name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return None;
+        }
+        Some(Address {
+            domain: number(domain)?,
+            bus: u8::try_from(number(&[*b1, *b2])?).ok()?,
+            device: u8::try_from(number(&[*d1, *d2])?).ok().filter(|device| *device < 32)?,
+            function: u8::try_from(number(&[*f])?).ok().filter(|function| *function < 8)?,
+        })
     }
 }
 
@@ -391,55 +418,26 @@ impl FromStr for Item {
     }
 }
 
-/// Hexadecimal numbers with marks between them: `write!` takes ten times as long, and a report is
-/// made of little else.
-struct Digits {
-    text: [u8; Digits::LONGEST],
-    length: usize,
-}
-
-impl Digits {
-    /// `ffffffff:ff:1f.7`.
-    const LONGEST: usize = 16;
-
-    fn new() -> Self {
-        Digits { text: [0; Digits::LONGEST], length: 0 }
-    }
-
-    /// At least so many digits of a number, and a mark in front of it.
-    fn hex(mut self, mark: &str, number: u32, digits: u32) -> Self {
-        let digits = digits.max(number.checked_ilog2().map_or(0, |bits| bits / 4 + 1));
-        let digit = |place: u32| b"0123456789abcdef"[(number >> (4 * place) & 0xf) as usize];
-        for byte in mark.bytes().chain((0..digits).rev().map(digit)) {
-            self.text[self.length] = byte;
-            self.length += 1;
-        }
-        self
-    }
-
-    fn as_str(&self) -> &str {
-        str::from_utf8(&self.text[..self.length]).unwrap_or_default()
-    }
-}
-
 impl Address {
-    fn digits(self) -> Digits {
+    /// As [`Address`] is displayed, for less.
+    #[must_use]
+    pub fn digits(self) -> Digits {
         let Address { domain, bus, device, function } = self;
-        let digits = Digits::new().hex("", domain, 4).hex(":", bus.into(), 2);
-        digits.hex(":", device.into(), 2).hex(".", function.into(), 1)
+        let digits = Digits::new().hex(domain, 4).mark(b':').hex(bus.into(), 2).mark(b':');
+        digits.hex(device.into(), 2).mark(b'.').hex(function.into(), 1)
     }
 }
 
 impl Id {
     /// Vendor and device; the subsystem is for matching.
     fn digits(self) -> Digits {
-        Digits::new().hex("", self.vendor.into(), 4).hex(":", self.device.into(), 4)
+        Digits::new().hex(self.vendor.into(), 4).mark(b':').hex(self.device.into(), 4)
     }
 }
 
 impl Class {
     fn digits(self) -> Digits {
-        Digits::new().hex("", self.0, 6)
+        Digits::new().hex(self.0, 6)
     }
 }
 
@@ -576,6 +574,7 @@ mod tests {
                 "100000000:01:00.0",
                 "0000:FF:00.0",
                 "pci0000:00",
+                "00000:01:00.0",
             ])
         {
             assert_eq!(Address::from_name(name), None, "{name:?}");

@@ -34,7 +34,7 @@ use nix::unistd::read;
 use crate::cmdline::Request;
 use crate::console::{Display, Screen};
 use crate::keep::Kept;
-use crate::pci::{Address, Choice, Class, Id, Item};
+use crate::pci::{self, Address, Choice, Class, Id, Item};
 use crate::syscall;
 
 /// One PCI function as it is now.
@@ -309,20 +309,20 @@ impl Sysfs {
     /// # Errors
     /// When the link cannot be read; not when there is none.
     pub fn driver_in(&self, folder: &str) -> io::Result<Option<String>> {
-        Ok(self.link_name(&format!("{folder}/driver"))?)
+        Ok(self.link_name(&[folder, "/driver"].concat())?)
     }
 
     /// The number of the IOMMU group of the device in a folder ([`Device::folder`]).
     #[must_use]
     pub fn group_in(&self, folder: &str) -> Option<u32> {
-        self.link_name(&format!("{folder}/iommu_group")).ok()??.parse().ok()
+        self.link_name(&[folder, "/iommu_group"].concat()).ok()??.parse().ok()
     }
 
     /// The id of what is now in a device's folder ([`Device::folder`]); `None` where nothing is.
     #[must_use]
     pub fn id_in(&self, folder: &str) -> Option<Id> {
         let mut buffer = [0; ATTRIBUTE];
-        let modalias = self.attribute(&format!("{folder}/modalias"), &mut buffer).ok()?;
+        let modalias = self.attribute(&[folder, "/modalias"].concat(), &mut buffer).ok()?;
         Some(id_and_class(modalias).0)
     }
 
@@ -526,7 +526,7 @@ impl Sysfs {
             let beside = devices.last_key_value().and_then(|(other, device)| {
                 let (above, _) = device.folder.rsplit_once('/')?;
                 let is_beside = (other.domain, other.bus) == (address.domain, address.bus);
-                is_beside.then(|| format!("{above}/{address}"))
+                is_beside.then(|| [above, "/", address.digits().as_str()].concat())
             });
             let device = match beside.map(read) {
                 Some(Err(Errno::ENOENT)) | None => self.folder(address).and_then(read),
@@ -540,7 +540,7 @@ impl Sysfs {
     /// One device; `None` where there is none, or it goes away while it is read.
     fn device(&self, address: Address) -> Option<Device> {
         let read = |folder: String| {
-            let link = format!("{folder}/driver");
+            let link = [&folder, "/driver"].concat();
             self.device_in(folder, || self.link_name(&link).ok().flatten())
         };
         present(address, self.folder(address).and_then(read))
@@ -553,7 +553,7 @@ impl Sysfs {
         driver: impl FnOnce() -> Option<String>,
     ) -> Result<Device, Errno> {
         let mut buffer = [0; ATTRIBUTE];
-        let modalias = self.attribute(&format!("{folder}/modalias"), &mut buffer)?;
+        let modalias = self.attribute(&[&folder, "/modalias"].concat(), &mut buffer)?;
         let (id, class) = id_and_class(modalias);
         Ok(Device {
             id,
@@ -637,8 +637,8 @@ fn present(address: Address, device: Result<Device, Errno>) -> Option<Device> {
 /// which no item asks for.
 fn id_and_class(modalias: &str) -> (Id, Class) {
     let number = |from: usize, digits: usize| {
-        let text = modalias.get(from..from + digits);
-        text.and_then(|text| u32::from_str_radix(text, 16).ok()).unwrap_or(0)
+        let text = modalias.as_bytes().get(from..from + digits);
+        text.and_then(pci::number).unwrap_or(0)
     };
     let half = |from| u16::try_from(number(from, 8)).unwrap_or(0);
     let id = Id { vendor: half(5), device: half(14), subvendor: half(24), subdevice: half(34) };

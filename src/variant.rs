@@ -10,7 +10,8 @@ use crate::pci::{Class, Id};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Variants(Vec<(String, String)>);
 
-const PREFIX: &str = "alias vfio_pci:";
+/// How such aliases begin.
+pub const PREFIX: &str = "vfio_pci:";
 
 /// The part of a modalias behind its bus (`file2alias.c` in the kernel's `scripts/mod`).
 #[must_use]
@@ -24,16 +25,24 @@ pub fn modalias(id: Id, class: Class) -> String {
 }
 
 impl Variants {
-    /// From the text of `modules.alias`.
+    /// From aliases, which may be others, too, each with its module.
     #[must_use]
-    pub fn read(aliases: &str) -> Variants {
-        let lines = aliases.lines().filter_map(|line| line.strip_prefix(PREFIX)?.split_once(' '));
-        let variants = lines.filter(|(_, module)| *module != "vfio_pci");
-        let is_name = |(_, module): &(&str, &str)| {
+    pub fn of(aliases: impl IntoIterator<Item = (String, String)>) -> Variants {
+        let is_name = |module: &str| {
             module.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         };
-        let owned = |(pattern, module): (&str, &str)| (pattern.to_owned(), module.to_owned());
-        Variants(variants.filter(is_name).map(owned).collect())
+        let variant = |(alias, module): (String, String)| {
+            let pattern = alias.strip_prefix(PREFIX)?.to_owned();
+            (module != "vfio_pci" && is_name(&module)).then_some((pattern, module))
+        };
+        Variants(aliases.into_iter().filter_map(variant).collect())
+    }
+
+    /// From the text of `modules.alias`, whose index says the same.
+    #[must_use]
+    pub fn read(text: &str) -> Variants {
+        let aliases = text.lines().filter_map(|line| line.strip_prefix("alias ")?.split_once(' '));
+        Variants::of(aliases.map(|(alias, module)| (alias.to_owned(), module.to_owned())))
     }
 
     /// The module for a device.

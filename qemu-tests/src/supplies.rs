@@ -17,6 +17,8 @@ pub mod libkmod;
 pub mod musl;
 pub mod package;
 pub mod packages;
+mod rustup;
 pub(crate) mod sbom;
+pub(crate) mod source;
 pub mod step;
 pub(crate) mod wheel;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use vfio_early::kernel::{Kernel, Live};
+use vfio_early::modules::index::below;
 use vfio_early::modules::{Modules, Whereabouts};
 
 use super::{assert_harmless, run, text};
@@ -113,8 +114,12 @@ fn an_alias_of_many_wildcards_is_read_at_once() {
     let fake = with_index(&[]);
     let release = fake.tree.read("proc/sys/kernel/osrelease");
     let stars = "*0".repeat(60);
-    let aliases = format!("alias vfio_pci:v{stars}x evil\nalias vfio_pci:* ../../evil\n");
-    fake.tree.write(&format!("lib/modules/{}/modules.alias", release.trim()), &aliases);
+    let slow = format!("vfio_pci:v{stars}x");
+    let aliases = BTreeMap::from([(slow.as_str(), "evil"), ("vfio_pci:*", "../../evil")]);
+    let file = fake.tree.root().join(format!("lib/modules/{}/modules.alias.bin", release.trim()));
+    fs::write(&file, index(&aliases)).unwrap();
+    // Both are seen, and neither is taken: one does not fit, and the other is no name.
+    assert_eq!(below(&fs::File::open(file).unwrap(), "vfio_pci:").len(), 2);
     let output = run(fake.tree.root(), &["--dry-run", "--cmdline", "vfio.devs=00:14.0"]);
     assert!(text(&output.stdout).contains("load vfio-pci"), "{output:?}");
     assert!(!text(&output.stdout).contains("evil"), "{output:?}");

@@ -24,7 +24,7 @@ use self::evaluation::Nix;
 use self::expected::{EXPECTED, GROUPS, STORE, differences};
 use crate::check::{Check, Outcome};
 use crate::supplies::binary::{self, workspace};
-use crate::supplies::musl::{self, Unpacks};
+use crate::supplies::musl::Unpacks;
 use crate::supplies::packages::{self, Package};
 use crate::supplies::{kernels, step};
 
@@ -33,10 +33,8 @@ const LIBRARY: &str = "NIXPKGS_LIB";
 /// Names the folder of a whole nixpkgs, which has a lib, too.
 const TREE: &str = "NIXPKGS";
 
-/// The kernel lines that the scripted branch is booted on: with the program of this tree, and with one
-/// that is built with musl, as nixpkgs does it.
+/// The kernel line that the scripted branch is booted on.
 const KERNEL: &str = "6.1";
-const KERNEL_MUSL: &str = "6.12";
 
 const OPTIONS_PAGE: &str = "docs/nixos-options.md";
 
@@ -55,11 +53,6 @@ pub(crate) fn checks() -> Vec<Check> {
         check("module", None, module),
         check("over a whole nixpkgs", None, |_| over_a_tree()),
         check("the scripted branch in its place of stage 1", Some(KERNEL), scripted),
-        check(
-            "the same, built with musl as for NixOS, and its arguments",
-            Some(KERNEL_MUSL),
-            |_| with_musl(),
-        ),
         check("modules compressed with zstd", Some(KERNEL), |_| with_zstd()),
     ]
 }
@@ -128,34 +121,14 @@ fn parse() -> Result<Outcome> {
     Ok(Outcome::of(&problems))
 }
 
-fn with_musl() -> Result<Outcome> {
-    let Some(program) = musl::build(Unpacks::Xz)? else {
-        return Ok(Outcome::NotRun("no Rust for musl".to_owned()));
-    };
-    packages::ensure(packages::BOOT)?;
-    let mut problems = scripted::problems(&kernels::set_up(KERNEL_MUSL)?, &program)?;
-    for (words, expected) in [
-        (&["--version"][..], concat!("vfio-early ", env!("CARGO_PKG_VERSION"), "\n")),
-        (&["bind", "--dry-run", "--cmdline", "vfio.off"], "vfio.off: nothing is done\n"),
-    ] {
-        let printed = String::from_utf8(step::run(Command::new(&program).args(words))?)?;
-        if printed != expected {
-            problems.push(format!("{words:?} prints {printed:?}, not {expected:?}"));
-        }
-    }
-    Ok(Outcome::of(&problems))
-}
-
 fn with_zstd() -> Result<Outcome> {
-    let Some(program) = musl::build(Unpacks::XzAndZstd)? else {
-        return Ok(Outcome::NotRun("no Rust for musl".to_owned()));
-    };
     packages::ensure(packages::BOOT)?;
-    // The other one is built in its place.
+    let program = binary::build_that(Unpacks::XzAndZstd)?;
+    // The usual one is built in its place.
     let folder = tempfile::tempdir()?;
     let with_zstd = folder.path().join("vfio-early");
     fs::copy(&program, &with_zstd)?;
-    let usual = musl::build(Unpacks::Xz)?.context("no Rust for musl")?;
+    let usual = binary::build()?;
     Ok(Outcome::of(&zstd::problems(&kernels::set_up(KERNEL)?, &with_zstd, &usual)?))
 }
 

@@ -23,7 +23,7 @@ use crate::checks::bench::guard;
 use crate::checks::bench::machine::{Bench, COUNTS, Look, Outcome};
 use crate::machine::run::Run;
 use crate::supplies::arch::{self, Arch};
-use crate::supplies::{cross, digest, kernels, musl, packages, step};
+use crate::supplies::{binary, cross, digest, kernels, packages, step};
 use results::{Calls, Entry, Measurements, Phases, Wall};
 
 /// Kernels that are measured.
@@ -208,8 +208,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     if all && is_own || arguments.size {
         let (_, bench) = benches.first().context("a kernel is measured on")?;
         found.sizes = Some(size::weigh(&program, bench.kernel())?);
-        if let Some(program) = musl::build(musl::Unpacks::Xz)? {
-            found.musl = Some(size::weigh(&program, bench.kernel())?);
+        if arguments.binary.is_none() {
+            found.glibc = Some(size::weigh(&binary::build_with_glibc()?, bench.kernel())?);
         }
         found.parts = size::parts()?;
     }

@@ -10,6 +10,7 @@ use object::Endianness;
 use object::elf::PT_INTERP;
 use object::read::elf::{ElfFile64, ProgramHeader};
 
+use crate::supplies::musl::{self, Unpacks};
 use crate::supplies::{libkmod, packages, step};
 
 /// The workspace's folder.
@@ -92,7 +93,7 @@ pub(crate) fn remap_of(home: &str) -> [String; 2] {
 /// # Errors
 /// When the build fails, or when the binary is not static.
 pub fn build() -> Result<PathBuf> {
-    let binary = compile(cargo(&BUILD)?.args(remap()?))?;
+    let binary = build_that(Unpacks::Xz)?;
     check_file(&binary)?;
     Ok(binary)
 }
@@ -106,6 +107,23 @@ pub(crate) fn check_file(binary: &Path) -> Result<()> {
     check(&bytes).with_context(|| format!("{} is not fit for an initrd", binary.display()))?;
     step::say(format_args!("vfio-early: {} bytes, static: no interpreter", bytes.len()));
     Ok(())
+}
+
+/// Builds it with a libkmod that unpacks other modules, too, in the place of the usual one.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_that(unpacks: Unpacks) -> Result<PathBuf> {
+    compile(musl::for_it(cargo(&BUILD)?.args(remap()?), unpacks)?)
+}
+
+/// Builds it with this machine's own C library, as the recipes for distributions do that have no Rust
+/// for musl.
+///
+/// # Errors
+/// When the build fails.
+pub(crate) fn build_with_glibc() -> Result<PathBuf> {
+    compile(cargo(&BUILD)?.args(remap()?))
 }
 
 /// Cargo's words for the binary's build, without [`remap`].

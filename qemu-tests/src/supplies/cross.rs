@@ -7,11 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::supplies::arch::Arch;
 use crate::supplies::archive::{Archive, Kind};
-use crate::supplies::{binary, cache, libkmod, packages, step};
+use crate::supplies::{binary, cache, libkmod, packages, rustup, step};
 
 /// The suite that liblzma is of.
 const SUITE: &str = "bookworm";
@@ -51,7 +51,7 @@ pub fn build(arch: Arch) -> Result<PathBuf> {
 /// # Errors
 /// When something of it cannot be set up.
 pub fn cargo(arch: Arch, arguments: &[&str]) -> Result<Command> {
-    add_target(target(arch))?;
+    rustup::standard_library(target(arch))?;
     let variable = |name: &str| format!("{name}_{}", target(arch).replace('-', "_"));
     let mut command = binary::cargo(arguments)?;
     let linker = variable("CARGO_TARGET").to_ascii_uppercase() + "_LINKER";
@@ -61,21 +61,6 @@ pub fn cargo(arch: Arch, arguments: &[&str]) -> Result<Command> {
         // Its headers are nowhere else.
         .env(variable("BINDGEN_EXTRA_CLANG_ARGS"), format!("--sysroot=/usr/{}", arch.gnu()));
     Ok(command)
-}
-
-/// Gets Rust's standard library for it, where rustup can.
-fn add_target(target: &str) -> Result<()> {
-    let mut folder = Command::new("rustc");
-    folder.args(["--print", "target-libdir", "--target", target]).current_dir(binary::workspace());
-    let folder = String::from_utf8(step::run(&mut folder)?)?;
-    if Path::new(folder.trim()).is_dir() {
-        return Ok(());
-    }
-    step::say(format_args!("rustup target add {target}"));
-    let mut rustup = Command::new("rustup");
-    rustup.args(["target", "add", target]).current_dir(binary::workspace());
-    step::run(&mut rustup).with_context(|| format!("there is no Rust for {target}"))?;
-    Ok(())
 }
 
 /// The folder that holds `libkmod.a` and `liblzma.a` for that processor.

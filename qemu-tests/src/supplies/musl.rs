@@ -1,8 +1,8 @@
-//! The program with musl in the place of the GNU C library, as nixpkgs' `pkgsStatic` makes the one that
-//! NixOS has.
+//! What the program is linked with: musl in the place of the GNU C library, which would be half of it.
+//! nixpkgs' `pkgsStatic` makes the one that NixOS has so, too.
 //!
-//! Debian has no libraries for musl: liblzma, libzstd and libkmod are built by `musl-gcc`, from the sources
-//! of Debian's packages.
+//! musl itself comes with Rust's standard library for it. Debian has no libraries for it: liblzma and
+//! libkmod are built by `musl-gcc`, from the sources of Debian's packages.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -11,174 +11,184 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::supplies::archive::{Archive, Kind};
-use crate::supplies::{binary, cache, libkmod, packages, step};
+use crate::supplies::arch::Arch;
+use crate::supplies::source::{Source, key};
+use crate::supplies::{cache, libkmod, packages, rustup};
 
-const TARGET: &str = "x86_64-unknown-linux-musl";
+/// What unpacks modules that are `.ko.xz`.
+pub(crate) const LIBLZMA: &str = "liblzma.a";
 
-/// The suite that the libraries' sources are of.
-const SUITE: &str = "trixie";
+/// Where that comes from.
+pub(crate) const XZ: Source = Source {
+    package: "xz-utils",
+    version: "5.8.1",
+    sha256: "0b54f79df85912504de0b14aec7971e3f964491af1812d83447005807513cd9e",
+    told_in: "qemu-tests/src/supplies/musl.rs",
+    script: include_str!("../../../packaging/static-liblzma"),
+};
 
-const LIBLZMA: &str = "liblzma.a";
-const LIBZSTD: &str = "libzstd.a";
+/// What unpacks those that are `.ko.zst`, without what only writes such files, or reads those of versions
+/// before the first.
+const ZSTD: Source = Source {
+    package: "libzstd",
+    version: "1.5.7+dfsg",
+    sha256: "0c092ef267edce57ba7f3f2645c861f72eaf5e76273c6c3632869423464b90a5",
+    told_in: "qemu-tests/src/supplies/musl.rs",
+    script: "set -eu
+make -j2 -C \"$1/lib\" CC=\"$CC\" 'CFLAGS=-O3 -ffunction-sections -fdata-sections' \\
+    ZSTD_LIB_COMPRESSION=0 ZSTD_LIB_DICTBUILDER=0 ZSTD_LIB_DEPRECATED=0 ZSTD_LEGACY_SUPPORT=0 libzstd.a
+cp \"$1/lib/libzstd.a\" \"$2\"
+cp \"$1/lib/zstd.h\" \"$1/lib/zstd_errors.h\" \"$2/include\"
+",
+};
+
+/// The headers of C libraries are another's; these are the kernel's, which all of them need.
+fn kernel_headers() -> [(&'static str, String); 3] {
+    let gnu = Arch::of_this_machine().gnu();
+    [
+        ("linux", "/usr/include/linux".to_owned()),
+        ("asm-generic", "/usr/include/asm-generic".to_owned()),
+        ("asm", format!("/usr/include/{gnu}/asm")),
+    ]
+}
+
+/// Rust's name for what the program is built for.
+#[must_use]
+pub fn target() -> &'static str {
+    match Arch::of_this_machine() {
+        Arch::Amd64 => "x86_64-unknown-linux-musl",
+        Arch::Arm64 => "aarch64-unknown-linux-musl",
+    }
+}
 
 /// Which modules the program unpacks itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unpacks {
     /// Those that are compressed with xz.
     Xz,
-    /// Those with zstd, too.
+    /// Those with zstd, too, as custom kernels of `NixOS` can have them.
     XzAndZstd,
 }
 
-/// The headers of C libraries are another's; these are the kernel's, which all of them need.
-const KERNEL_HEADERS: [(&str, &str); 3] = [
-    ("linux", "/usr/include/linux"),
-    ("asm-generic", "/usr/include/asm-generic"),
-    ("asm", "/usr/include/x86_64-linux-gnu/asm"),
-];
-
-/// Without what only xz itself needs, or a writer of such files.
-const CONFIGURE: [&str; 10] = [
-    "--host=x86_64-linux-musl",
-    "--disable-shared",
-    "--disable-encoders",
-    "--disable-xz",
-    "--disable-xzdec",
-    "--disable-lzmadec",
-    "--disable-lzmainfo",
-    "--disable-scripts",
-    "--disable-doc",
-    "--disable-nls",
-];
-
-/// Without what only writes such files, or reads those of versions before the first.
-const ZSTD: [&str; 7] = [
-    "CC=musl-gcc",
-    "CFLAGS=-O3 -ffunction-sections -fdata-sections",
-    "ZSTD_LIB_COMPRESSION=0",
-    "ZSTD_LIB_DICTBUILDER=0",
-    "ZSTD_LIB_DEPRECATED=0",
-    "ZSTD_LEGACY_SUPPORT=0",
-    LIBZSTD,
-];
-
-/// Builds it; `None` where Rust's standard library for musl cannot be had.
+/// Has cargo build for [`target`], with libraries that are for it.
 ///
 /// # Errors
-/// When something else that it needs cannot be set up, or it does not build.
-pub(crate) fn build(unpacks: Unpacks) -> Result<Option<PathBuf>> {
-    if !has_target()? {
-        return Ok(None);
+/// When Rust's standard library for it cannot be had, or something else that the build needs cannot be
+/// set up.
+pub(crate) fn for_it(command: &mut Command, unpacks: Unpacks) -> Result<&mut Command> {
+    let libraries = libraries(unpacks)?;
+    if unpacks == Unpacks::XzAndZstd {
+        command.env(libkmod::LIBRARIES, "lzma zstd");
     }
-    let (name, archives, libraries): (_, &[&str], _) = match unpacks {
-        Unpacks::Xz => ("musl", &[libkmod::ARCHIVE, LIBLZMA], "lzma"),
-        Unpacks::XzAndZstd => {
-            ("musl-with-zstd", &[libkmod::ARCHIVE, LIBLZMA, LIBZSTD], "lzma zstd")
-        }
-    };
-    let folder = cache::entry(
-        &format!("{name}/libkmod-{}", libkmod::VERSION),
-        |entry| archives.iter().all(|file| entry.join(file).exists()),
-        |entry| make_libraries(unpacks, entry),
-    )?;
-    let mut command = binary::cargo(&[&binary::BUILD[..], &["--target", TARGET]].concat())?;
+    Ok(with(command, &libraries))
+}
+
+/// The same, with the libraries in that folder.
+pub(crate) fn with<'c>(command: &'c mut Command, libraries: &Path) -> &'c mut Command {
     command
-        .env(libkmod::VARIABLE, folder)
-        .env(libkmod::LIBRARIES, libraries)
+        .args(["--target", target()])
+        .env(libkmod::VARIABLE, libraries)
         // kmod-sys reads libkmod's header, in which nothing is musl's.
-        .env("BINDGEN_EXTRA_CLANG_ARGS", "--target=x86_64-unknown-linux-gnu");
-    let program = binary::compile(&mut command)?;
-    let size = fs::metadata(&program)?.len();
-    step::say(format_args!("vfio-early, with {name}: {size} bytes"));
-    Ok(Some(program))
+        .env("BINDGEN_EXTRA_CLANG_ARGS", format!("--target={}", Arch::of_this_machine().gnu()))
 }
 
-/// Whether Rust's standard library for musl is here; rustup gets it.
-fn has_target() -> Result<bool> {
-    let mut folder = Command::new("rustc");
-    folder.args(["--print", "target-libdir", "--target", TARGET]).current_dir(binary::workspace());
-    let folder = String::from_utf8(step::run(&mut folder)?)?;
-    let is_here = || Path::new(folder.trim()).is_dir();
-    if !is_here() {
-        step::say(format_args!("musl: rustup target add {TARGET}"));
-        let mut rustup = Command::new("rustup");
-        rustup.args(["target", "add", TARGET]).current_dir(binary::workspace());
-        // Another Rust than rustup's, or no network.
-        if let Err(error) = step::run(&mut rustup) {
-            step::say(format_args!("{error:#}"));
+/// The folder of `libkmod.a` and `liblzma.a` for it, built when they are not in the cache.
+///
+/// # Errors
+/// As [`for_it`].
+pub(crate) fn libraries(unpacks: Unpacks) -> Result<PathBuf> {
+    standard_library()?;
+    let sources = match unpacks {
+        Unpacks::Xz => &[libkmod::SOURCE, XZ][..],
+        Unpacks::XzAndZstd => &[libkmod::SOURCE, XZ, ZSTD],
+    };
+    let texts: Vec<_> = sources.iter().flat_map(|source| [source.script, source.sha256]).collect();
+    let is_whole = |entry: &Path| entry.join(libkmod::ARCHIVE).exists();
+    cache::entry(&format!("musl/{:08x}", key(&texts)), is_whole, |entry| {
+        let work = tempfile::Builder::new().prefix("work-").tempdir_in(entry)?;
+        for source in &sources[1..] {
+            source.fetch(&entry.join(source.package), work.path())?;
         }
-    }
-    Ok(is_here())
+        build(&sources[1..], entry, work.path(), entry)
+    })
 }
 
-fn make_libraries(unpacks: Unpacks, entry: &Path) -> Result<()> {
+/// Builds the usual libraries once more, from the sources in the cache.
+///
+/// # Errors
+/// As [`for_it`].
+pub(crate) fn build_again(work: &Path, folder: &Path) -> Result<()> {
+    let sources = libraries(Unpacks::Xz)?;
+    XZ.check(&sources.join(XZ.package))?;
+    build(&[XZ], &sources, work, folder)
+}
+
+/// Builds those that libkmod asks for, whose archives are in a folder, and then that.
+fn build(others: &[Source], archives: &Path, work: &Path, folder: &Path) -> Result<()> {
     packages::ensure(packages::MUSL)?;
-    let work = tempfile::Builder::new().prefix("work-").tempdir_in(entry)?;
-    let work = work.path();
     let headers = work.join("include");
     fs::create_dir(&headers)?;
-    for (name, folder) in KERNEL_HEADERS {
+    for (name, folder) in kernel_headers() {
         symlink(folder, headers.join(name))?;
     }
-    let archive = Archive::open(&work.join("apt"), SUITE, Kind::Source)?;
-    make_liblzma(&archive, work, &headers, entry)?;
-    let compiler = format!("musl-gcc -isystem {}", headers.display());
+    for source in others {
+        source.build(&archives.join(source.package), &[("CC", "musl-gcc")], work, folder)?;
+    }
+    let include = [&headers, &folder.join("include")].map(|folder| folder.display().to_string());
+    let compiler = format!("musl-gcc -isystem {} -isystem {}", include[0], include[1]);
     let mut variables = vec![("CC", compiler.as_str())];
-    if unpacks == Unpacks::XzAndZstd {
-        make_libzstd(&archive, work, &headers, entry)?;
-        variables.extend([("ZSTD", "enabled"), ("PKG_CONFIG_PATH", path(work)?)]);
+    if others.len() > 1 {
+        // kmod's build asks pkg-config for it; nothing is linked there.
+        let text = "Name: libzstd\nDescription: zstd\nVersion: 1.5\nLibs: -lzstd\n";
+        fs::write(work.join("libzstd.pc"), text)?;
+        let work = work.to_str().context("the cache's name is no text")?;
+        variables.extend([("ZSTD", "enabled"), ("PKG_CONFIG_PATH", work)]);
     }
-    step::say("musl: libkmod: building it");
-    libkmod::build_again(&variables, work, entry)
+    libkmod::build_again(&variables, work, folder)
 }
 
-fn make_liblzma(archive: &Archive, work: &Path, headers: &Path, entry: &Path) -> Result<()> {
-    let tree = source(archive, "xz-utils", work)?;
-    step::say("musl: liblzma: building it");
-    step::run(
-        Command::new("./configure")
-            .args(CONFIGURE)
-            .env("CC", "musl-gcc")
-            .env("CFLAGS", "-Os -ffunction-sections -fdata-sections")
-            .current_dir(&tree),
-    )?;
-    let liblzma = tree.join("src/liblzma");
-    step::run(Command::new("make").args(["-j2", "-C"]).arg(&liblzma))?;
-    fs::copy(liblzma.join(".libs").join(LIBLZMA), entry.join(LIBLZMA))?;
-    step::run(Command::new("cp").arg("-r").arg(liblzma.join("api/.")).arg(headers))?;
-    Ok(())
+/// The folder of Rust's standard library for it, which has musl.
+fn standard_library() -> Result<PathBuf> {
+    rustup::standard_library(target()).context(
+        "`make` with LIBKMOD_STATIC_DIR links with this machine's own C library (see README.md)",
+    )
 }
 
-fn make_libzstd(archive: &Archive, work: &Path, headers: &Path, entry: &Path) -> Result<()> {
-    let library = source(archive, "libzstd", work)?.join("lib");
-    step::say("musl: libzstd: building it");
-    step::run(Command::new("make").args(["-j2", "-C"]).arg(&library).args(ZSTD))?;
-    fs::copy(library.join(LIBZSTD), entry.join(LIBZSTD))?;
-    for header in ["zstd.h", "zstd_errors.h"] {
-        fs::copy(library.join(header), headers.join(header))?;
+/// musl itself, and its version.
+///
+/// # Errors
+/// When it is not where Rust has it, or does not say its version.
+pub(crate) fn musl() -> Result<(PathBuf, String)> {
+    let file = standard_library()?.join("self-contained/libc.a");
+    let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let version = version(&bytes).with_context(|| format!("{}: no version", file.display()))?;
+    Ok((file, version))
+}
+
+/// The one text in it that is a version and nothing else (`__libc_version`).
+fn version(archive: &[u8]) -> Option<String> {
+    let is_version = |text: &&[u8]| {
+        let mut numbers = text.split(|byte| *byte == b'.');
+        let is_number = |text: &[u8]| !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+        numbers.by_ref().take(3).filter(|text| is_number(text)).count() == 3
+            && numbers.next().is_none()
+    };
+    let text = archive.split(|byte| *byte == 0).find(is_version)?;
+    Some(String::from_utf8_lossy(text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_a_text_of_its_own() {
+        for (archive, expected) in [
+            (&b"!<arch>\n\0ELF\x001.2\x001.2.5\x00x1.2.6\0"[..], Some("1.2.5")),
+            (b"1.2.3.4\x001..2\0", None),
+            (b"", None),
+        ] {
+            assert_eq!(version(archive).as_deref(), expected, "{archive:?}");
+        }
     }
-    // kmod's build asks pkg-config for it; nothing is linked there.
-    let text = "Name: libzstd\nDescription: zstd\nVersion: 1.5\nLibs: -lzstd\n";
-    fs::write(work.join("libzstd.pc"), text)?;
-    Ok(())
-}
-
-/// The unpacked source of that package.
-fn source(archive: &Archive, package: &str, work: &Path) -> Result<PathBuf> {
-    step::say(format_args!("musl: {package}: fetching its source from Debian {SUITE}"));
-    let download = work.join(format!("{package}-files"));
-    fs::create_dir(&download)?;
-    let files = archive.download_source(package, &download)?;
-    let is_source = |file: &&PathBuf| file.to_string_lossy().contains(".orig.tar.");
-    let source = files.iter().find(is_source).context("it has no .orig.tar")?;
-    let tree = work.join(package);
-    fs::create_dir(&tree)?;
-    let unpack = ["--strip-components=1", "-xf"];
-    step::run(Command::new("tar").arg("-C").arg(&tree).args(unpack).arg(source))?;
-    Ok(tree)
-}
-
-fn path(path: &Path) -> Result<&str> {
-    path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))
 }

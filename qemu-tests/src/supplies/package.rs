@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::supplies::binary::workspace;
 use crate::supplies::cargo_tool::Tool;
-use crate::supplies::{binary, cache, libkmod, packages, sbom, step};
+use crate::supplies::{binary, cache, packages, sbom, step};
 
 /// Makes the package.
 pub const CARGO_DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0" };
@@ -96,17 +96,11 @@ fn changelog_date() -> Result<String> {
 /// The versions of what is linked into the program: policy asks for them where a licence wants the
 /// source kept, and cargo-deb knows no field Built-Using.
 fn write_built_using(workspace: &Path) -> Result<()> {
-    let mut text = format!("kmod (= {}), as its authors released it\n", libkmod::VERSION);
-    let mut packages = Vec::new();
-    for archive in sbom::ARCHIVES {
-        packages.push(archive.package()?.0);
+    let mut text = String::new();
+    for library in sbom::libraries()? {
+        let line = [library.name, " (= ", &library.version, "), as its authors released it\n"];
+        text.extend(line);
     }
-    let sources = step::run(
-        Command::new("dpkg-query")
-            .args(["--show", "--showformat=${source:Package} (= ${source:Version})\\n"])
-            .args(packages),
-    )?;
-    text += std::str::from_utf8(&sources)?;
     text.extend(sbom::linked_crates()?.iter().map(|name| format!("crate {name}\n")));
     let file = workspace.join(BUILT_USING);
     fs::create_dir_all(file.parent().context("a file lies in a folder")?)?;

@@ -7,14 +7,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::supplies::cargo_tool::Tool;
-use crate::supplies::{binary, digest, libkmod, step};
+use crate::supplies::source::Source;
+use crate::supplies::{binary, digest, libkmod, musl, step};
 
 /// Lists crates.
 const CARGO_CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9" };
@@ -22,53 +23,41 @@ const CARGO_CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9" }
 /// The version of the format.
 pub(crate) const FORMAT: &str = "1.5";
 
-/// A library that is linked from an archive of a Debian package.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Archive {
+/// A C library that is linked in.
+#[derive(Debug)]
+pub(crate) struct Library {
     /// Its name.
     pub name: &'static str,
-    /// The file's name, by which the compiler finds it.
-    pub file: &'static str,
+    /// Its authors' own version.
+    pub version: String,
+    /// Of the archive that it was built from, or, where it came built, of itself.
+    sha256: String,
     /// As SPDX has it.
-    pub licence: &'static str,
+    licence: &'static str,
+    /// Where it comes from, as a package URL.
+    url: String,
 }
 
-/// All of them; libkmod comes from source.
-pub(crate) const ARCHIVES: [Archive; 3] = [
-    Archive { name: "glibc", file: "libc.a", licence: "LGPL-2.1-or-later" },
-    Archive {
-        name: "libgcc",
-        file: "libgcc_eh.a",
-        licence: "GPL-3.0-or-later WITH GCC-exception-3.1",
-    },
-    // Public domain until 5.4: no SPDX licence.
-    Archive { name: "liblzma", file: "liblzma.a", licence: "LicenseRef-public-domain OR 0BSD" },
-];
-
-impl Archive {
-    /// Where the linker finds it.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub(crate) fn path(self) -> Result<PathBuf> {
-        let said = step::run(Command::new("gcc").arg(format!("-print-file-name={}", self.file)))?;
-        let path = PathBuf::from(String::from_utf8(said)?.trim_end());
-        fs::canonicalize(&path).with_context(|| format!("gcc finds no {}", self.file))
-    }
-
-    /// Name and version of the Debian package that it came with.
-    ///
-    /// # Errors
-    /// When it came with none.
-    pub(crate) fn package(self) -> Result<(String, String)> {
-        let path = self.path()?;
-        let said = step::run(Command::new("dpkg-query").arg("--search").arg(&path))?;
-        let said = String::from_utf8(said)?;
-        let name = said.split(':').next().unwrap_or_default();
-        let format = "--showformat=${Version}";
-        let version = step::run(Command::new("dpkg-query").args(["--show", format, name]))?;
-        Ok((name.to_owned(), String::from_utf8(version)?))
-    }
+/// All of them.
+///
+/// # Errors
+/// When Rust's standard library for musl cannot be had.
+pub(crate) fn libraries() -> Result<Vec<Library>> {
+    let source = |name, source: Source, licence| Library {
+        name,
+        version: source.version.to_owned(),
+        sha256: source.sha256.to_owned(),
+        licence,
+        url: format!("pkg:generic/{}@{}", source.package, source.version),
+    };
+    let (file, version) = musl::musl()?;
+    let url = format!("pkg:generic/musl@{version}");
+    let sha256 = digest::sha256(&file)?;
+    Ok(vec![
+        source("libkmod", libkmod::SOURCE, "LGPL-2.1-or-later"),
+        source("liblzma", musl::XZ, "0BSD"),
+        Library { name: "musl", version, sha256, licence: "MIT", url },
+    ])
 }
 
 /// Writes the list into `file`, as of `date` (seconds since 1970): the same input makes the same
@@ -79,7 +68,7 @@ impl Archive {
 pub(crate) fn write(file: &Path, date: &str) -> Result<()> {
     let mut list = crates(date)?;
     let linked = linked_crates()?;
-    complete(&mut list, &linked, libraries()?)?;
+    complete(&mut list, &linked, components()?)?;
     let text = serde_json::to_string_pretty(&list)? + "\n";
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
@@ -105,34 +94,24 @@ fn crates(date: &str) -> Result<Value> {
 }
 
 /// The C libraries and Rust's own.
-fn libraries() -> Result<Vec<Value>> {
-    let mut libraries = vec![json!({
-        "type": "library",
-        "bom-ref": "libkmod",
-        "name": "libkmod",
-        "version": libkmod::VERSION,
-        "scope": "required",
-        "hashes": [{"alg": "SHA-256", "content": libkmod::SOURCE_SHA256}],
-        "licenses": [{"expression": "LGPL-2.1-or-later"}],
-        "purl": format!("pkg:generic/kmod@{}", libkmod::VERSION),
-    })];
-    for archive in ARCHIVES {
-        let (package, version) = archive.package()?;
-        libraries.push(json!({
+fn components() -> Result<Vec<Value>> {
+    let component = |library: Library| {
+        json!({
             "type": "library",
-            "bom-ref": archive.name,
-            "name": archive.name,
-            "version": version,
+            "bom-ref": library.name,
+            "name": library.name,
+            "version": library.version,
             "scope": "required",
-            "hashes": [{"alg": "SHA-256", "content": digest::sha256(&archive.path()?)?}],
-            "licenses": [{"expression": archive.licence}],
-            "purl": format!("pkg:deb/debian/{package}@{}", version.replace('+', "%2B")),
-        }));
-    }
+            "hashes": [{"alg": "SHA-256", "content": library.sha256}],
+            "licenses": [{"expression": library.licence}],
+            "purl": library.url,
+        })
+    };
+    let mut components: Vec<_> = libraries()?.into_iter().map(component).collect();
     let said = step::run(Command::new("rustc").arg("--version"))?;
     let said = String::from_utf8(said)?;
     let version = said.split_whitespace().nth(1).context("rustc says no version")?;
-    libraries.push(json!({
+    components.push(json!({
         "type": "library",
         "bom-ref": "rust-std",
         "name": "rust-std",
@@ -141,7 +120,7 @@ fn libraries() -> Result<Vec<Value>> {
         "licenses": [{"expression": "MIT OR Apache-2.0"}],
         "purl": format!("pkg:generic/rust-std@{version}"),
     }));
-    Ok(libraries)
+    Ok(components)
 }
 
 /// Adds the libraries, and tells what is linked from what is not. `linked` has lines like
@@ -166,8 +145,8 @@ fn complete(list: &mut Value, linked: &[String], libraries: Vec<Value>) -> Resul
     let own = dependencies.iter_mut().find(|entry| entry["ref"] == program);
     let own = own.and_then(|entry| entry["dependsOn"].as_array_mut());
     own.context("the program depends on nothing")?.extend(names);
-    dependencies.push(json!({"ref": "libkmod", "dependsOn": ["glibc", "liblzma"]}));
-    dependencies.push(json!({"ref": "rust-std", "dependsOn": ["glibc", "libgcc"]}));
+    dependencies.push(json!({"ref": "libkmod", "dependsOn": ["musl", "liblzma"]}));
+    dependencies.push(json!({"ref": "rust-std", "dependsOn": ["musl"]}));
     Ok(())
 }
 

@@ -9,8 +9,7 @@ use super::files::{
     COMPLETIONS, DRACUT, File, INITRAMFS_TOOLS, MANUAL, PROGRAM, UNITS, differences,
 };
 use crate::supplies::binary::{self, workspace};
-use crate::supplies::sbom::{self, ARCHIVES};
-use crate::supplies::{package, step};
+use crate::supplies::{package, sbom, step};
 
 const OVERRIDES: &str = "packaging/debian/lintian-overrides";
 
@@ -78,13 +77,14 @@ pub(super) fn copyright() -> Result<Vec<String>> {
         .iter()
         .filter_map(|line| Some(format!("crates/{}/*", line.split_once(' ')?.0)))
         .collect();
-    linked.extend(ARCHIVES.map(|archive| format!("c/{}/*", archive.name)));
-    linked.extend(["c/libkmod/*", "crates/std/*"].map(str::to_owned));
+    linked.extend(sbom::libraries()?.iter().map(|library| format!("c/{}/*", library.name)));
+    linked.push("crates/std/*".to_owned());
     let lacks = linked.iter().filter(|name| !named.contains(&name.as_str()));
     let mut complaints: Vec<String> =
         lacks.map(|name| format!("it does not name {name}")).collect();
     let extra = named.iter().filter(|name| {
-        name.starts_with("crates/") && name.ends_with("/*") && !linked.iter().any(|l| l == *name)
+        let is_part = name.starts_with("crates/") || name.starts_with("c/");
+        is_part && name.ends_with("/*") && !linked.iter().any(|l| l == *name)
     });
     complaints.extend(extra.map(|name| format!("{name} is not linked in")));
     Ok(complaints)

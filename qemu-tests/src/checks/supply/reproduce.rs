@@ -10,12 +10,12 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::supplies::binary::workspace;
-use crate::supplies::{binary, cache, digest, libkmod, package, step};
+use crate::supplies::{binary, cache, digest, libkmod, musl, package, step};
 
 /// What came of two builds.
 #[derive(Debug)]
 pub(crate) struct Comparison {
-    /// SHA-256 of the binary of the first build, of its `libkmod.a` and of its Debian package.
+    /// SHA-256 of the binary of the first build, of its C libraries and of its Debian package.
     pub digests: Vec<(&'static str, String)>,
     /// What differs, and which folder of this machine is named in the binary.
     pub complaints: Vec<String>,
@@ -38,14 +38,13 @@ pub(crate) fn compare() -> Result<Comparison> {
     let (tree, home, c, work) = (folder("tree")?, folder("home")?, folder("c")?, folder("work")?);
     binary::copy_workspace(&tree)?;
     copy_sources(Path::new(&binary::cargo_home()?), &home)?;
-    libkmod::build_again(&[], &work, &c)?;
+    musl::build_again(&work, &c)?;
     step::say("building once more, in another place");
     let home = home.to_str().context("the cache's name is no text")?;
     let second = binary::compile(
-        binary::cargo(&binary::BUILD)?
+        musl::with(&mut binary::cargo(&binary::BUILD)?, &c)
             .args(binary::remap_of(home))
             .current_dir(&tree)
-            .env(libkmod::VARIABLE, &c)
             .env("CARGO_HOME", home)
             .env("CARGO_TARGET_DIR", place.path().join("made"))
             .env("LC_ALL", "C")
@@ -53,10 +52,12 @@ pub(crate) fn compare() -> Result<Comparison> {
     )?;
     let second_package = package::pack(&tree, &second)?;
 
-    let kmod = libkmod::set_up()?.join(libkmod::ARCHIVE);
+    let libraries = musl::libraries(musl::Unpacks::Xz)?;
+    let library = |name: &'static str| (name, libraries.join(name), c.join(name));
     let pairs = [
         ("vfio-early", first.clone(), second),
-        ("libkmod.a", kmod, c.join(libkmod::ARCHIVE)),
+        library(libkmod::ARCHIVE),
+        library(musl::LIBLZMA),
         ("Debian package", package, second_package),
     ];
     let mut digests = Vec::new();

@@ -93,8 +93,8 @@ pub struct Measurements {
     pub wall: Vec<Entry<Wall>>,
     /// The binary's size.
     pub sizes: Option<Sizes>,
-    /// That of a build with musl.
-    pub musl: Option<Sizes>,
+    /// That of a build with the GNU C library.
+    pub glibc: Option<Sizes>,
     /// What the binary consists of.
     pub parts: Vec<Part>,
 }
@@ -151,7 +151,7 @@ impl Measurements {
             !(is_other_program && is_program || other_kernels.iter().any(|other| other == kernel))
         };
         if is_other_program {
-            (self.sizes, self.musl) = (None, None);
+            (self.sizes, self.glibc) = (None, None);
             self.parts = Vec::new();
         }
         merge(&mut self.costs, new.costs, stays);
@@ -160,7 +160,7 @@ impl Measurements {
         merge(&mut self.wall, new.wall, stays);
         self.versions.extend(new.versions);
         self.sizes = new.sizes.or(self.sizes.take());
-        self.musl = new.musl.or(self.musl.take());
+        self.glibc = new.glibc.or(self.glibc.take());
         if !new.parts.is_empty() {
             self.parts = new.parts;
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::initrd::{self, Contents};
 use crate::supplies::kernels::Kernel;
+use crate::supplies::musl::{self, Unpacks};
 use crate::supplies::{binary, step};
 
 /// Bytes of the binary.
@@ -91,6 +92,7 @@ pub fn parts() -> Result<Vec<Part>> {
     let argument = format!("link-arg=-Wl,-Map={}", file.display());
     // In a folder of its own: the binary that is measured is not built anew by this.
     let mut command = binary::cargo(&["rustc", "--release", "--bin=vfio-early", "--quiet"])?;
+    musl::for_it(&mut command, Unpacks::Xz)?;
     command.args(binary::remap()?).arg("--target-dir").arg(&map).args(["--", "-C", &argument]);
     step::run_with_progress(&mut command)?;
     let text = fs::read_to_string(&file)
@@ -150,10 +152,8 @@ fn part_of(file: &str, section: &str) -> String {
     for (beginning, name) in [
         ("libkmod", "libkmod"),
         ("liblzma", "liblzma"),
-        ("libc.a", "GNU C library"),
-        ("libpthread", "GNU C library"),
-        ("crt", "GNU C library"),
-        ("libgcc", "libgcc"),
+        ("libc.a", "C library"),
+        ("crt", "C library"),
     ] {
         if library.starts_with(beginning) {
             return name.to_owned();
@@ -200,11 +200,7 @@ mod tests {
         let part = |name: &str, code, data| Part { name: name.to_owned(), code, data };
         assert_eq!(
             read_map(MAP),
-            [
-                part("GNU C library", 0x1000, 0),
-                part("core", 0x800, 0),
-                part("1 smaller ones", 0, 0x30)
-            ]
+            [part("C library", 0x1000, 0), part("core", 0x800, 0), part("1 smaller ones", 0, 0x30)]
         );
     }
 

@@ -270,13 +270,14 @@ fn sizes(measurements: &Measurements) -> Vec<Section> {
     if let Some(sizes) = &measurements.sizes {
         let mut rows = vec![row(["", "plain", "zstd -19", "xz"])];
         rows.extend(of("", sizes));
-        rows.extend(measurements.musl.iter().flat_map(|sizes| of("with musl, ", sizes)));
+        rows.extend(
+            measurements.glibc.iter().flat_map(|sizes| of("with the GNU C library, ", sizes)),
+        );
         sections.push(Section {
             heading: "Size".to_owned(),
             words: "In bytes: the binary, compressed by itself, and by how much it enlarges an \
-                    initrd that has busybox and the vfio modules. With musl it is what nixpkgs' \
-                    `pkgsStatic` makes for NixOS; the linker is GNU's there, which leaves unwind \
-                    tables in."
+                    initrd that has busybox and the vfio modules. busybox is linked with the GNU C \
+                    library, of which a program that is, too, adds less."
                 .to_owned(),
             rows,
         });
