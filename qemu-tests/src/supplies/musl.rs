@@ -8,12 +8,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::supplies::arch::Arch;
 use crate::supplies::source::{Source, key};
-use crate::supplies::{cache, libkmod, packages, rustup};
+use crate::supplies::{cache, libkmod, packages, rustup, step};
 
 /// What unpacks modules that are `.ko.xz`.
 pub(crate) const LIBLZMA: &str = "liblzma.a";
@@ -70,12 +71,35 @@ pub(crate) enum Unpacks {
     XzAndZstd,
 }
 
-/// Has cargo build for [`target`], with libraries that are for it.
+/// Why the program is not linked with it here, but with this machine's own C library: rustup cannot get
+/// Rust's standard library for it. It is tried once, and said then.
+pub fn missing() -> Option<&'static str> {
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    let why = WHY.get_or_init(|| {
+        let why = format!("{:#}", standard_library().err()?).replace('\n', "; ");
+        step::say(format_args!(
+            "{why}\nThe program is linked with this machine's own C library, and twice as large: \
+             `rustup target add {}`, where that has a network, gets musl",
+            target()
+        ));
+        Some(why)
+    });
+    why.as_deref()
+}
+
+/// Has cargo build for [`target`], with libraries that are for it; for this machine's own C library where
+/// musl is [`missing`].
 ///
 /// # Errors
-/// When Rust's standard library for it cannot be had, or something else that the build needs cannot be
-/// set up.
+/// When something that the build needs cannot be set up.
 pub(crate) fn for_it(command: &mut Command, unpacks: Unpacks) -> Result<&mut Command> {
+    if let Some(why) = missing() {
+        ensure!(
+            unpacks == Unpacks::Xz,
+            "only with musl there is a libkmod that unpacks more: {why}"
+        );
+        return Ok(command);
+    }
     let libraries = libraries(unpacks)?;
     if unpacks == Unpacks::XzAndZstd {
         command.env(libkmod::LIBRARIES, "lzma zstd");
@@ -149,9 +173,7 @@ fn build(others: &[Source], archives: &Path, work: &Path, folder: &Path) -> Resu
 
 /// The folder of Rust's standard library for it, which has musl.
 fn standard_library() -> Result<PathBuf> {
-    rustup::standard_library(target()).context(
-        "`make` with LIBKMOD_STATIC_DIR links with this machine's own C library (see README.md)",
-    )
+    rustup::standard_library(target())
 }
 
 /// musl itself, and its version.

@@ -98,8 +98,7 @@ fn changelog_date() -> Result<String> {
 fn write_built_using(workspace: &Path) -> Result<()> {
     let mut text = String::new();
     for library in sbom::libraries()? {
-        let line = [library.name, " (= ", &library.version, "), as its authors released it\n"];
-        text.extend(line);
+        text.extend([library.name, " (= ", &library.version, "), ", library.whose, "\n"]);
     }
     text.extend(sbom::linked_crates()?.iter().map(|name| format!("crate {name}\n")));
     let file = workspace.join(BUILT_USING);

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -23,6 +23,8 @@ const CARGO_CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9" }
 /// The version of the format.
 pub(crate) const FORMAT: &str = "1.5";
 
+const RELEASED: &str = "as its authors released it";
+
 /// A C library that is linked in.
 #[derive(Debug)]
 pub(crate) struct Library {
@@ -36,12 +38,40 @@ pub(crate) struct Library {
     licence: &'static str,
     /// Where it comes from, as a package URL.
     url: String,
+    /// Whose version it is.
+    pub whose: &'static str,
+}
+
+/// One of this machine's own, of which the compiler finds the archive by its file's name.
+fn installed(name: &'static str, file: &str, licence: &'static str) -> Result<Library> {
+    let said = step::run(Command::new("gcc").arg(format!("-print-file-name={file}")))?;
+    let path = PathBuf::from(String::from_utf8(said)?.trim_end());
+    let path = fs::canonicalize(&path).with_context(|| format!("gcc finds no {file}"))?;
+    let said = step::run(Command::new("dpkg-query").arg("--search").arg(&path))?;
+    let said = String::from_utf8(said)?;
+    let package = said.split(':').next().unwrap_or_default();
+    let format = "--showformat=${Version}";
+    let version = step::run(Command::new("dpkg-query").args(["--show", format, package]))?;
+    let version = String::from_utf8(version)?;
+    let url = format!("pkg:deb/debian/{package}@{}", version.replace('+', "%2B"));
+    let sha256 = digest::sha256(&path)?;
+    Ok(Library { name, version, sha256, licence, url, whose: "as Debian has it" })
+}
+
+/// With musl missing.
+fn of_this_machine() -> Result<[Library; 3]> {
+    Ok([
+        installed("glibc", "libc.a", "LGPL-2.1-or-later")?,
+        installed("libgcc", "libgcc_eh.a", "GPL-3.0-or-later WITH GCC-exception-3.1")?,
+        // Public domain until 5.4: no SPDX licence.
+        installed("liblzma", "liblzma.a", "LicenseRef-public-domain OR 0BSD")?,
+    ])
 }
 
 /// All of them.
 ///
 /// # Errors
-/// When Rust's standard library for musl cannot be had.
+/// When it cannot be told where one of them comes from.
 pub(crate) fn libraries() -> Result<Vec<Library>> {
     let source = |name, source: Source, licence| Library {
         name,
@@ -49,14 +79,19 @@ pub(crate) fn libraries() -> Result<Vec<Library>> {
         sha256: source.sha256.to_owned(),
         licence,
         url: format!("pkg:generic/{}@{}", source.package, source.version),
+        whose: RELEASED,
     };
+    let libkmod = source("libkmod", libkmod::SOURCE, "LGPL-2.1-or-later");
+    if musl::missing().is_some() {
+        return Ok([libkmod].into_iter().chain(of_this_machine()?).collect());
+    }
     let (file, version) = musl::musl()?;
     let url = format!("pkg:generic/musl@{version}");
     let sha256 = digest::sha256(&file)?;
     Ok(vec![
-        source("libkmod", libkmod::SOURCE, "LGPL-2.1-or-later"),
+        libkmod,
         source("liblzma", musl::XZ, "0BSD"),
-        Library { name: "musl", version, sha256, licence: "MIT", url },
+        Library { name: "musl", version, sha256, licence: "MIT", url, whose: RELEASED },
     ])
 }
 
@@ -144,9 +179,13 @@ fn complete(list: &mut Value, linked: &[String], libraries: Vec<Value>) -> Resul
     let dependencies = list["dependencies"].as_array_mut().context("it has no dependencies")?;
     let own = dependencies.iter_mut().find(|entry| entry["ref"] == program);
     let own = own.and_then(|entry| entry["dependsOn"].as_array_mut());
-    own.context("the program depends on nothing")?.extend(names);
-    dependencies.push(json!({"ref": "libkmod", "dependsOn": ["musl", "liblzma"]}));
-    dependencies.push(json!({"ref": "rust-std", "dependsOn": ["musl"]}));
+    own.context("the program depends on nothing")?.extend(names.iter().cloned());
+    for (who, others) in
+        [("libkmod", &["musl", "glibc", "liblzma"][..]), ("rust-std", &["musl", "glibc", "libgcc"])]
+    {
+        let others: Vec<_> = others.iter().filter(|other| names.contains(&json!(other))).collect();
+        dependencies.push(json!({"ref": who, "dependsOn": others}));
+    }
     Ok(())
 }
 
