@@ -7,6 +7,7 @@ pub mod boot;
 pub mod coverage;
 mod cpu;
 pub mod demo;
+pub mod findings;
 pub mod fuzz;
 pub mod model;
 pub mod nix;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::commands::{
-    bench, boot, coverage, demo, fuzz, model, nix, reproduce, rules, screenshots, setup, soak, test,
+    bench, boot, coverage, demo, findings, fuzz, model, nix, reproduce, rules, screenshots, setup,
+    soak, test,
 };
 use qemu_tests::supplies::{binary, package};
 
@@ -35,6 +36,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Tell which lines and branches of the program the tests reach
     Coverage(coverage::Arguments),
+    /// See once more what real tools do that nobody would guess; see findings/
+    Findings(findings::Arguments),
     /// Evaluate and check the NixOS module, and boot its scripted branch
     Nix(nix::Arguments),
     /// Make the Debian package; its path is the last line of the output
@@ -73,6 +76,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Model(arguments) => return model::run(&arguments),
         Command::Coverage(arguments) => return coverage::run(&arguments),
         Command::Fuzz(arguments) => return fuzz::run(&arguments),
+        Command::Findings(arguments) => return findings::run(&arguments),
         Command::Nix(arguments) => return nix::run(&arguments),
         Command::Package => println!("{}", package::build()?.display()),
         Command::Rules(arguments) => return rules::run(&arguments),
