@@ -42,9 +42,9 @@ usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
   status          the last report against what holds now
   verify          try what a VM does when it starts, short of its devices
   keep            what this host lives from, for the initrd that is made on it
-  --cmdline TEXT  read TEXT instead of /proc/cmdline
-  --dry-run       print the plan, write nothing
-  --format NAME   print the devices for libvirt, qemu, nix or kubevirt
+  --cmdline TEXT  read TEXT instead of /proc/cmdline; --dry-run: print the plan
+  --format NAME   print the devices for libvirt, qemu, nix, kubevirt, proxmox,
+                  incus, cloud-hypervisor or crosvm
   --root DIR      read DIR/proc and DIR/sys; bind is a dry run then
   --json, --help, --version; more is in vfio-early(8), vfio-early.cmdline(7)
 

@@ -53,7 +53,10 @@ fn bash_completes_commands_options_and_addresses() {
             "vfio-early ",
             "bind list check status finish verify keep --cmdline --dry-run --root --help --version",
         ),
-        ("vfio-early list --format ", "libvirt qemu nix kubevirt"),
+        (
+            "vfio-early list --format ",
+            "libvirt qemu nix kubevirt proxmox incus cloud-hypervisor crosvm",
+        ),
         ("vfio-early list --format q", "qemu"),
         ("vfio-early list --js", "--json"),
         ("vfio-early list gpu st", "storage"),
@@ -159,7 +162,10 @@ fn fish_completes_commands_and_options() {
     for (line, expected) in [
         ("vfio-early l", "list"),
         ("vfio-early ", "bind check finish keep list status verify"),
-        ("vfio-early list --format ", "kubevirt libvirt nix qemu"),
+        (
+            "vfio-early list --format ",
+            "cloud-hypervisor crosvm incus kubevirt libvirt nix proxmox qemu",
+        ),
         ("vfio-early list --js", "--json"),
         ("vfio-early list gp", "gpu"),
         ("vfio-early bind --d", "--dry-run"),

@@ -388,7 +388,10 @@ fn what_fits_nothing_is_said_and_what_is_no_filter_is_a_wrong_argument() {
     for (arguments, text) in [
         (&["gpus"][..], "\"gpus\" is no filter"),
         (&["01:00"], "01:00"),
-        (&["--format", "xen"], "\"xen\" is none of libvirt, qemu, nix, kubevirt"),
+        (
+            &["--format", "xen"],
+            "\"xen\" is none of libvirt, qemu, nix, kubevirt, proxmox, incus, cloud-hypervisor, crosvm",
+        ),
         (&["--format"], "--format"),
         (&["--json", "--format", "nix"], "--json"),
         (&["--dry-run"], "--dry-run"),

@@ -24,7 +24,7 @@ _vfio_early() {
     local candidates=''
     case $before in
     --format)
-        candidates='libvirt qemu nix kubevirt'
+        candidates='libvirt qemu nix kubevirt proxmox incus cloud-hypervisor crosvm'
         ;;
     --root)
         mapfile -t COMPREPLY < <(compgen -d -- "$word")

@@ -19,7 +19,7 @@ complete -c vfio-early -n "not __fish_seen_subcommand_from $commands" -a keep -d
 
 complete -c vfio-early -n "__fish_seen_subcommand_from list verify" -a 'gpu usb net storage' -d 'All of that kind'
 complete -c vfio-early -n "__fish_seen_subcommand_from list check verify" -a '(__vfio_early_addresses)' -d 'PCI device'
-complete -c vfio-early -n "__fish_seen_subcommand_from list" -l format -x -a 'libvirt qemu nix kubevirt' -d 'Print the devices for another program'
+complete -c vfio-early -n "__fish_seen_subcommand_from list" -l format -x -a 'libvirt qemu nix kubevirt proxmox incus cloud-hypervisor crosvm' -d 'Print the devices for another program'
 complete -c vfio-early -n "__fish_seen_subcommand_from list check status verify" -l json -d 'Print JSON'
 complete -c vfio-early -n "not __fish_seen_subcommand_from list keep" -l cmdline -x -d 'Read TEXT instead of /proc/cmdline'
 complete -c vfio-early -n "not __fish_seen_subcommand_from list check status finish verify keep" -l dry-run -d 'Print the plan, write nothing'

@@ -127,8 +127,22 @@ pub struct List {
     /// What the host lives from, for an initrd that is not made on it.
     #[serde(skip)]
     pub record: Vec<crate::keep::Entry>,
+    /// Of all devices, whatever was chosen.
+    #[serde(skip)]
+    pub ids: Vec<Place>,
     /// By group, then by address; those without a group last.
     pub devices: Vec<Entry>,
+}
+
+/// Where a device of some id is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Vendor and device id.
+    pub id: Id,
+    /// Its address.
+    pub address: Address,
+    /// The number of its IOMMU group.
+    pub group: Option<u32>,
 }
 
 impl List {
@@ -203,7 +217,13 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
     });
     let record = keep::of_host(sysfs, &machine);
     let command_line = length_without_lists(&text);
-    Ok(List { version: 1, iommu, no_group, asks, command_line, keyboards, record, devices })
+    let place = |(address, device): (&Address, &Device)| Place {
+        id: device.id,
+        address: *address,
+        group: device.group,
+    };
+    let ids = machine.devices.iter().map(place).collect();
+    Ok(List { version: 1, iommu, no_group, asks, command_line, keyboards, record, ids, devices })
 }
 
 fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {

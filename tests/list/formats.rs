@@ -36,9 +36,26 @@ fn what_a_vfio_driver_has_is_handed_over_unasked() {
              - pciVendorSelector: \"10DE:1AEF\"\n      resourceName: \"vfio-early/10de-1aef\"\n      \
              externalResourceProvider: false\n",
         ),
+        ("proxmox", "qm set VMID -hostpci0 0000:02:00.0\nqm set VMID -hostpci1 0000:02:00.1\n"),
+        (
+            "incus",
+            "incus config device add INSTANCE pci-0000-02-00-0 pci address=0000:02:00.0\n\
+             incus config device add INSTANCE pci-0000-02-00-1 pci address=0000:02:00.1\n",
+        ),
+        (
+            "cloud-hypervisor",
+            "--device path=/sys/bus/pci/devices/0000:02:00.0\n\
+             --device path=/sys/bus/pci/devices/0000:02:00.1\n",
+        ),
+        (
+            "crosvm",
+            "--vfio /sys/bus/pci/devices/0000:02:00.0\n--vfio /sys/bus/pci/devices/0000:02:00.1\n",
+        ),
     ] {
         let (status, stdout, stderr) = format(&fake, name, &[]);
-        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{name}");
+        // Its twin is not given.
+        let said = if name == "kubevirt" { 2 } else { 0 };
+        assert_eq!((status, stderr.lines().count()), (Some(0), said), "{name}: {stderr}");
         assert_eq!(stdout, expected, "{name}");
     }
     let (status, stdout, stderr) = format(&hosts::desktop(), "qemu", &[]);
@@ -50,6 +67,35 @@ fn what_a_vfio_driver_has_is_handed_over_unasked() {
 fn one_id_is_permitted_once() {
     let (_, stdout, _) = format(&hosts::twins(), "kubevirt", &["gpu"]);
     assert_eq!(stdout.matches("pciVendorSelector").count(), 1, "{stdout}");
+}
+
+#[test]
+fn what_kubevirt_cannot_tell_apart_is_said() {
+    let (_, _, stderr) = format(&hosts::twins(), "kubevirt", &["02:00.0"]);
+    let all = "10de:2204 is the id of 0000:01:00.0, 0000:02:00.0: a VM gets any of them";
+    assert!(stderr.contains(all), "{stderr}");
+    assert_eq!(stderr.matches("is the id of").count(), 1, "{stderr}");
+    // Two functions of one id in one group are one device to it.
+    let (_, _, stderr) = format(&hosts::disks(), "kubevirt", &["41:00.0"]);
+    let all = "144d:a80a is the id of 0000:41:00.0, 0000:41:00.1, 0000:42:00.0: a VM gets any";
+    assert!(stderr.contains(all), "{stderr}");
+    let one = "0000:41:00.0, 0000:41:00.1 have one id and one IOMMU group (2): they are one device";
+    assert!(stderr.contains(one), "{stderr}");
+    // Not all of a hundred are named.
+    let (_, _, stderr) = format(&hosts::server(), "kubevirt", &["3b:02.5"]);
+    assert!(stderr.contains("0000:3b:02.7 and 120 more: a VM gets any"), "{stderr}");
+    assert!(!stderr.contains("one IOMMU group"), "{stderr}");
+    let (_, _, stderr) = format(&hosts::desktop(), "kubevirt", &["01:00.0"]);
+    assert!(!stderr.contains("is the id of"), "{stderr}");
+}
+
+#[test]
+fn a_vm_of_proxmox_has_room_for_sixteen() {
+    let (status, stdout, stderr) = format(&hosts::server(), "proxmox", &["net"]);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert_eq!(stdout.lines().count(), 16, "{stdout}");
+    assert!(stdout.lines().last().is_some_and(|line| line.contains("-hostpci15 ")), "{stdout}");
+    assert!(stderr.contains("a VM of Proxmox VE has at most 16 devices"), "{stderr}");
 }
 
 #[test]

@@ -274,6 +274,17 @@ pub fn server() -> Fake {
     fake
 }
 
+/// Three disks of one id, two of them functions of a slot.
+pub fn disks() -> Fake {
+    boot(&host(&[
+        ("40:01.0", "1022:1483", 0x06_0400, 1, "pcieport"),
+        ("40:01.0/41:00.0", "144d:a80a", 0x01_0802, 2, ""),
+        ("40:01.0/41:00.1", "144d:a80a", 0x01_0802, 2, ""),
+        ("40:01.1", "1022:1483", 0x06_0400, 3, "pcieport"),
+        ("40:01.1/42:00.0", "144d:a80a", 0x01_0802, 4, ""),
+    ]))
+}
+
 /// VT-d is off on the kernel command line.
 pub fn without_iommu() -> Fake {
     let machine = host(&[

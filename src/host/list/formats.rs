@@ -1,6 +1,6 @@
 //! Chosen devices in the words of those who start VMs.
 
-use super::{Availability, Entry, List};
+use super::{Availability, Entry, List, Place};
 use crate::host::item::short;
 use crate::keep;
 use crate::pci::Address;
@@ -16,15 +16,33 @@ pub enum Format {
     Nix,
     /// `permittedHostDevices`, by id.
     Kubevirt,
+    /// Proxmox VE: `qm set`.
+    Proxmox,
+    /// `incus config device add`.
+    Incus,
+    /// Arguments.
+    CloudHypervisor,
+    /// Arguments.
+    Crosvm,
 }
 
 /// Their names.
-pub const FORMATS: [(&str, Format); 4] = [
+pub const FORMATS: [(&str, Format); 8] = [
     ("libvirt", Format::Libvirt),
     ("qemu", Format::Qemu),
     ("nix", Format::Nix),
     ("kubevirt", Format::Kubevirt),
+    ("proxmox", Format::Proxmox),
+    ("incus", Format::Incus),
+    ("cloud-hypervisor", Format::CloudHypervisor),
+    ("crosvm", Format::Crosvm),
 ];
+
+/// A VM of Proxmox VE has room for so many (`$MAX_HOSTPCI_DEVICES` in `PVE/QemuServer/PCI.pm`).
+const MOST_HOSTPCI: usize = 16;
+
+/// Of more devices with one id only the number is told.
+const MOST_NAMED: usize = 8;
 
 /// What was printed, and what to say besides.
 #[derive(Debug, Default)]
@@ -81,9 +99,27 @@ pub fn hand_off(list: &List, format: Format, all: bool) -> Handed {
     if fit.is_empty() {
         return handed;
     }
+    if format == Format::Kubevirt {
+        handed.warnings.extend(not_told_apart(&fit, list));
+    }
+    if format == Format::Proxmox {
+        for entry in fit.drain(fit.len().min(MOST_HOSTPCI)..) {
+            let why = format!("{}: a VM of Proxmox VE has at most 16 devices", entry.address);
+            handed.left_out.push(why);
+        }
+    }
+    let lines = |line: fn(usize, Address) -> String| {
+        fit.iter().enumerate().map(|(index, entry)| line(index, entry.address)).collect()
+    };
     handed.text = match format {
-        Format::Libvirt => fit.iter().map(|entry| libvirt(entry.address)).collect(),
-        Format::Qemu => fit.iter().map(|entry| qemu(entry.address)).collect(),
+        Format::Libvirt => lines(|_, address| libvirt(address)),
+        Format::Qemu => lines(|_, address| format!("-device vfio-pci,host={address}\n")),
+        Format::Proxmox => {
+            lines(|index, address| format!("qm set VMID -hostpci{index} {address}\n"))
+        }
+        Format::Incus => lines(incus),
+        Format::CloudHypervisor => lines(|_, address| format!("--device path={FOLDER}{address}\n")),
+        Format::Crosvm => lines(|_, address| format!("--vfio {FOLDER}{address}\n")),
         Format::Nix => nix(&fit, &list.record),
         Format::Kubevirt => kubevirt(&fit),
     };
@@ -163,8 +199,55 @@ fn libvirt(address: Address) -> String {
     )
 }
 
-fn qemu(address: Address) -> String {
-    format!("-device vfio-pci,host={address}\n")
+/// Of all devices.
+const FOLDER: &str = "/sys/bus/pci/devices/";
+
+/// Its name for the device is any, but not an address.
+fn incus(_: usize, address: Address) -> String {
+    let name = address.to_string().replace([':', '.'], "-");
+    format!("incus config device add INSTANCE pci-{name} pci address={address}\n")
+}
+
+/// What `KubeVirt` cannot tell apart: it chooses by vendor and device alone, and knows a device by the
+/// number of its group (`discoverPermittedHostPCIDevices()` and `NewPCIDevicePlugin()` in
+/// `pkg/virt-handler/device-manager/pci_device.go`).
+fn not_told_apart(fit: &[&Entry], list: &List) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (index, entry) in fit.iter().enumerate() {
+        if fit[..index].iter().any(|before| before.id == entry.id) {
+            continue;
+        }
+        let same: Vec<_> = list.ids.iter().filter(|other| other.id == entry.id).collect();
+        let names = |places: &[&Place]| {
+            let named = places.iter().take(MOST_NAMED).map(|it| it.address.to_string());
+            let named = named.collect::<Vec<_>>().join(", ");
+            match places.len().saturating_sub(MOST_NAMED) {
+                0 => named,
+                more => format!("{named} and {more} more"),
+            }
+        };
+        if same.len() > 1 {
+            let all = names(&same);
+            warnings.push(format!(
+                "{} is the id of {all}: a VM gets any of them that is on vfio-pci, as KubeVirt likes",
+                entry.id
+            ));
+        }
+        let mut groups: Vec<_> = same.iter().filter_map(|it| it.group).collect();
+        groups.dedup();
+        for group in groups {
+            let of_group = |it: &&&Place| it.group == Some(group);
+            let members: Vec<_> = same.iter().filter(of_group).copied().collect();
+            if members.len() > 1 {
+                let members = names(&members);
+                warnings.push(format!(
+                    "{members} have one id and one IOMMU group ({group}): they are one device to \
+                     KubeVirt, and a VM gets one of them, which leaves the others idle"
+                ));
+            }
+        }
+    }
+    warnings
 }
 
 /// Definitions for any module of the host's configuration. The initrd is not made on the host, so that
