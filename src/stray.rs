@@ -10,6 +10,8 @@ pub const PREFIX: &str = "vfio.";
 /// Our parameters, all behind `vfio.`.
 pub const KEYS: [&str; 8] = ["devs", "off", "console", "host", "wait", "driver", "strict", "debug"];
 
+const LIST: &[u8] = b"vfio.devs=";
+
 /// The words that read as items, with commas between them.
 #[derive(Debug, Default)]
 pub struct Strays(String);
@@ -39,6 +41,11 @@ impl Strays {
             }
         } else if let Some(key) = meant(word, value) {
             warnings.push(is_unknown(name, key));
+        } else if value.is_some_and(|value| value.windows(LIST.len()).any(|part| part == LIST)) {
+            let name = escape::short(name);
+            warnings.push(
+                ["vfio.devs= is inside of ", &name, "= and not read: a quote too many?"].concat(),
+            );
         }
     }
 

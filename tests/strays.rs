@@ -95,6 +95,19 @@ fn a_parameter_one_slip_away_from_ours_is_named() {
 }
 
 #[test]
+fn a_list_within_another_parameter_is_told() {
+    for (text, name) in [
+        (r#"root="UUID=1 rw vfio.devs=01:00.0""#, "root"),
+        ("--append=vfio.devs=01:00.0", "--append"),
+        (r#""root=UUID=1 rw vfio.devs=""01:00.0 02:00.0""""#, "root"),
+        ("GRUB_CMDLINE_LINUX=vfio.devs=01:00.0", "GRUB_CMDLINE_LINUX"),
+    ] {
+        let expected = format!("vfio.devs= is inside of {name}= and not read: a quote too many?");
+        assert_eq!(warnings(text), [expected], "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_ours_is_left_alone() {
     for text in [
         "vfio-pci.ids=10de:1c03,10de:10f1 vfio_pci.disable_vga=1 vfio-pci.disable_idle_d3",

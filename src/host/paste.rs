@@ -11,14 +11,21 @@ const ROOM: usize = 2047;
 /// on one.
 #[must_use]
 pub fn read(text: &str) -> (String, &'static str) {
-    let text = text.trim();
+    // Two are one in Nix.
+    let text = text.trim().replace("''", "'");
+    let quoted = in_quotes(&text);
     // As GRUB_CMDLINE_LINUX= in a file for the shell.
     let is_assigned = text.contains("CMDLINE");
-    let (mut text, mut what) = match in_quotes(text) {
-        quoted if is_assigned && !quoted.is_empty() => (quoted, "what is assigned"),
-        quoted if text.contains('[') => (quoted, "the strings of a list"),
-        _ if text.starts_with("options") => (text.to_owned(), "the options of a loader entry"),
-        _ => (text.to_owned(), ""),
+    let assigned = text.split_once('=').filter(|_| is_assigned && !text.starts_with('#'));
+    // As --args='…' of grubby.
+    let is_argument = text.contains("='") && quoted.contains(PREFIX);
+    let (mut text, mut what) = match assigned {
+        _ if is_assigned && !quoted.is_empty() => (quoted, "what is assigned"),
+        Some((_, value)) => (value.to_owned(), "what is assigned"),
+        None if is_argument => (quoted, "what is in quotes"),
+        None if text.contains('[') && !quoted.is_empty() => (quoted, "the strings of a list"),
+        None if text.starts_with("options") => (text, "the options of a loader entry"),
+        None => (text, ""),
     };
     // No item has a `=` in it.
     if !text.contains(PREFIX) && !text.contains('=') {
@@ -156,6 +163,17 @@ mod tests {
                 r#"vfio.devs="01:00.0 02:00.0""#,
                 strings,
             ),
+            ("GRUB_CMDLINE_LINUX=vfio.devs=01:00.0", "vfio.devs=01:00.0", grub),
+            ("grubby --args='vfio.devs=01:00.0'", "vfio.devs=01:00.0", "what is in quotes"),
+            (
+                "kargs --append='vfio.devs=\"01:00.0\"'",
+                r#"vfio.devs="01:00.0""#,
+                "what is in quotes",
+            ),
+            ("x=it's vfio.devs=01:00.0", "x=it's vfio.devs=01:00.0", ""),
+            ("x='a b' vfio.devs=01:00.0", "x='a b' vfio.devs=01:00.0", ""),
+            ("kernelParams = [ ''vfio.devs=01:00.0'' ];", "vfio.devs=01:00.0", strings),
+            ("[ 01:00.0", "vfio.devs=[,01:00.0", list),
             (r#"devices = [ "01:00.0" "02:00.*" ];"#, "vfio.devs=01:00.0,02:00.*", list),
             (r#"kargs = ["vfio.devs=01:00.0", "quiet"]"#, "vfio.devs=01:00.0 quiet", strings),
         ] {
