@@ -66,6 +66,7 @@ fn the_record_has_the_disks_the_keyboards_and_the_network() {
 /// Whatever lies between a disk and a file system: each controller below it is in the record.
 #[test]
 fn the_record_sees_through_volumes_mirrors_and_pools() {
+    type Laid = fn(&Fake, &dyn Fn(&Fake, &str, &str), &dyn Fn(&Fake, &str, &str, &str));
     const FIRST: &str = "1b36:0010@00:1c.0/00.0";
     const SECOND: &str = "1b36:0010@00:1d.0/00.0";
     let both = |fake: &Fake, name: &str, number: &str| {
@@ -75,7 +76,6 @@ fn the_record_sees_through_volumes_mirrors_and_pools() {
     let mounted = |fake: &Fake, number: &str, kind: &str, node: &str| {
         fake.mounts(&[&format!("22 1 {number} / / rw - {kind} {node} rw")]);
     };
-    type Laid = fn(&Fake, &dyn Fn(&Fake, &str, &str), &dyn Fn(&Fake, &str, &str, &str));
     let cases: [(&str, Laid, &[&str]); 6] = [
         (
             "LVM on LUKS on a mirror (md)",
