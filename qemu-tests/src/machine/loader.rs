@@ -98,6 +98,8 @@ fn grub(started: &Started<'_>, lines: &str, folder: &Path) -> Result<PathBuf> {
     let script = script.replace("grub_probe=\"${sbindir}/grub-probe\"", &own_probe);
     let script = program("grub-mkconfig", script)?;
     let mut make = Command::new(script);
+    // It wants to be root, who alone can read a host's disks.
+    make.env("EUID", "0");
     make.env("grub_probe", &probe).env("grub_mkrelpath", relative).env("LC_ALL", "C.UTF-8");
     step::run(make.arg("-o").arg(tree.join("boot/grub/grub.cfg")))?;
 
@@ -172,7 +174,7 @@ fn system_partition(tree: &Path, folder: &Path) -> Result<PathBuf> {
     let medium = folder.join("esp");
     // In KiB; 64 MiB hold a kernel twice, and an initrd.
     let size = "131072";
-    step::run(Command::new("mkfs.vfat").args(["-F", "32", "-C"]).arg(&medium).arg(size))?;
+    step::run(Command::new("/sbin/mkfs.vfat").args(["-F", "32", "-C"]).arg(&medium).arg(size))?;
     let mut copy = Command::new("mcopy");
     copy.arg("-s").arg("-i").arg(&medium);
     for entry in fs::read_dir(tree)? {
