@@ -16,7 +16,7 @@ use crate::supplies::{cross, kernels, packages};
 /// Arguments of `cargo xtask boot`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example, to try a command line before trying it on metal:\n  \
-    cargo xtask boot --append 'vfio.devs=00:03.0' --host-modules e1000e \
+    cargo xtask boot --append 'vfio.devs=8086:10d3@00:03.0' --host-modules e1000e \
     -- -device e1000e,addr=03.0")]
 pub struct Arguments {
     /// Kernel line
