@@ -91,11 +91,11 @@ pub(crate) struct Boot {
     /// One of [`kernels::NAMES`](crate::supplies::kernels::NAMES).
     pub kernel: &'static str,
     /// Boots that kernel with that program and checks all, given the folder of the fake kernel's
-    /// answers; the error has all that helps.
+    /// answers; a failure has all that helps.
     pub check: Box<BootCheck>,
 }
 
-type BootCheck = dyn Fn(&Kernel, &Path, &Path) -> Result<(), String> + Send + Sync;
+type BootCheck = dyn Fn(&Kernel, &Path, &Path) -> Outcome + Send + Sync;
 
 impl Boot {
     /// Its kernel and its name.

@@ -7,11 +7,11 @@
 pub(crate) mod bench;
 mod boot_loaders;
 pub(crate) mod cargo;
+pub(crate) mod debian;
 mod dracut;
 mod faults;
 mod flavours;
 mod host;
-pub(crate) mod initramfs_tools;
 mod iommus;
 mod keep;
 pub(crate) mod left_out;
@@ -32,7 +32,7 @@ const BOOTS: &[fn() -> Vec<Boot>] = &[
     // What is made once for many takes minutes.
     systemd::listings,
     dracut::listings,
-    initramfs_tools::listings,
+    debian::listings,
     scenario::run::usual,
     rules::ask::boots,
     screens::boots,
@@ -48,7 +48,7 @@ const BOOTS: &[fn() -> Vec<Boot>] = &[
     // What waits for it.
     systemd::boots,
     dracut::boots,
-    initramfs_tools::boots,
+    debian::boots,
 ];
 
 /// Checks that boot none, or one on the way; [`cargo`] has those that come before all others.

@@ -307,6 +307,20 @@ pub(crate) fn one_bound_one_absent(seen: &Seen, wrong: &mut Wrong) {
     );
 }
 
+/// In the emergency shell of an initrd with systemd, which asked for no password, the user saw what had
+/// failed, and got an answer from `vfio-early status`.
+pub(crate) fn shell_was_used(seen: &Seen, wrong: &mut Wrong) {
+    for text in [
+        "Require All of vfio.devs=.",
+        "Entering emergency mode",
+        "Press Enter for ",
+        "\"00:1e.0\": absent",
+    ] {
+        let screen = seen.stopped;
+        wrong.unless(screen.contains(text), format!("the user did not see {text:?}: {screen}"));
+    }
+}
+
 /// Everything is as without vfio-early.
 pub(crate) fn untouched(seen: &Seen, wrong: &mut Wrong) {
     in_the_real_root(seen, wrong);
@@ -318,17 +332,6 @@ pub(crate) fn untouched(seen: &Seen, wrong: &mut Wrong) {
         let found = seen.driver(HOST, address);
         wrong.unless(found == Some(driver), format!("{address} is on {found:?}"));
     }
-}
-
-/// The console's text without escape sequences.
-pub(crate) fn without_colours(text: &str) -> String {
-    let mut parts = text.split("\x1b[");
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let end = part.find(|c: char| c.is_ascii_alphabetic()).map_or(part.len(), |end| end + 1);
-        plain.push_str(&part[end..]);
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -365,13 +368,5 @@ mod tests {
         ] {
             assert_eq!(is_error(text), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn colours_are_no_text() {
-        assert_eq!(
-            without_colours("[\x1b[0;1;31mFAILED\x1b[0m] Failed to start \x1b[0;1;39mvfio\x1b[0m"),
-            "[FAILED] Failed to start vfio"
-        );
     }
 }

@@ -39,7 +39,7 @@ impl Trial {
         self.kernels.contains(&kernel).then(|| Boot {
             name: self.name.to_owned(),
             kernel,
-            check: Box::new(move |kernel, program, _answers| self.run(kernel, program)),
+            check: Box::new(move |kernel, program, _answers| self.run(kernel, program).into()),
         })
     }
 

@@ -143,7 +143,7 @@ pub(crate) fn boots() -> Vec<Boot> {
         kernel: "6.1",
         check: Box::new(move |kernel, program, _answers| {
             let machine = machine(vm(kernel).program(program).asking_first());
-            case.check(machine)
+            case.check(machine).into()
         }),
     };
     cases().into_iter().map(boot).collect()

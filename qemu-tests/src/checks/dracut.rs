@@ -28,7 +28,9 @@ pub(crate) fn listings() -> Vec<Boot> {
         name: "dracut: the initrd has the program, its modules, and drivers of displays that stay"
             .to_owned(),
         kernel,
-        check: Box::new(|kernel, program, _| placed(&image(kernel, program)?)),
+        check: Box::new(|kernel, program, _| {
+            image(kernel, program).and_then(|image| placed(&image)).into()
+        }),
     };
     LINES.map(listing).into()
 }
@@ -43,11 +45,13 @@ fn boots_on(line: &'static str) -> Vec<Boot> {
         name: format!("dracut: {name}"),
         kernel: line,
         check: Box::new(move |kernel, program, _| {
-            let Image { initrd, root, .. } = image(kernel, program)?;
-            let machine = real_root::machine(kernel, &initrd, &root, [])
-                .cmdline("root=/dev/vda rootfstype=ext4 rw")
-                .cmdline(command_line);
-            real_root::boot(machine, check)
+            let boot = |image: Image| {
+                let machine = real_root::machine(kernel, &image.initrd, &image.root, [])
+                    .cmdline("root=/dev/vda rootfstype=ext4 rw")
+                    .cmdline(command_line);
+                real_root::boot(machine, check)
+            };
+            image(kernel, program).and_then(boot).into()
         }),
     };
     let mut boots = vec![

@@ -13,8 +13,8 @@ mod userland;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::check::Boot;
 use crate::check::trial::{self, Check, Trial};
+use crate::check::{Boot, Outcome};
 use crate::machine::topology::{Device, Iommu, SUBSYSTEM};
 use crate::machine::vm::Vm;
 use crate::supplies::packages;
@@ -23,10 +23,11 @@ use crate::supplies::packages;
 pub(crate) fn boots() -> Vec<Boot> {
     let with_packages = |boot: Boot| {
         let check = boot.check;
-        let with_packages = move |kernel: &_, program: &_, answers: &_| {
-            packages::ensure(packages::HOST).map_err(|error| format!("{error:#}"))?;
-            check(kernel, program, answers)
-        };
+        let with_packages =
+            move |kernel: &_, program: &_, answers: &_| match packages::ensure(packages::HOST) {
+                Ok(()) => check(kernel, program, answers),
+                Err(error) => Outcome::Failed(format!("{error:#}")),
+            };
         Boot { name: format!("host: {}", boot.name), check: Box::new(with_packages), ..boot }
     };
     let all = [all(), agreement::all()].concat();

@@ -26,7 +26,7 @@ pub(crate) fn boots() -> Vec<Boot> {
     let boot = |kernel, case: Case| Boot {
         name: format!("screens: {}", case.name),
         kernel,
-        check: Box::new(move |kernel, program, _answers| case.check(kernel, program)),
+        check: Box::new(move |kernel, program, _answers| case.check(kernel, program).into()),
     };
     let on = |kernel| all(kernel).into_iter().map(move |case| boot(kernel, case));
     NAMES.into_iter().filter(|kernel| arch_of(kernel) == Arch::Amd64).flat_map(on).collect()

@@ -143,7 +143,9 @@ pub(crate) fn boots() -> Vec<Boot> {
         Boot {
             name: case.scenario.name.to_owned(),
             kernel: case.kernel,
-            check: Box::new(move |kernel, program, answers| case.run(kernel, program, answers)),
+            check: Box::new(move |kernel, program, answers| {
+                case.run(kernel, program, answers).into()
+            }),
         }
     };
     USUAL.map(boot).collect()

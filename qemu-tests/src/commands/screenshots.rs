@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 
-use crate::checks::initramfs_tools;
+use crate::checks::debian;
 use crate::checks::screens::{BOOT, OTHER};
 use crate::machine::screen::Screenshot;
 use crate::machine::topology::{Device, Topology};
@@ -76,7 +76,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         println!("{}", path.display());
     }
     let path = folder.join("passphrase.png");
-    initramfs_tools::picture()?.cropped().save(&path)?;
+    debian::passphrase::picture()?.cropped().save(&path)?;
     println!("{}", path.display());
     Ok(())
 }

@@ -224,8 +224,8 @@ fn boot_all(
                     let start = Instant::now();
                     let result = match kernel(boot.kernel) {
                         Some(Ok(kernel)) => (boot.check)(kernel, &programs[&kernel.arch], answers),
-                        Some(Err(error)) => Err(error.clone()),
-                        None => Err(format!("kernel {} was not set up", boot.kernel)),
+                        Some(Err(error)) => Outcome::Failed(error.clone()),
+                        None => Outcome::Failed(format!("kernel {} was not set up", boot.kernel)),
                     };
                     let mut count = count.lock().expect("no check panics");
                     count.note(&boot.name(), start, result);

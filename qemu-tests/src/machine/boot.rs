@@ -20,6 +20,16 @@ use crate::supplies::binary;
 /// Bytes of a disk; it takes no room before it is written to.
 const DISK: u64 = 64 << 20;
 
+/// Makes the tree of an EFI system partition in that folder, with the image where firmware looks for one.
+fn copy_to_esp(image: &Path, folder: &Path) -> Result<PathBuf> {
+    let esp = folder.join("esp");
+    let place = esp.join("EFI/BOOT");
+    fs::create_dir_all(&place)?;
+    fs::copy(image, place.join("BOOTX64.EFI"))
+        .with_context(|| format!("cannot read {}", image.display()))?;
+    Ok(esp)
+}
+
 impl Vm {
     /// Boots it, and waits until it has powered itself off.
     ///
@@ -53,9 +63,13 @@ impl Vm {
 
         let started = Started { kernel: &self.kernel.vmlinuz, initrd: &initrd, own: &command_line };
         let medium = self.loader.as_ref().map(|loader| loader.medium(&started, folder.path()));
-        let start = match medium.transpose()? {
-            Some(medium) => Start::Medium(medium),
-            None => Start::Kernel { command_line: &command_line, initrd: &initrd },
+        let start = match (medium.transpose()?, &self.unified) {
+            (Some(medium), _) => Start::Medium(medium),
+            (None, Some(image)) => {
+                let partition = copy_to_esp(image, folder.path())?;
+                Start::Unified { partition, more: &command_line }
+            }
+            (None, None) => Start::Kernel { command_line: &command_line, initrd: &initrd },
         };
         let arguments = self.qemu_arguments(&start, folder.path());
         let orders = Orders {

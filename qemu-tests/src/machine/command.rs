@@ -49,6 +49,9 @@ pub(super) enum Start<'s> {
     Kernel { command_line: &'s str, initrd: &'s Path },
     /// What is on a disk.
     Medium(PathBuf),
+    /// The unified kernel image in the tree of an EFI system partition; `more` is what its command line
+    /// has besides.
+    Unified { partition: PathBuf, more: &'s str },
 }
 
 impl Vm {
@@ -140,6 +143,16 @@ impl Vm {
                 let file = medium.to_string_lossy();
                 put(&["-drive", &format!("if=none,id=medium,format=raw,snapshot=on,file={file}")]);
                 put(&["-device", "ide-hd,bus=ide.0,drive=medium,bootindex=0"]);
+            }
+            Start::Unified { partition, more } => {
+                let drive = format!(
+                    "if=none,id=esp,format=raw,readonly=on,file=fat:{}",
+                    partition.display()
+                );
+                put(&["-drive", &drive]);
+                put(&["-device", "virtio-blk-pci,drive=esp,addr=1d.0,bootindex=0"]);
+                let text = format!("io.systemd.stub.kernel-cmdline-extra={more}");
+                put(&["-smbios", &format!("type=11,value={}", text.replace(',', ",,"))]);
             }
         }
         if self.topology.devices.iter().any(|device| device.hot_added) || self.is_asked() {

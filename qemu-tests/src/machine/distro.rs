@@ -1,51 +1,28 @@
-//! Small Debians with systemd and udev: root file systems, and initrds that their own tools make.
+//! Debians with systemd and udev: root file systems, and initrds that their own tools make.
 //!
 //! What the small machines of [`vm`](crate::machine::vm) leave out is here: the initrds that users have, and
-//! a real root after them. One archive for each [`Suite`] is made by debootstrap; a [`Recipe`] makes
-//! an initrd and a root file system out of it. Both are kept in the cache, by what they are made of.
+//! a real root after them. One archive for each [`Debian`] is made by debootstrap, and apt; a [`Recipe`]
+//! makes an initrd and a root file system out of it. Both are kept in the cache, by what they are made of.
+
+mod debian;
+mod namespace;
 
 use std::borrow::Cow;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
+pub use self::debian::{Debian, Suite};
+use self::namespace::TREE;
+use self::namespace::as_root;
 use crate::machine::initrd;
 use crate::machine::screen::Font;
-use crate::supplies::kernels::Kernel;
-use crate::supplies::{archive, cache, packages, step};
+use crate::supplies::kernels::{self, Kernel};
+use crate::supplies::{cache, packages, step};
 
-/// A release of Debian.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Suite {
-    /// Debian 12, whose kernel is 6.1.
-    Bookworm,
-    /// Debian 13, whose kernel is 6.12.
-    Trixie,
-}
-
-impl Suite {
-    /// Its name in Debian's archive.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Bookworm => "bookworm",
-            Self::Trixie => "trixie",
-        }
-    }
-}
-
-/// What any recipe needs, besides what debootstrap takes of itself: one debootstrap is cheaper than
-/// several.
-const PACKAGES: &str = "systemd,systemd-sysv,udev,kmod,dracut-core,initramfs-tools,busybox,zstd,\
-                        cryptsetup-initramfs,lvm2";
-
-const TREE: &str = include_str!("../guest/distro/tree");
-const MAKE_ARCHIVE: &str = include_str!("../guest/distro/make-archive");
 const PRELUDE: &str = include_str!("../guest/distro/prelude");
 
 /// What observes in every real root: path, permissions, content.
@@ -73,7 +50,8 @@ const MODULES: [&str; 8] = [
     "vfio_iommu_type1",
 ];
 
-/// Entries of the cache that are kept, of those that the current ones have replaced.
+/// Entries of the cache that are kept, of those that the current ones have replaced; of those with a
+/// whole kernel, which take much room, one.
 const KEPT: usize = 3;
 
 /// A file that is laid over a Debian.
@@ -132,16 +110,15 @@ impl File {
 pub struct Recipe<'a> {
     /// Begins the name of its entries in the cache.
     pub name: &'static str,
-    /// Which Debian.
-    pub suite: Suite,
-    /// Whose modules the initrd is made from; the real root gets those of the machine's devices.
+    /// What it adds to.
+    pub debian: Debian,
+    /// In a small Debian: whose modules the initrd is made from; the real root gets those of the
+    /// machine's devices. Of a fresh one only the line counts: it has its own.
     pub kernel: &'a Kernel,
-    /// Modules of the real root besides those of the machine's devices.
-    pub modules: &'static [&'static str],
     /// Lies over it.
     pub files: Vec<File>,
     /// Shell that goes on where `guest/distro/prelude` ends, as root. It puts an `initrd` into
-    /// `$folder`, and ends with `real_root SIZE`.
+    /// `$folder`, and ends with `real_root`.
     pub script: &'static str,
     /// The script's arguments.
     pub arguments: Vec<String>,
@@ -155,38 +132,63 @@ impl Recipe<'_> {
     /// When Debian's mirror is out of reach, when this user cannot become root, or when the script
     /// fails.
     pub fn set_up(&self) -> Result<PathBuf> {
-        let Self { name, suite, kernel, modules, files, script, arguments } = self;
+        let Self { name, debian, kernel, files, script, arguments } = self;
         let line = &kernel.line;
-        let debian = archive_name(*suite);
-        let kernel_id = (&kernel.release, &kernel.package_version);
-        let key = key(&(
-            files, script, arguments, kernel_id, HARNESS, TREE, PRELUDE, MODULES, modules, &debian,
-        ));
+        let kernel_id =
+            (!debian.has_kernel()).then_some((&kernel.release, &kernel.package_version, MODULES));
+        let base = debian.name();
+        let key = cache::key(&(files, script, arguments, kernel_id, HARNESS, TREE, PRELUDE, &base));
+        let suite = debian.suite().name();
         let is_whole = |entry: &Path| entry.join("whole").exists();
         let entry = cache::entry(&format!("distro/{name}-{line}-{key}"), is_whole, |new| {
             packages::ensure(packages::DISTRO)?;
-            let archive = debian_archive(*suite, &debian)?;
+            let archive = debian.set_up()?;
             let start = Instant::now();
             let what = format!("{name}, kernel {line}: initrd and root file system");
-            step::say(format_args!("{what}: making them in Debian {}", suite.name()));
+            step::say(format_args!("{what}: making them in Debian {suite}"));
             let overlay = tempfile::Builder::new().prefix("overlay-").tempdir_in(new)?;
             self.lay_over(overlay.path())?;
+            let modules = if debian.has_kernel() { Path::new("") } else { &kernel.modules };
             step::run(
                 as_root(&format!("{PRELUDE}{script}"), new)?
-                    .args([&archive, overlay.path(), &kernel.modules, new])
+                    .args([&archive, overlay.path(), modules, new])
                     .args(arguments),
             )?;
+            if debian.has_kernel() {
+                kernels::unpack(&new.join("vmlinuz"), &new.join("vmlinux"))?;
+            }
             fs::write(new.join("whole"), "")?;
             step::say(format_args!("{what}: done in {:.0?}", start.elapsed()));
             Ok(())
         })
-        .with_context(|| {
-            format!("{name}: cannot make a Debian {} for kernel {line}", suite.name())
-        })?;
+        .with_context(|| format!("{name}: cannot make a Debian {suite} for kernel {line}"))?;
         // The age of an entry is that of its last use.
         fs::File::open(entry.join("whole"))?.set_modified(SystemTime::now())?;
-        prune(&entry, &format!("{name}-{line}-"))?;
+        let kept = if debian.has_kernel() { 1 } else { KEPT };
+        prune(&entry, &format!("{name}-{line}-"), kept)?;
         Ok(entry)
+    }
+
+    /// The kernel of a fresh Debian, out of what [`Recipe::set_up`] has made.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn own_kernel(&self, entry: &Path) -> Result<Kernel> {
+        let file = entry.join("release");
+        let release = fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?
+            .trim_end()
+            .to_owned();
+        Ok(Kernel {
+            line: self.kernel.line.clone(),
+            arch: self.kernel.arch,
+            vmlinuz: entry.join("vmlinuz"),
+            vmlinux: entry.join("vmlinux"),
+            // They are in the root file system.
+            modules: PathBuf::new(),
+            package_version: release.clone(),
+            release,
+        })
     }
 
     /// Fills the folder that lies over the Debian: the recipe's files, the harness, and the kernel's
@@ -200,58 +202,18 @@ impl Recipe<'_> {
         for file in &self.files {
             file.write(overlay)?;
         }
+        if self.debian.has_kernel() {
+            return Ok(());
+        }
         // The host's graphics driver is for the real root alone.
         let display = if self.kernel.line == "5.10" { "bochs_drm" } else { "bochs" };
-        let modules = MODULES.iter().chain(self.modules).copied().chain([display]);
+        let modules = MODULES.into_iter().chain([display]);
         initrd::lay_out_modules(self.kernel, modules, &overlay.join("usr"))
     }
 }
 
-fn archive_name(suite: Suite) -> String {
-    format!("distro/{}-{}", suite.name(), key(&(PACKAGES, MAKE_ARCHIVE)))
-}
-
-fn key(of: &impl Hash) -> String {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
-}
-
-/// The tar archive of a Debian without anything of ours.
-fn debian_archive(suite: Suite, name: &str) -> Result<PathBuf> {
-    let is_whole = |entry: &Path| entry.join("root.tar").exists();
-    let suite = suite.name();
-    let entry = cache::entry(name, is_whole, |new| {
-        let start = Instant::now();
-        step::say(format_args!("Debian {suite}: running debootstrap"));
-        let archive = new.join("new.tar");
-        step::run(
-            as_root(MAKE_ARCHIVE, new)?.args([suite, &archive::mirror()?, PACKAGES]).arg(&archive),
-        )?;
-        fs::rename(archive, new.join("root.tar"))?;
-        step::say(format_args!("Debian {suite}: done in {:.0?}", start.elapsed()));
-        Ok(())
-    })?;
-    Ok(entry.join("root.tar"))
-}
-
-/// A script, to be run as root in a mount namespace of its own. What it mounts it keeps to itself (each
-/// begins so): `unshare` could see to that as well, but not in a chroot, whose root is no mount.
-fn as_root(script: &str, folder: &Path) -> Result<Command> {
-    let file = folder.join("script");
-    fs::write(&file, [TREE, script].concat())?;
-    let mut command = packages::root_command("unshare")?.context(
-        "only root can run debootstrap and make initrds, and there is no sudo here: run this as \
-         root",
-    )?;
-    command.args(["--mount", "--propagation=unchanged", "sh"]).arg(file);
-    // The tools in the other root have their own.
-    command.env_remove("TMPDIR");
-    Ok(command)
-}
-
 /// Removes entries beside this one whose names begin so, but for those that were used last.
-fn prune(entry: &Path, prefix: &str) -> Result<()> {
+fn prune(entry: &Path, prefix: &str, kept: usize) -> Result<()> {
     let folder = entry.parent().context("an entry lies in a folder")?;
     let mut found: Vec<(SystemTime, PathBuf)> = Vec::new();
     for each in fs::read_dir(folder)? {
@@ -265,7 +227,7 @@ fn prune(entry: &Path, prefix: &str) -> Result<()> {
     }
     found.sort();
     found.reverse();
-    for (_, path) in found.into_iter().skip(KEPT) {
+    for (_, path) in found.into_iter().skip(kept) {
         // They cost room, and nothing else.
         if let Err(error) = fs::remove_dir_all(&path) {
             step::say(format_args!("cannot remove {}: {error}", path.display()));
@@ -276,6 +238,8 @@ fn prune(entry: &Path, prefix: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     /// Such as who tries another Debian has: a folder with what a root has, entered by chroot. All that
@@ -317,7 +281,7 @@ mod tests {
         }
         let old = fs::File::open(folder.path().join("6.1-b/whole")).unwrap();
         old.set_modified(SystemTime::UNIX_EPOCH).unwrap();
-        prune(&folder.path().join("6.1-a"), "6.1-").unwrap();
+        prune(&folder.path().join("6.1-a"), "6.1-", 3).unwrap();
         let mut left: Vec<_> = fs::read_dir(folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

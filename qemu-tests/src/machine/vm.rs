@@ -46,6 +46,7 @@ pub struct Vm {
     pub(super) displays: Vec<String>,
     pub(super) asks: bool,
     pub(super) initrd: Option<PathBuf>,
+    pub(super) unified: Option<PathBuf>,
     pub(super) disks: Vec<String>,
     pub(super) loader: Option<Loader>,
 }
@@ -92,6 +93,7 @@ pub fn vm(kernel: &Kernel) -> Vm {
         displays: Vec::new(),
         asks: false,
         initrd: None,
+        unified: None,
         disks: Vec::new(),
         loader: None,
     }
@@ -317,6 +319,13 @@ impl Vm {
     pub fn initrd(mut self, file: &Path) -> Self {
         self.initrd = Some(file.to_owned());
         self
+    }
+
+    /// Boots this unified kernel image by UEFI, from a disk of its own; what the command line has besides
+    /// comes by SMBIOS, as systemd's stub takes it where there is no Secure Boot.
+    pub fn unified(mut self, image: &Path) -> Self {
+        self.unified = Some(image.to_owned());
+        self.uefi()
     }
 
     /// Puts a program into the initrd.

@@ -21,7 +21,9 @@ pub(crate) fn boots(wanted: impl Fn(&Cell) -> bool) -> Vec<Boot> {
     let boot = |cell: Cell| Boot {
         name: cell.name(),
         kernel: cell.flavour.kernel,
-        check: Box::new(move |kernel, program, answers| run(&cell, kernel, program, answers)),
+        check: Box::new(move |kernel, program, answers| {
+            run(&cell, kernel, program, answers).into()
+        }),
     };
     cells.into_iter().filter(wanted).map(boot).collect()
 }

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -28,6 +29,13 @@ fn folder_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf> {
         .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("vfio-early")))
         .or_else(|| set("HOME").map(|folder| folder.join(".cache/vfio-early")))
         .context("there is no place for the cache: set VFIO_EARLY_CACHE or HOME")
+}
+
+/// For the name of an entry that is made of this: another one for something else.
+pub(crate) fn key(of: &impl Hash) -> String {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// The entry at `name`, such as `kernels/6.1`, made by `make` when `is_whole` does not accept

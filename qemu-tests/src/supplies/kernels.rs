@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::bzimage::unpack;
 use crate::supplies::arch::Arch;
 use crate::supplies::archive::{Archive, Kind};
 use crate::supplies::{cache, packages, step};
@@ -275,7 +276,7 @@ fn make(source: &Source, entry: &Path) -> Result<()> {
         }
     };
     if source.arch == Arch::Amd64 {
-        bzimage::unpack(&entry.join("vmlinuz"), &entry.join("vmlinux"))?;
+        unpack(&entry.join("vmlinuz"), &entry.join("vmlinux"))?;
     }
     step::run(Command::new("/sbin/depmod").arg("--basedir").arg(entry).arg(&release))?;
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contender::{self, FLOOR, GENERATOR, PROGRAM};
 use super::machine::{Bench, Look};
-use crate::check::Boot;
+use crate::check::{Boot, Outcome};
 use crate::supplies::binary;
 
 const KERNEL: &str = "6.1";
@@ -127,9 +127,9 @@ pub(crate) fn boots() -> Vec<Boot> {
         name: format!("bench: {name}"),
         kernel: KERNEL,
         check: Box::new(move |_, program, _| match check(program) {
-            Ok((_, true)) => Ok(()),
-            Ok((text, false)) => Err(text),
-            Err(error) => Err(format!("{error:#}")),
+            Ok((_, true)) => Outcome::Passed,
+            Ok((text, false)) => Outcome::Failed(text),
+            Err(error) => Outcome::Failed(format!("{error:#}")),
         }),
     };
     vec![

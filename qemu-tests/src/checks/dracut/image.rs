@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::check::real_root::RECORD;
-use crate::machine::distro::{File, Recipe, Suite};
+use crate::machine::distro::{Debian, File, Recipe, Suite};
 use crate::supplies::binary;
 use crate::supplies::kernels::Kernel;
 
 const MAKE_IMAGES: &str = include_str!("../../guest/dracut/make-images");
 
 /// What observes in the initrd: path, content.
-const HARNESS: &[(&str, &str)] = &[
+pub(crate) const HARNESS: &[(&str, &str)] = &[
     (
         "usr/lib/dracut/modules.d/91harness/module-setup.sh",
         include_str!("../../guest/dracut/module-setup.sh"),
@@ -31,6 +31,7 @@ const HARNESS: &[(&str, &str)] = &[
         "usr/lib/systemd/system/vfio-early.service.d/harness.conf",
         include_str!("../../guest/systemd/harness.conf"),
     ),
+    ("usr/lib/harness/user", include_str!("../../guest/systemd/user")),
     (
         "usr/lib/systemd/system/harness-emergency.service",
         include_str!("../../guest/systemd/harness-emergency.service"),
@@ -109,9 +110,8 @@ pub(crate) fn set_up(kernel: &Kernel, program: &Path, units: &[Unit], init: Init
     let omit = if init == Init::Systemd { "" } else { "systemd" };
     let recipe = Recipe {
         name: if init == Init::Systemd { "systemd" } else { "dracut" },
-        suite: if kernel.line == "6.12" { Suite::Trixie } else { Suite::Bookworm },
+        debian: Debian::Small(if kernel.line == "6.12" { Suite::Trixie } else { Suite::Bookworm }),
         kernel,
-        modules: &[],
         files: files(program, units)?,
         script: MAKE_IMAGES,
         arguments: vec![names.join(" "), omit.to_owned()],

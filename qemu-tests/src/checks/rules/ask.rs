@@ -248,7 +248,7 @@ fn boots_on(kernel: &'static str) -> Vec<Boot> {
             [Rule { place: Place::TwoCards | Place::Guest, name, .. }] => format!("rules: {name}"),
             rules => format!("rules: all {} that need no screen", rules.len()),
         };
-        Boot { name, kernel, check: Box::new(move |kernel, _, _| check(kernel, &rules)) }
+        Boot { name, kernel, check: Box::new(move |kernel, _, _| check(kernel, &rules).into()) }
     };
     boots.iter().map(boot).collect()
 }

@@ -8,9 +8,9 @@ check() {
 
 install() {
     inst_multiple cat dmesg grep ls mkdir sleep stat stty
-    inst_simple /usr/lib/harness/look
-    inst_simple /usr/lib/harness/collect
+    inst_multiple /usr/lib/harness/ask /usr/lib/harness/collect /usr/lib/harness/look
     if dracut_module_included systemd; then
+        inst_simple /usr/lib/harness/user
         inst_simple "$systemdsystemunitdir/vfio-early.service.d/harness.conf"
         inst_simple "$systemdsystemunitdir/harness-emergency.service"
         $SYSTEMCTL -q --root "$initdir" enable harness-emergency.service

@@ -1,25 +1,24 @@
-//! The Debian package in real roots of Debian, with the initrds that its trigger makes.
+//! The Debian package in Debians as they are installed today: by apt, with a kernel's package and the
+//! generator's own settings, so that its trigger makes the initrd; nothing of the root is masked.
 
 mod image;
+pub(crate) mod passphrase;
+mod system;
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
-
-use self::image::{Files, Image, PASSPHRASE};
-use crate::check::Boot;
+use self::image::{Files, Image, PROFILES, ROOT};
+use self::system::{ALL_BOUND, Generator, SYSTEMS, System};
 use crate::check::real_root::{
-    self, AFTER_INITRD, DISK, NETWORK, Seen, USB, Wrong, bound, entries, in_the_real_root,
-    in_the_real_root_on, one_bound_one_absent, root_disk_kept, root_disk_released, untouched,
-    without_udev,
+    self, AFTER_INITRD, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root,
+    one_bound_one_absent, root_disk_kept, root_disk_released, shell_was_used, untouched,
+    without_errors, without_udev,
 };
+use crate::check::{Boot, Outcome};
 use crate::machine::distro::Suite;
 use crate::machine::observed::{BEFORE, HOST};
-use crate::machine::run::Run;
-use crate::machine::screen::{Font, Screenshot};
-use crate::machine::topology::Device;
 use crate::machine::vm::Vm;
-use crate::supplies::kernels::{self, Kernel};
+use crate::supplies::kernels::Kernel;
 
 /// One machine, or one look at what the package brings, and what comes out.
 #[derive(Debug, Clone, Copy)]
@@ -31,85 +30,111 @@ struct Case {
 
 #[derive(Debug, Clone, Copy)]
 enum Check {
-    Listed(fn(&Image, &mut Wrong)),
-    Booted(fn(&Kernel, &Image) -> Vm, fn(&Seen, &mut Wrong)),
+    Listed,
+    Booted(fn(&Image) -> Vm, fn(&Seen, &mut Wrong)),
 }
 
 const GOING_ON: &str = "vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0,00:1e.0";
-const STOPPING: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0";
-
-/// Each with its kernel.
-const SUITES: [(Suite, &str); 2] = [(Suite::Trixie, "6.12"), (Suite::Bookworm, "6.1")];
+const BOUND: &str = "devices are bound before udev starts, and no unit complains";
+const USABLE_SHELL: &str =
+    "vfio.strict with an absent device stops the boot in a shell that can be used";
 
 /// Those without a boot. What is made once takes a minute here.
 pub(crate) fn listings() -> Vec<Boot> {
     let case = Case {
         name: "the package's trigger makes the initrd, and purged it leaves no trace",
-        check: Check::Listed(listed),
+        check: Check::Listed,
     };
-    SUITES.into_iter().map(|(suite, line)| case.on(suite, line)).collect()
+    // That of a unified kernel image is the same as without.
+    let systems = SYSTEMS.iter().filter(|system| system.unified.is_none());
+    systems.map(|system| case.on(system)).collect()
 }
 
 /// Those with a boot.
 pub(crate) fn boots() -> Vec<Boot> {
-    let on = |(suite, line)| boots_of(suite).into_iter().map(move |case| case.on(suite, line));
-    SUITES.into_iter().flat_map(on).collect()
+    let on =
+        |system: &'static System| boots_of(system).into_iter().map(move |case| case.on(system));
+    SYSTEMS.iter().flat_map(on).collect()
 }
 
-fn boots_of(suite: Suite) -> Vec<Case> {
+fn boots_of(system: &System) -> Vec<Case> {
     let boots = |name, machine, check| Case { name, check: Check::Booted(machine, check) };
-    let mut cases = vec![
-        boots(
-            "vfio.strict with an absent device stops the boot in a shell that can be used",
-            stopping,
+    if system.unified.is_some() {
+        return vec![
+            boots(BOUND, machine, all_bound),
+            boots(USABLE_SHELL, |image| to_be_mended(machine(image)), stopped),
+            boots(
+                "vfio.off in the boot menu is the way out",
+                |image| machine(image).cmdline("vfio.off"),
+                |seen, wrong| {
+                    without_udev(seen, wrong);
+                    untouched(seen, wrong);
+                },
+            ),
+        ];
+    }
+    let stopping = match system.generator {
+        Generator::InitramfsTools => vec![boots(
+            USABLE_SHELL,
+            |image| to_be_mended(machine(image).cmdline(ALL_BOUND)),
             stopped,
-        ),
+        )],
+        Generator::Dracut => vec![
+            boots(
+                USABLE_SHELL,
+                |image| stopping_in_dracut(image).cmdline(FORCED),
+                stopped_in_dracut,
+            ),
+            boots(
+                "vfio.strict stops the boot without a shell where root is locked",
+                |image| stopping_in_dracut(image).cmdline("systemd.setenv=SYSTEMD_SULOGIN_FORCE=1"),
+                locked_out,
+            ),
+        ],
+    };
+    let mut cases = vec![
+        boots(BOUND, |image| machine(image).cmdline(ALL_BOUND), all_bound),
         boots(
-            "devices are bound before udev starts; for an absent one the boot goes on",
-            |kernel, image| machine(kernel, image).cmdline(GOING_ON),
+            "for an absent device the boot goes on",
+            |image| machine(image).cmdline(GOING_ON),
             going_on,
         ),
         boots(
             "without vfio.devs= the boot is as without the package",
-            |kernel, image| machine(kernel, image).cmdline("vfio.strict"),
-            nothing,
+            |image| machine(image).cmdline("vfio.strict"),
+            if system.generator == Generator::Dracut { nothing } else { script_does_nothing },
         ),
     ];
-    // Once is enough: cryptsetup asks, and the kernel shows it; and what is refused no tool sees.
-    if suite == Suite::Bookworm {
+    cases.extend(stopping);
+    if system.is_encrypted() {
+        // Once is enough: cryptsetup asks, and the kernel shows it; and what is refused no tool sees.
         cases.extend([
             boots(
                 "a passphrase is asked for on a living screen, with the boot card given away",
-                |kernel, image| locked(kernel, image).cmdline("quiet harness.characters"),
-                unlocked,
+                |image| passphrase::locked(image).cmdline("quiet harness.characters"),
+                passphrase::unlocked,
             ),
             boots(
                 "a root disk that is listed by its address stays with the host",
-                |kernel, image| {
-                    machine(kernel, image).cmdline("vfio.devs=8086:10d3@00:03.0,00:02.0")
-                },
+                |image| machine(image).cmdline("vfio.devs=8086:10d3@00:03.0,00:02.0"),
                 root_disk_kept,
             ),
             boots(
                 "a root disk that is listed by its id stays with the host",
-                |kernel, image| {
-                    machine(kernel, image).cmdline("vfio.devs=8086:10d3@00:03.0,pci:1af4:1001")
-                },
+                |image| machine(image).cmdline("vfio.devs=8086:10d3@00:03.0,pci:1af4:1001"),
                 root_disk_kept,
             ),
             boots(
                 "a root disk that is listed by its group stays with the host",
-                |kernel, image| {
-                    machine(kernel, image).cmdline("vfio.devs=8086:10d3@00:03.0,group:00:02.0")
-                },
+                |image| machine(image).cmdline("vfio.devs=8086:10d3@00:03.0,group:00:02.0"),
                 root_disk_kept,
             ),
             boots(
                 "a root disk that is listed goes with vfio.host=release",
-                |kernel, image| {
+                |image| {
                     let released =
                         "vfio.devs=00:02.0 vfio.host=release rootdelay=5 panic= harness.collect";
-                    machine(kernel, image).cmdline(released)
+                    machine(image).cmdline(released)
                 },
                 root_disk_released,
             ),
@@ -119,31 +144,57 @@ fn boots_of(suite: Suite) -> Vec<Case> {
 }
 
 impl Case {
-    fn on(self, suite: Suite, line: &'static str) -> Boot {
+    fn on(self, system: &'static System) -> Boot {
         Boot {
-            name: format!("initramfs-tools: {}", self.name),
-            kernel: line,
-            check: Box::new(move |kernel, _, _| self.run(suite, kernel)),
+            name: format!("{}: {}", system.name, self.name),
+            kernel: system.kernel,
+            check: Box::new(move |kernel, _, _| self.run(system, kernel)),
         }
     }
 
     /// What is wrong, with all that helps.
-    fn run(&self, suite: Suite, kernel: &Kernel) -> Result<(), String> {
-        let image = image::set_up(suite, kernel).map_err(|error| format!("{error:#}"))?;
+    fn run(&self, system: &System, kernel: &Kernel) -> Outcome {
+        if let Err(error) = system.debian.set_up() {
+            return not_to_be_had(system, &format!("{error:#}"));
+        }
+        let image = match image::set_up(system, kernel) {
+            Ok(image) => image,
+            Err(error) => return Outcome::Failed(format!("{error:#}")),
+        };
         match self.check {
-            Check::Listed(check) => {
+            Check::Listed => {
                 let mut wrong = Wrong::default();
-                check(&image, &mut wrong);
-                if wrong.0.is_empty() { Ok(()) } else { Err(wrong.0.join("\n")) }
+                listed(system, &image, &mut wrong);
+                Outcome::of(&wrong.0)
             }
-            Check::Booted(machine, check) => real_root::boot(machine(kernel, &image), check),
+            Check::Booted(machine, check) => real_root::boot(machine(&image), check).into(),
         }
     }
 }
 
-fn machine(kernel: &Kernel, image: &Image) -> Vm {
-    real_root::machine(kernel, &image.initrd, &image.root, [])
-        .cmdline("root=/dev/vda rootfstype=ext4 rw")
+/// Sid moves: a package of it may fit no other for a day. A release does not.
+fn not_to_be_had(system: &System, error: &str) -> Outcome {
+    let name = system.debian.suite().name();
+    if system.debian.suite() == Suite::Sid {
+        return Outcome::NotRun(format!("Debian {name} cannot be had today: {error}"));
+    }
+    Outcome::Failed(format!(
+        "Debian {name} cannot be had: {error}\nThe mirror is that of this machine's apt, of which `apt-get \
+         indextargets --format '$(REPO_URI)'` says the address; where it has {name}, `cargo xtask test \
+         '{}:'` tries again",
+        system.name
+    ))
+}
+
+/// With room for an initrd of all of the kernel's drivers.
+fn machine(image: &Image) -> Vm {
+    let machine = real_root::machine(&image.kernel, &image.initrd, &image.root, [])
+        .memory(1024)
+        .cmdline(PROFILES);
+    match &image.unified {
+        Some(unified) => machine.unified(unified),
+        None => machine.cmdline(ROOT),
+    }
 }
 
 /// The lines that only the one has, and those that only the other has.
@@ -153,14 +204,19 @@ fn differing<'a>(one: &'a str, other: &'a str) -> [Vec<&'a str>; 2] {
     [one.difference(&other).copied().collect(), other.difference(&one).copied().collect()]
 }
 
-fn listed(image: &Image, wrong: &mut Wrong) {
+fn listed(system: &System, image: &Image, wrong: &mut Wrong) {
     let Image { before, installed, purged, .. } = image;
     let pairs = |one: &Files, other: &Files| {
         [("root", &one.root, &other.root), ("initrd", &one.initrd, &other.initrd)]
             .map(|(what, one, other)| (what, one.clone(), other.clone()))
     };
+    // The first initrd is from before the harness looked into it, and lists its scripts in ORDER.
+    let its = ["harness", "scripts/panic", "/ORDER"];
+    let is_ours = |line: &&str| !its.iter().any(|name| line.contains(name));
     for (what, before, purged) in pairs(before, purged) {
         let [gone, left] = differing(&before, &purged);
+        let gone: Vec<_> = gone.into_iter().filter(is_ours).collect();
+        let left: Vec<_> = left.into_iter().filter(is_ours).collect();
         wrong.unless(gone.is_empty(), format!("the {what} lacks after the purge {gone:?}"));
         wrong.unless(left.is_empty(), format!("the {what} has after the purge {left:?}"));
     }
@@ -171,16 +227,26 @@ fn listed(image: &Image, wrong: &mut Wrong) {
         .filter(|line| !line.ends_with("/ORDER") && !line.contains("/modules."))
         .collect();
     wrong.unless(gone.is_empty(), format!("the initrd lacks with the package {gone:?}"));
-    for wanted in [
+    let of_generator: &[&str] = match system.generator {
+        Generator::InitramfsTools => &[
+            "./scripts/init-top/00-vfio-early f 755 ",
+            "./scripts/init-premount/00-vfio-early-strict f 755 ",
+        ],
+        Generator::Dracut => &[
+            "/system/vfio-early.service f 644 ",
+            "/system/vfio-early-strict.service f 644 ",
+            "/system-generators/vfio-early-generator l ",
+        ],
+    };
+    let everywhere = [
         "./usr/bin/vfio-early f 755 ",
-        "./scripts/init-top/00-vfio-early f 755 ",
-        "./scripts/init-premount/00-vfio-early-strict f 755 ",
         "./etc/vfio-early/keep f 644 ",
         "/vfio-pci.ko",
         "/vfio_iommu_type1.ko",
         // The machine has two displays of which one may have to stay.
         "/bochs.ko",
-    ] {
+    ];
+    for wanted in everywhere.iter().chain(of_generator) {
         let is_there = brought.iter().any(|line| line.contains(wanted));
         wrong.unless(is_there, format!("the package does not bring {wanted} into the initrd"));
     }
@@ -192,12 +258,30 @@ fn listed(image: &Image, wrong: &mut Wrong) {
     );
     let has_options = installed.initrd.contains("./etc/modprobe.d/harness.conf");
     wrong.unless(has_options, "modprobe.d is not in the initrd");
-    let first =
-        installed.order.lines().find(|line| !line.contains("harness") && line.contains('"'));
-    wrong.unless(
-        first.is_some_and(|line| line.starts_with("/scripts/init-top/00-vfio-early ")),
-        format!("the first script of init-top is {first:?}"),
-    );
+    if system.generator == Generator::InitramfsTools {
+        let is_left = purged.order.contains("vfio-early") || purged.order.is_empty();
+        wrong.unless(
+            !is_left,
+            format!("the order of scripts after the purge is {:?}", purged.order),
+        );
+        let mut scripts = installed.order.lines().filter(|line| line.contains('"'));
+        let first = scripts.find(|line| !line.contains("harness"));
+        wrong.unless(
+            first.is_some_and(|line| line.starts_with("/scripts/init-top/00-vfio-early ")),
+            format!("the first script of init-top is {first:?}"),
+        );
+    }
+}
+
+fn all_bound(seen: &Seen, wrong: &mut Wrong) {
+    in_the_real_root(seen, wrong);
+    without_udev(seen, wrong);
+    bound(seen, wrong, &[NETWORK, DISK, USB], &[]);
+    without_errors(seen, wrong);
+    let finish = seen.state("vfio-early-finish.service");
+    wrong.unless(finish == "active", format!("vfio-early-finish.service is {finish}"));
+    let is_asked = seen.run.console.contains("login: ");
+    wrong.unless(is_asked, "nobody is asked to log in on the console");
 }
 
 fn going_on(seen: &Seen, wrong: &mut Wrong) {
@@ -215,14 +299,39 @@ fn going_on(seen: &Seen, wrong: &mut Wrong) {
 }
 
 /// The disk is not there before the user of the shell, on a USB keyboard, has the bus scanned.
-fn stopping(kernel: &Kernel, image: &Image) -> Vm {
-    machine(kernel, image)
-        .cmdline(STOPPING)
+fn to_be_mended(machine: Vm) -> Vm {
+    machine
         // The user sits at tty0, and has `quiet`, as Debian's installer sets it: what the kernel says
         // of the keyboard, which comes up meanwhile, would push the words for him off the screen.
         .cmdline(&format!("harness.absent={DISK} console=tty0 quiet panic="))
         .arguments(["-device", "qemu-xhci,id=usb,addr=08.0", "-device", "usb-kbd,bus=usb.0"])
         .asks()
+}
+
+/// Nothing but this, by itself on the command line, lets a root without a password into the shell.
+const FORCED: &str = "SYSTEMD_SULOGIN_FORCE=1";
+
+fn stopping_in_dracut(image: &Image) -> Vm {
+    let absent = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0";
+    machine(image).cmdline(absent).cmdline("console=tty0 quiet").asks()
+}
+
+fn stopped_in_dracut(seen: &Seen, wrong: &mut Wrong) {
+    without_udev(seen, wrong);
+    shell_was_used(seen, wrong);
+    one_bound_one_absent(seen, wrong);
+}
+
+/// What the page for dracut says of it.
+fn locked_out(seen: &Seen, wrong: &mut Wrong) {
+    for (text, expected) in [("the root account is locked", true), ("Press Enter for ", false)] {
+        let screen = seen.stopped;
+        wrong.unless(
+            screen.contains(text) == expected,
+            format!("{text:?} is not {expected}: {screen}"),
+        );
+    }
+    one_bound_one_absent(seen, wrong);
 }
 
 fn stopped(seen: &Seen, wrong: &mut Wrong) {
@@ -247,78 +356,21 @@ fn stopped(seen: &Seen, wrong: &mut Wrong) {
     in_the_real_root(seen, wrong);
     let status = seen.run.last();
     wrong.unless(
-        status.status == 0 && status.stdout.matches("bound to vfio-pci").count() == 2,
+        status.status == 0 && status.stdout.matches("bound to vfio-pci").count() == 3,
         format!("`vfio-early status` ends with {}: {}", status.status, status.stdout),
     );
     wrong.unless(status.report_mode == "644", "the report is not for everybody to read");
 }
 
-fn nothing(seen: &Seen, wrong: &mut Wrong) {
+/// The program is the first script there, and asks the command line itself.
+fn script_does_nothing(seen: &Seen, wrong: &mut Wrong) {
     without_udev(seen, wrong);
+    nothing(seen, wrong);
+}
+
+fn nothing(seen: &Seen, wrong: &mut Wrong) {
     wrong.unless(seen.spoken().is_none(), "the program said something");
     untouched(seen, wrong);
-}
-
-/// The graphics card that the firmware draws on, and the one that stays with the host.
-const BOOT_SCREEN: &str = "boot";
-const OTHER_SCREEN: &str = "other";
-/// The pictures of all characters, of the question, and after a wrong answer.
-const CHARACTERS: &str = "characters";
-const QUESTION: &str = "question";
-const AGAIN: &str = "again";
-
-/// Two graphics cards; the one with the firmware's screen is given away, and a network card.
-fn locked(kernel: &Kernel, image: &Image) -> Vm {
-    let card = |place, name| Device::new("VGA", place).named(name);
-    let cards = [card("01.0", BOOT_SCREEN), card("07.0", OTHER_SCREEN)];
-    real_root::machine(kernel, &image.initrd_encrypted, &image.encrypted, cards)
-        .cmdline("root=/dev/mapper/host-root rootfstype=ext4 rw console=tty0")
-        .cmdline("vfio.strict vfio.devs=00:01.0,8086:10d3@00:03.0")
-        .cmdline(&format!("harness.passphrase={PASSPHRASE}"))
-        .uefi()
-        .display(BOOT_SCREEN)
-        .display(OTHER_SCREEN)
-        .asks()
-}
-
-fn unlocked(seen: &Seen, wrong: &mut Wrong) {
-    in_the_real_root_on("/dev/mapper/host-root", seen, wrong);
-    without_udev(seen, wrong);
-    bound(seen, wrong, &["0000:00:01.0", NETWORK], &[]);
-    let disk = "disk 1af4:1001@00:02.0  # vda is part of dm-0, and dm-0 is part of dm-1, and dm-1 is mounted on /\n";
-    wrong.unless(
-        entries(seen.lives_from) == disk,
-        format!("`vfio-early keep` says {:?}", seen.lives_from),
-    );
-    if let Err(error) = question(seen.run, wrong) {
-        wrong.0.push(format!("{error:#}"));
-    }
-}
-
-/// The question on the display that stays, in Debian 12.
-///
-/// # Errors
-/// When something cannot be set up, or the machine does not come to its end.
-pub(crate) fn picture() -> Result<Screenshot> {
-    let kernel = kernels::set_up("6.1")?;
-    let image = image::set_up(Suite::Bookworm, &kernel)?;
-    Screenshot::read(&locked(&kernel, &image).boot()?.picture(QUESTION, OTHER_SCREEN))
-}
-
-/// The question, and what follows, can be read on the display that stays.
-fn question(run: &Run, wrong: &mut Wrong) -> Result<()> {
-    let picture = |name| Screenshot::read(&run.picture(name, OTHER_SCREEN));
-    let font = Font::learn(&picture(CHARACTERS)?)?;
-    for (name, wanted) in
-        [(QUESTION, "Please unlock disk root"), (AGAIN, "cryptsetup failed, bad password")]
-    {
-        let text = font.text(&picture(name)?);
-        wrong.unless(
-            text.contains(wanted),
-            format!("the display that stays shows, and not {wanted:?}:\n{}", text.trim_end()),
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]
