@@ -510,7 +510,7 @@ fn verify(
         }
     };
     let chosen = verify::choose(filters, request, &machine);
-    if options.open {
+    if options.open && !chosen.0.is_empty() {
         let addresses: Vec<_> = chosen.0.iter().map(ToString::to_string).collect();
         log::warn!("opened, woken and reset, where vfio has it: {}", addresses.join(", "));
     }

@@ -175,6 +175,11 @@ fn who_has_the_group_is_proof_enough() {
     fake.tree.write("proc/4711/comm", "qemu-system-x86\n");
     fake.tree.folder("proc/4711/fd");
     fake.tree.link("proc/4711/fd/12", "/dev/vfio/2");
+    // Another VM, with another group.
+    fake.tree.write("proc/4712/comm", "qemu-system-x86\n");
+    fake.tree.folder("proc/4712/fd");
+    fake.tree.link("proc/4712/fd/12", "/dev/vfio/3");
+    fake.tree.link("proc/4712/fd/13", "/dev/vfio/vfio");
     let found = Kernel::failing("open /dev/vfio/2", Errno::EBUSY).verify(
         &fake,
         &[CARD],

@@ -259,9 +259,10 @@ fn place(info: &Structure) -> Option<u64> {
             let count = u64::from(word(capability + 8));
             for range in 0..count.min(256) {
                 let at = usize::try_from(capability + 16 + 16 * range).ok()?;
-                let start = info.long_at(at).next_multiple_of(long(SIZE));
-                if start.checked_add(long(SIZE))? <= info.long_at(at + 8) {
-                    return Some(start);
+                let start = info.long_at(at).checked_next_multiple_of(long(SIZE));
+                let end = start.and_then(|start| start.checked_add(long(SIZE) - 1));
+                if end.is_some_and(|end| end <= info.long_at(at + 8)) {
+                    return start;
                 }
             }
             return None;
@@ -273,4 +274,41 @@ fn place(info: &Structure) -> Option<u64> {
         capability = next;
     }
     Some(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With these ranges in a second capability, behind one of another kind.
+    fn info(ranges: &[(u64, u64)]) -> Structure {
+        let info = Structure::new().word(3).long(0x1000).word(24).word(0);
+        // Number, version; where the next one is.
+        let other = info.word(0x0001_0002).word(40).long(0);
+        let count = u32::try_from(ranges.len()).unwrap();
+        let list = other.word(0x0001_0001).word(0).word(count).word(0);
+        ranges.iter().fold(list, |list, (start, last)| list.long(*start).long(*last))
+    }
+
+    #[test]
+    fn the_map_is_where_the_iommu_takes_it() {
+        const MIB: u64 = 1 << 20;
+        for (ranges, expected) in [
+            (&[(0, 0xfedf_ffff), (0xfef0_0000, u64::MAX)][..], Some(0)),
+            // The lower ones are too small, or lie so that no multiple fits.
+            (&[(0, MIB - 1), (MIB, 4 * MIB - 2), (5 * MIB, 8 * MIB - 1)], Some(6 * MIB)),
+            (&[(0, MIB - 1)], None),
+            (&[(u64::MAX - MIB, u64::MAX)], None),
+            (&[], None),
+        ] {
+            assert_eq!(place(&info(ranges)), expected, "{ranges:x?}");
+        }
+        // Before Linux 5.4 there are none.
+        assert_eq!(place(&Structure::new().word(1).long(0x1000).word(0).word(0)), Some(0));
+        // One that leads back to itself, and one that leads out.
+        for next in [24, 4000] {
+            let circle = Structure::new().word(3).long(0x1000).word(24).word(0);
+            assert_eq!(place(&circle.word(0x0001_0002).word(next)), Some(0), "{next}");
+        }
+    }
 }

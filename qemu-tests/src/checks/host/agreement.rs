@@ -95,6 +95,8 @@ const FIRST: Situations = &[
     ("a sibling on a driver of the host", false),
     ("that sibling", false),
     ("a sibling that is given, too", true),
+    ("opened", true),
+    ("opened, a disk", true),
 ];
 
 const SECOND: Situations = &[
