@@ -15,11 +15,15 @@ const LIBRARIES: &str = "LIBKMOD_STATIC_LIBS";
 /// Modules compressed by xz are unpacked by the program.
 const USUAL: &str = "lzma";
 
+/// Names the commit that is built.
+const COMMIT: &str = "VFIO_EARLY_COMMIT";
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     for variable in [FOLDER, LIBRARIES] {
         println!("cargo:rerun-if-env-changed={variable}");
     }
+    tell_the_build();
     let folder = match env::var_os(FOLDER) {
         Some(folder) => has_archive(Path::new(&folder)),
         None => from_pkg_config(),
@@ -38,6 +42,16 @@ fn main() {
         println!("cargo:rustc-link-lib=static:-bundle={library}");
     }
     link_small();
+}
+
+/// What `--version` says besides: the target, and the commit where whoever builds a release names it.
+fn tell_the_build() {
+    println!("cargo:rerun-if-env-changed={COMMIT}");
+    let commit = env::var(COMMIT).unwrap_or_default();
+    let origin =
+        if commit.is_empty() { "from source".to_owned() } else { format!("commit {commit}") };
+    let target = env::var("TARGET").unwrap_or_default();
+    println!("cargo:rustc-env=VFIO_EARLY_BUILD={target}, {origin}");
 }
 
 /// Makes the release build smaller, where the linker can: that of LLVM, which rustup's Rust brings and

@@ -26,6 +26,10 @@ use vfio_early::report::{Report, exit_status};
 use vfio_early::sysfs::{RECORD, Sysfs};
 use vfio_early::{escape, generator, kmsg, report_file};
 
+/// With the target that it was built for, and from what.
+const VERSION: &str =
+    concat!("vfio-early ", env!("CARGO_PKG_VERSION"), " (", env!("VFIO_EARLY_BUILD"), ")\n");
+
 const HELP: &str = "\
 Gives the PCI devices of vfio.devs=, on the kernel command line, to vfio-pci.
 
@@ -124,7 +128,7 @@ fn arguments(
                 return Ok(None);
             }
             Long("version") | Short('V') => {
-                print(concat!("vfio-early ", env!("CARGO_PKG_VERSION"), "\n"));
+                print(VERSION);
                 return Ok(None);
             }
             Value(word) => operands.push(word.string()?),

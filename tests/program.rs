@@ -37,6 +37,13 @@ fn dry_run(fake: &Fake, arguments: &[&str]) -> (Option<i32>, String, String) {
     run(&[&["--root", root, "--dry-run"], arguments].concat())
 }
 
+/// It tells which build it is: of a release the commit, too.
+fn version() -> String {
+    let target = concat!(env!("CARGO_PKG_VERSION"), " (", env!("VFIO_EARLY_BUILD"), ")\n");
+    assert!(target.contains("-linux-") && target.contains(", "), "{target}");
+    format!("vfio-early {target}")
+}
+
 #[test]
 fn help_and_version_go_to_standard_output() {
     for argument in ["--help", "-h"] {
@@ -48,8 +55,7 @@ fn help_and_version_go_to_standard_output() {
         }
     }
     for argument in ["--version", "-V"] {
-        let version = format!("vfio-early {}\n", env!("CARGO_PKG_VERSION"));
-        assert_eq!(run(&[argument]), (Some(0), version, String::new()), "{argument}");
+        assert_eq!(run(&[argument]), (Some(0), version(), String::new()), "{argument}");
     }
 }
 
@@ -99,7 +105,7 @@ fn wrong_arguments_end_with_status_2_and_say_which() {
 
 #[test]
 fn standard_files_that_are_closed_are_no_obstacle() {
-    let version = format!("vfio-early {}\n", env!("CARGO_PKG_VERSION"));
+    let version = version();
     for (closed, expected) in
         [("<&-", version.as_str()), (">&-", ""), ("2>&-", &version), ("<&- >&- 2>&-", "")]
     {

@@ -11,6 +11,7 @@ pub mod findings;
 pub mod fuzz;
 pub mod model;
 pub mod nix;
+pub mod release;
 pub mod reproduce;
 pub mod rules;
 pub mod screenshots;

@@ -17,6 +17,7 @@ pub mod libkmod;
 pub mod musl;
 pub mod package;
 pub mod packages;
+pub mod release;
 mod rustup;
 pub(crate) mod sbom;
 pub(crate) mod source;

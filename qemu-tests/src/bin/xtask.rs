@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::commands::{
-    bench, boot, coverage, demo, findings, fuzz, model, nix, reproduce, rules, screenshots, setup,
-    soak, test,
+    bench, boot, coverage, demo, findings, fuzz, model, nix, release, reproduce, rules,
+    screenshots, setup, soak, test,
 };
 use qemu_tests::supplies::{binary, package};
 
@@ -42,6 +42,8 @@ enum Command {
     Nix(nix::Arguments),
     /// Make the Debian package; its path is the last line of the output
     Package,
+    /// Make the files of a release, twice, and compare them; the folder is the last line of the output
+    Release,
     /// Ask real kernels what the fake one claims of them; see docs/kernel-rules.md
     Rules(rules::Arguments),
     /// Build twice, in different places, and compare every byte; says the digests
@@ -79,6 +81,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Findings(arguments) => return findings::run(&arguments),
         Command::Nix(arguments) => return nix::run(&arguments),
         Command::Package => println!("{}", package::build()?.display()),
+        Command::Release => return release::run(),
         Command::Rules(arguments) => return rules::run(&arguments),
         Command::Reproduce => return reproduce::run(),
         Command::Screenshots(arguments) => screenshots::run(&arguments)?,

@@ -6,6 +6,7 @@ mod files;
 mod makefile;
 mod rpm;
 mod shell;
+mod tarball;
 
 use std::fs;
 
@@ -38,6 +39,10 @@ const CHECKS: &[Named] = &[
     ("packaging: lintian", debian::lintian),
     ("packaging: the RPM by rpmbuild, and rpmlint", rpm::built),
     ("packaging: Arch's package by makepkg", arch::built),
+    (
+        "packaging: the archive's script puts what make does, and takes it away",
+        tarball::installed_and_removed,
+    ),
     ("packaging: shellcheck", shell::scripts),
     ("packaging: one version everywhere", one_version),
 ];

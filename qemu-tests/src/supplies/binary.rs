@@ -88,12 +88,25 @@ pub(crate) fn remap_of(home: &str) -> [String; 2] {
     ["--config".to_owned(), format!("target.'cfg(all())'.rustflags=[{flag:?}]")]
 }
 
+/// The variable by which `build.rs` learns of the commit that is built; `--version` says it.
+pub(crate) const COMMIT: &str = "VFIO_EARLY_COMMIT";
+
 /// Builds the static release binary, with what the build needs, and checks it.
 ///
 /// # Errors
 /// When the build fails, or when the binary is not static.
 pub fn build() -> Result<PathBuf> {
-    let binary = build_that(Unpacks::Xz)?;
+    build_of(None)
+}
+
+/// The same, which says that it is of that commit.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_of(commit: Option<&str>) -> Result<PathBuf> {
+    let mut command = cargo(&BUILD)?;
+    command.args(remap()?).env_remove(COMMIT).envs(commit.map(|commit| (COMMIT, commit)));
+    let binary = compile(musl::for_it(&mut command, Unpacks::Xz)?)?;
     check_file(&binary)?;
     Ok(binary)
 }

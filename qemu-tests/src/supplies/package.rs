@@ -18,7 +18,7 @@ use crate::supplies::{binary, cache, packages, sbom, step};
 pub const CARGO_DEB: Tool = Tool { name: "cargo-deb", version: "3.8.0" };
 
 /// The file that tells the versions of what is linked into the program.
-const BUILT_USING: &str = "target/package/built-using";
+pub(crate) const BUILT_USING: &str = "target/package/built-using";
 
 /// The file that tells the same, and more, to programs: see [`sbom`].
 pub(crate) const SBOM: &str = "target/package/vfio-early.cdx.json";
@@ -75,7 +75,10 @@ pub(crate) fn pack(workspace: &Path, binary: &Path) -> Result<PathBuf> {
 
 /// Cargo's target folder, and the target that it built for: the folder in it that has the folder
 /// of the profile.
-fn target(binary: &Path) -> Result<(&Path, &Path)> {
+///
+/// # Errors
+/// When the binary lies in no such folder.
+pub(crate) fn target(binary: &Path) -> Result<(&Path, &Path)> {
     let folder = binary.parent().and_then(Path::parent);
     folder
         .and_then(|folder| Some((folder.parent()?, Path::new(folder.file_name()?))))
@@ -84,7 +87,10 @@ fn target(binary: &Path) -> Result<(&Path, &Path)> {
 
 /// The date of the newest entry in the package's changelog, in seconds since 1970: the age of all
 /// files in the package, so that the same input makes the same package.
-fn changelog_date() -> Result<String> {
+///
+/// # Errors
+/// When the changelog cannot be read.
+pub(crate) fn changelog_date() -> Result<String> {
     let date = step::run(
         Command::new("dpkg-parsechangelog")
             .args(["--file", "packaging/debian/changelog", "--show-field", "Timestamp"])

@@ -124,6 +124,7 @@ pub const PACKAGING: &[Package] = &[
     package("libarchive-tools", "makepkg packs with it"),
     package("lintian", "checks the Debian package"),
     package("makepkg", "makes Arch's package"),
+    package("pacman-package-manager", "installs Arch's package into a root, and removes it"),
     package("rpm", "makes the RPM"),
     package("rpm2cpio", "unpacks the RPM"),
     package("rpmlint", "checks the RPM and its recipe"),

@@ -11,17 +11,11 @@ use super::files::{
     ALWAYS, DRACUT, File, GENERATOR, INITRAMFS_TOOLS, MKINITCPIO, UNITS, differences,
 };
 use crate::supplies::binary::workspace;
-use crate::supplies::{libkmod, step};
+use crate::supplies::{libkmod, release, step};
 
-/// `make` with those words, into that tree. Without a libkmod of the user's it asks `cargo xtask
-/// build`, so that its program is the one that everything else tests.
+/// `make` with those words, into that tree.
 pub(super) fn make(words: &[&str], tree: &Path) -> Command {
-    let mut command = Command::new("make");
-    command.args(words).arg(format!("DESTDIR={}", tree.display())).current_dir(workspace());
-    for variable in [libkmod::VARIABLE, "MAKEFLAGS", "PREFIX", "prefix", "INITRD"] {
-        command.env_remove(variable);
-    }
-    command
+    release::make(words, workspace(), tree)
 }
 
 fn everything() -> Vec<&'static [File]> {

@@ -1,7 +1,7 @@
 //! The RPM.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -9,17 +9,20 @@ use anyhow::{Context, Result};
 use super::files::{ALWAYS, DRACUT, File, differences};
 use super::makefile::make;
 use crate::supplies::binary::workspace;
-use crate::supplies::{libkmod, step};
+use crate::supplies::{libkmod, package, packages, release, step};
 
 const SPEC: &str = "packaging/rpm/vfio-early.spec";
 const EXCEPTIONS: &str = "packaging/rpm/vfio-early.rpmlintrc";
 
 /// Debian's rpm adds the version to the names of these folders; others' do not.
 const OF_A_PACKAGE: &[File] = &[
-    ("644", "usr/share/doc/vfio-early-0.1.0/CHANGELOG.md"),
-    ("644", "usr/share/doc/vfio-early-0.1.0/README.md"),
-    ("644", "usr/share/licenses/vfio-early-0.1.0/LICENSE-APACHE"),
-    ("644", "usr/share/licenses/vfio-early-0.1.0/LICENSE-MIT"),
+    ("644", concat!("usr/share/doc/vfio-early-", env!("CARGO_PKG_VERSION"), "/CHANGELOG.md")),
+    ("644", concat!("usr/share/doc/vfio-early-", env!("CARGO_PKG_VERSION"), "/README.md")),
+    (
+        "644",
+        concat!("usr/share/licenses/vfio-early-", env!("CARGO_PKG_VERSION"), "/LICENSE-APACHE"),
+    ),
+    ("644", concat!("usr/share/licenses/vfio-early-", env!("CARGO_PKG_VERSION"), "/LICENSE-MIT")),
 ];
 
 /// From this tree, with the program that `make` has built: what is tested is the recipe, which also
@@ -27,10 +30,6 @@ const OF_A_PACKAGE: &[File] = &[
 pub(super) fn built() -> Result<Vec<String>> {
     let folder = tempfile::tempdir()?;
     step::run(&mut make(&["all"], folder.path()))?;
-    let sources = folder.path().join("SOURCES");
-    fs::create_dir(&sources)?;
-    let archive = format!("kmod-{}.tar.xz", libkmod::VERSION);
-    fs::copy(libkmod::set_up()?.join("kmod.orig.tar.xz"), sources.join(archive))?;
     // Of an earlier run.
     let own = workspace().join("target/libkmod");
     for left in [own.clone(), workspace().join(format!("target/kmod-{}", libkmod::VERSION))] {
@@ -38,23 +37,8 @@ pub(super) fn built() -> Result<Vec<String>> {
             fs::remove_dir_all(left)?;
         }
     }
-    let define = format!("_topdir {}", folder.path().display());
-    step::run(
-        Command::new("rpmbuild")
-            // What it needs is not there as RPMs; no links from build ids to programs.
-            .args(["-bb", "--build-in-place", "--nodeps", "--define", &define])
-            .args(["--define", "_build_id_links none"])
-            // It compresses manual pages, and Debian's sh cannot run it.
-            .args(["--define", "__os_install_post bash /usr/lib/rpm/brp-compress", SPEC])
-            .env_remove(libkmod::VARIABLE)
-            .current_dir(workspace()),
-    )?;
-    let packages: Vec<PathBuf> = fs::read_dir(folder.path().join("RPMS/x86_64"))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?;
-    let [package] = &packages[..] else {
-        return Ok(vec![format!("rpmbuild made {packages:?}")]);
-    };
+    let package =
+        &release::build_rpm(workspace(), None, &package::changelog_date()?, folder.path())?;
     let tree = folder.path().join("tree");
     fs::create_dir(&tree)?;
     let unpack = "rpm2cpio \"$1\" | cpio --extract --make-directories --quiet";
@@ -69,6 +53,7 @@ pub(super) fn built() -> Result<Vec<String>> {
     if !own.join(libkmod::ARCHIVE).exists() {
         complaints.push("the recipe has built no libkmod.a".to_owned());
     }
+    complaints.extend(installed(package)?);
 
     // Debian's has another compression for manual pages in its configuration than rpm.
     let configuration = folder.path().join("rpmlint.toml");
@@ -90,6 +75,29 @@ pub(super) fn built() -> Result<Vec<String>> {
     if !said.contains(&format!(" {excused} errors, 0 warnings")) {
         complaints.push(format!("{said}{}", String::from_utf8_lossy(&lint.stderr)));
     }
+    Ok(complaints)
+}
+
+/// What is wrong with a root after rpm has installed that package there, and after it has removed it.
+fn installed(package: &Path) -> Result<Vec<String>> {
+    let root = tempfile::tempdir()?;
+    let rpm = |words: &[&str]| -> Result<Vec<u8>> {
+        let mut command = packages::root_command("rpm")?.context("only root can install")?;
+        command.arg("--root").arg(root.path()).args(words);
+        step::run(command.args(["--dbpath", "/var/rpm"]))
+    };
+    rpm(&["--initdb"])?;
+    // Debian's says to use alien, and means the packages of the machine itself.
+    rpm(&["--install", "--force-debian", "--nodeps", &package.to_string_lossy()])?;
+    let ours =
+        |complaints: Vec<String>| complaints.into_iter().filter(|line| !line.contains(" var/rpm/"));
+    let expected = [&ALWAYS[..], &[DRACUT, OF_A_PACKAGE]].concat();
+    let mut complaints: Vec<String> = ours(differences(root.path(), &expected)?).collect();
+    // It says what differs.
+    let said = String::from_utf8(rpm(&["--verify", "--nodeps", "vfio-early"])?)?;
+    complaints.extend(said.lines().map(str::to_owned));
+    rpm(&["--erase", "vfio-early"])?;
+    complaints.extend(ours(differences(root.path(), &[])?));
     Ok(complaints)
 }
 

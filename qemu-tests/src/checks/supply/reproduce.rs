@@ -4,30 +4,35 @@
 //! and begins later. The toolchain and the C library are the same: those belong to the input.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::supplies::binary::workspace;
-use crate::supplies::{binary, cache, digest, libkmod, musl, package, step};
+use crate::supplies::{binary, cache, digest, libkmod, musl, release, step};
 
 /// What came of two builds.
 #[derive(Debug)]
 pub(crate) struct Comparison {
-    /// SHA-256 of the binary of the first build, of its C libraries and of its Debian package.
-    pub digests: Vec<(&'static str, String)>,
+    /// SHA-256 of the binary of the first build, of its C libraries, and of each file of a release.
+    pub digests: Vec<(String, String)>,
     /// What differs, and which folder of this machine is named in the binary.
     pub complaints: Vec<String>,
 }
 
-/// The usual build, and another one.
+/// The usual build, and another one, of that commit; the files of a release that the first makes come
+/// into the folder `to`.
 ///
 /// # Errors
 /// When one of the builds fails.
-pub(crate) fn compare() -> Result<Comparison> {
-    let package = package::build()?;
-    let first = binary::build()?;
+pub(crate) fn compare(commit: Option<&str>, to: &Path) -> Result<Comparison> {
+    let first = binary::build_of(commit)?;
+    let source = release::source()?;
+    let files = {
+        let _lock = cache::lock("package")?;
+        release::pack(workspace(), &first, &source, to)?
+    };
 
     let place = tempfile::Builder::new().prefix("again-").tempdir_in(cache::folder()?)?;
     let folder = |name: &str| -> Result<_> {
@@ -47,25 +52,36 @@ pub(crate) fn compare() -> Result<Comparison> {
             .current_dir(&tree)
             .env("CARGO_HOME", home)
             .env("CARGO_TARGET_DIR", place.path().join("made"))
+            .env_remove(binary::COMMIT)
+            .envs(commit.map(|commit| (binary::COMMIT, commit)))
             .env("LC_ALL", "C")
             .env("TZ", "Pacific/Kiritimati"),
     )?;
-    let second_package = package::pack(&tree, &second)?;
+    let second_files = release::pack(&tree, &second, &source, &folder("files")?)?;
 
     let libraries = musl::libraries(musl::Unpacks::Xz)?;
-    let library = |name: &'static str| (name, libraries.join(name), c.join(name));
-    let pairs = [
-        ("vfio-early", first.clone(), second),
+    let library = |name: &str| (name.to_owned(), libraries.join(name), c.join(name));
+    let mut pairs = vec![
+        ("vfio-early".to_owned(), first.clone(), second),
         library(libkmod::ARCHIVE),
         library(musl::LIBLZMA),
-        ("Debian package", package, second_package),
     ];
-    let mut digests = Vec::new();
     let mut complaints = Vec::new();
+    let names = |files: &[PathBuf]| -> Vec<String> {
+        let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into();
+        files.iter().map(name).collect()
+    };
+    if names(&files) != names(&second_files) {
+        complaints.push(format!("two builds made {files:?} and {second_files:?}"));
+    }
+    for ((name, one), other) in names(&files).into_iter().zip(files).zip(second_files) {
+        pairs.push((name, one, other));
+    }
+    let mut digests = Vec::new();
     for (what, one, other) in pairs {
         let digest = digest::sha256(&one)?;
         if digest != digest::sha256(&other)? {
-            complaints.push(difference(what, &one, &other)?);
+            complaints.push(difference(&what, &one, &other)?);
         }
         digests.push((what, digest));
     }

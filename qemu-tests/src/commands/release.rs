@@ -1,0 +1,39 @@
+//! `cargo xtask release`: the files that people can take away, made twice.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::reproduce::tell;
+use crate::checks::supply::reproduce::compare;
+use crate::supplies::binary::workspace;
+use crate::supplies::release;
+
+/// Makes the files of a release, and their checksums, in a folder of `target`; says the digests, and what
+/// another build made otherwise; whether nothing does.
+///
+/// # Errors
+/// When one of the builds, or a tool that packs, fails.
+pub fn run() -> Result<bool> {
+    let commit = release::commit();
+    let folder = workspace().join(format!("target/vfio-early-{}", release::VERSION));
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("in use: {}", folder.display()))?;
+    }
+    fs::create_dir_all(&folder)?;
+    let comparison = compare(commit.as_deref(), &folder)?;
+    let is_same = tell(&comparison);
+    let mut files: Vec<_> =
+        fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
+    release::write_sums(&folder, &files)?;
+    match commit.as_deref() {
+        None => println!("git knows no commit of this tree, and --version says none"),
+        Some(commit) if commit.ends_with('+') => {
+            println!("something is changed since the commit {commit}: this is no release");
+        }
+        Some(commit) => println!("of commit {commit}"),
+    }
+    println!("{}", folder.display());
+    Ok(is_same)
+}
