@@ -185,6 +185,23 @@ fn check(bytes: &[u8]) -> Result<()> {
 mod tests {
     use super::*;
 
+    /// cargo has to build and link this program before it can install anything; and gcc comes without
+    /// the C library where recommended packages are left out.
+    #[test]
+    fn the_pages_name_what_cargo_needs_before_the_set_up_can_help() {
+        for page in ["README.md", "docs/debian.md"] {
+            let path = workspace().join(page);
+            let text = fs::read_to_string(path).unwrap();
+            let sentence =
+                text.split("On a Debian 12").nth(1).or(text.split("On Debian 12").nth(1));
+            let sentence = sentence.unwrap().split("nothing else").next().unwrap();
+            let line = &sentence[..sentence.find("\n\n").unwrap_or(sentence.len())];
+            for name in ["gcc", "libc6-dev", "git"] {
+                assert!(line.contains(&format!("`{name}`")), "{page} does not name {name}: {line}");
+            }
+        }
+    }
+
     /// An ELF header with one program header of that type.
     fn elf(kind: u32) -> Vec<u8> {
         let mut bytes = vec![0; 64 + 56];
