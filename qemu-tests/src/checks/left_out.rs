@@ -60,6 +60,11 @@ pub(crate) const LIST: &[LeftOut] = &[
     ),
     on(
         &["6.12"],
+        "Debian 13: initramfs-tools: a root disk that is listed by its group stays with the host",
+        ONE_WAY,
+    ),
+    on(
+        &["6.12"],
         "Debian 13: initramfs-tools: a root disk that is listed goes with vfio.host=release",
         ONE_WAY,
     ),
