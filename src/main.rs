@@ -1,9 +1,10 @@
 //! Arguments, logger, exit status.
 #![no_main]
 
+mod boot;
 mod runtime;
 
-use std::ffi::{OsStr, OsString, c_char};
+use std::ffi::{CString, OsStr, OsString, c_char};
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
@@ -12,6 +13,7 @@ use std::process::exit;
 
 use lexopt::prelude::*;
 use libc::c_int;
+use nix::unistd::execv;
 use serde::Serialize;
 use vfio_early::cmdline::{self, Request};
 use vfio_early::host::list::filter::Filter;
@@ -19,10 +21,10 @@ use vfio_early::host::list::formats::{self, FORMATS, Format};
 use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
-use vfio_early::host::{finish, keep, list, next_initrd, paste, status, udev, verify};
+use vfio_early::host::{keep, list, next_initrd, paste, status, udev, verify};
 use vfio_early::json::json;
 use vfio_early::kernel::Live;
-use vfio_early::report::{Report, exit_status};
+use vfio_early::report::exit_status;
 use vfio_early::sysfs::{RECORD, Sysfs};
 use vfio_early::{escape, generator, kmsg, report_file};
 
@@ -79,6 +81,8 @@ struct Arguments {
     /// What follows `check`.
     pasted: String,
     verify: verify::Options,
+    /// What follows `finish`.
+    command_after: Vec<String>,
 }
 
 const COMMANDS: [(&str, Command); 7] = [
@@ -143,11 +147,12 @@ fn arguments(
             None => return Err(lexopt::Error::UnexpectedArgument(word.into())),
         },
     };
-    let (mut filters, mut pasted) = (Vec::new(), String::new());
+    let (mut filters, mut pasted, mut command_after) = (Vec::new(), String::new(), Vec::new());
     for operand in operands {
         match command {
             Command::List | Command::Verify => filters.push(operand.parse::<Filter>()?),
             Command::Check if cmdline.is_none() => pasted = pasted + &operand + " ",
+            Command::Finish => command_after.push(operand),
             _ => return Err(lexopt::Error::UnexpectedArgument(operand.into())),
         }
     }
@@ -174,7 +179,18 @@ fn arguments(
     if !wrong.is_empty() {
         return Err(wrong.into());
     }
-    Ok(Some(Arguments { command, cmdline, root, dry_run, json, format, filters, pasted, verify }))
+    Ok(Some(Arguments {
+        command,
+        cmdline,
+        root,
+        dry_run,
+        json,
+        format,
+        filters,
+        pasted,
+        verify,
+        command_after,
+    }))
 }
 
 fn format_of(name: &str) -> Result<Format, String> {
@@ -240,7 +256,7 @@ fn run(words: Vec<OsString>) -> u8 {
         Ok(text) => text,
         Err(why) => {
             kmsg::start(false);
-            log::error!("no command line: {why}; {}", remedy(&why, "/proc"));
+            log::error!("no command line: {why}; {}", boot::remedy(&why, "/proc"));
             return exit_status(links_below.is_none(), false);
         }
     };
@@ -266,9 +282,15 @@ fn run(words: Vec<OsString>) -> u8 {
         check(request, &sysfs, &mut kernel, &text, &arguments.root, form)
     } else if request.asks_for_devices() {
         if arguments.command == Command::Finish {
-            finish(request, &sysfs, &text, &mut kernel)
+            let asked = request.clone();
+            let was_well = boot::finish(request, &sysfs, &text, &mut kernel);
+            let status = status(&asked, &sysfs, &arguments.root, false);
+            if status == exit_status(false, false) && !was_well {
+                say_so(&arguments.command_after);
+            }
+            status
         } else {
-            bind(request, &sysfs, &text, &mut kernel)
+            boot::bind(request, &sysfs, &text, &mut kernel)
         }
     } else {
         nothing_asked(&request);
@@ -300,80 +322,15 @@ fn generate(request: &Request, folder: &OsStr) -> u8 {
     exit_status(false, false)
 }
 
-/// What to do when something below that folder cannot be read.
-fn remedy(why: &std::io::Error, folder: &str) -> String {
-    match why.kind() {
-        std::io::ErrorKind::NotFound => format!("mount {folder} before vfio-early"),
-        std::io::ErrorKind::PermissionDenied => "run vfio-early as root".to_owned(),
-        _ => "vfio-early needs a few file descriptors and readable files there".to_owned(),
+/// Becomes that command, if there is one.
+fn say_so(command: &[String]) {
+    let words: Result<Vec<CString>, _> = command.iter().map(|word| CString::new(&**word)).collect();
+    // Words of a command line have no NUL.
+    let words = words.unwrap_or_default();
+    if let Some(program) = words.first() {
+        let Err(why) = execv(program, &words);
+        log::warn!("{}: {}", escape::line(&program.to_string_lossy()), why.desc());
     }
-}
-
-fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
-    let strict = request.strict;
-    let report = match vfio_early::bind(request, sysfs, kernel) {
-        Ok(report) => report,
-        Err(why) => {
-            log::error!("no device is bound: {why}; {}", remedy(&why, "/sys"));
-            return exit_status(true, strict);
-        }
-    };
-    let command_line = String::from_utf8_lossy(text).into_owned();
-    let report = Report { command_line, kernel: sysfs.kernel_release(), ..report };
-    if let Err(why) = report_file::save(&report, Path::new(report_file::FOLDER)) {
-        log::warn!("no report in {}: {why}", report_file::FOLDER);
-    }
-    // Of an initrd, which will be gone.
-    if let Ok(record) = sysfs.bytes(RECORD)
-        && kmsg::in_initrd()
-        && let Err(why) =
-            report_file::write(report_file::RECORD, &record, Path::new(report_file::FOLDER))
-    {
-        log::warn!("no record in {}: {why}", report_file::FOLDER);
-    }
-    kmsg::phase_over("report");
-    for (level, line) in report.lines() {
-        log::log!(level, "{line}");
-    }
-    report.exit_status
-}
-
-fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
-    let strict = request.strict;
-    let then = Path::new(report_file::FOLDER).join(report_file::NAME);
-    let then = match finish::read(&then, text, sysfs) {
-        Ok(Some(then)) => then,
-        Ok(None) => {
-            log::warn!("vfio-early has not run in the initrd: what is not in use is taken now");
-            return bind(request, sysfs, text, kernel);
-        }
-        Err(why) => {
-            log::error!("nothing is done: {why}; vfio-early bind takes all of vfio.devs=");
-            return exit_status(true, strict);
-        }
-    };
-    for line in finish::given_back(&then, sysfs) {
-        log::warn!("{line}");
-    }
-    let now = match vfio_early::finish(request, &then, sysfs, kernel) {
-        Ok(Some(now)) => now,
-        Ok(None) => return exit_status(false, strict),
-        Err(why) => {
-            log::error!("nothing is done: {why}; {}", remedy(&why, "/sys"));
-            return exit_status(true, strict);
-        }
-    };
-    let merged = finish::merged(then, &now).map_err(std::io::Error::from);
-    let merged = merged.and_then(|report| json(&report).map_err(std::io::Error::other));
-    let saved = merged.and_then(|text| {
-        let folder = Path::new(report_file::FOLDER);
-        report_file::write(report_file::NAME, (text + "\n").as_bytes(), folder)
-    });
-    if let Err(why) = saved {
-        log::warn!("no report in {}: {why}", report_file::FOLDER);
-    }
-    now.lines().iter().for_each(|(level, line)| log::log!(*level, "{line}"));
-    now.exit_status
 }
 
 /// How a plan is printed.

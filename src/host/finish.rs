@@ -38,6 +38,12 @@ pub fn read(report: &Path, command_line: &[u8], sysfs: &Sysfs) -> Result<Option<
     Ok(Some(value))
 }
 
+/// Whether all was bound in that boot's initrd.
+#[must_use]
+pub fn was_well(then: &Value) -> bool {
+    then["exit_status"].as_u64() == Some(exit_status(false, false).into())
+}
+
 /// What of a request is left to do after the run that made this report. An item of which only some
 /// devices are left is one for each of these.
 #[must_use]
