@@ -1,5 +1,5 @@
 //! What a running host is using right now, and a root disk that a hook's record keeps; those of real
-//! initrds are cases of [`initramfs_tools`](crate::checks::initramfs_tools) and [`dracut`](crate::checks::dracut).
+//! initrds are cases of [`debian`](crate::checks::debian) and [`dracut`](crate::checks::dracut).
 
 use crate::check::Boot;
 use crate::check::trial::{self, Check, Trial};

@@ -194,10 +194,8 @@ pub fn all() -> (Vec<Cell>, Vec<Left>) {
 }
 
 /// The scenario on each of Debian's lines, with every IOMMU, where it makes sense: what the fake kernel
-/// is asked. Those of one IOMMU and one [`Topology::has_groups_at_probe`] are side by side, and have one
+/// is asked. Those of one IOMMU and one `Iommu::has_groups_at_probe` are side by side, and have one
 /// answer.
-///
-/// [`Topology::has_groups_at_probe`]: crate::machine::topology::Topology::has_groups_at_probe
 #[must_use]
 pub fn on_lines(scenario: &Scenario) -> Vec<(&'static str, Scenario)> {
     let mut all = Vec::new();
