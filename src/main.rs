@@ -23,6 +23,7 @@ use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
 use vfio_early::host::{keep, list, next_initrd, paste, status, udev, verify};
 use vfio_early::json::json;
+use vfio_early::keep::Kind;
 use vfio_early::kernel::Live;
 use vfio_early::report::exit_status;
 use vfio_early::sysfs::{RECORD, Sysfs};
@@ -443,6 +444,12 @@ fn keep(sysfs: &Sysfs, root: &Path) -> u8 {
             }
         });
         return exit_status(true, false);
+    }
+    if elsewhere.is_none() && record.entries.iter().all(|entry| entry.kind != Kind::Disk) {
+        say(&format!(
+            "no disk that the host runs from was found on the PCI bus: where there is one all the \
+             same, write it into /{RECORD}"
+        ));
     }
     print(keep::HEADING);
     record.entries.iter().for_each(|entry| print(&format!("{entry}\n")));

@@ -398,7 +398,8 @@ fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
     };
     let (guard, place) = match rest.split_once('@') {
         Some((place, guard)) if guard.parse::<Id>().is_ok() && place.parse::<Place>().is_ok() => {
-            return Err(format!("the id comes first: {guard}@{place}"));
+            let before = if group { "group:" } else { "" };
+            return Err(format!("the id comes first: {before}{guard}@{place}"));
         }
         Some((guard, place)) => (Some(guard.parse()?), place),
         None => (None, rest),
@@ -537,7 +538,7 @@ mod tests {
             ("@01:00.0", "an id is vendor:device"),
             ("10de:1c03@", "not a PCI address"),
             ("01:00.0@10de:1c03", "the id comes first: 10de:1c03@01:00.0"),
-            ("group:00:01.0/00.*@10de:1c03", "the id comes first: 10de:1c03@00:01.0/00.*"),
+            ("group:00:01.0/00.*@10de:1c03", "the id comes first: group:10de:1c03@00:01.0/00.*"),
             (r#"\"01:00.0"#, "it has a backslash, which is no escape to the kernel"),
             (r#"02:00.0\""#, "write quotes without one, or commas alone and no quotes"),
             ("'01:00.0", "the kernel knows no quotes but \", around all of a list"),

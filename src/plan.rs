@@ -446,7 +446,7 @@ pub fn remedy_for(user: User) -> &'static str {
              listed"
         }
         User::Sound => "stop what plays or records, or boot with the device listed",
-        User::Keyboard => "plug that in elsewhere, or add vfio.host=release if it is meant",
+        User::Keyboard => "plug that in elsewhere, or boot with the device listed",
         User::VirtualFunctions => {
             "stop that first, or boot with the device listed, so that it never comes into use"
         }

@@ -19,7 +19,8 @@ pub struct Strays(String);
 /// That a parameter is none, and which of ours it may be.
 #[must_use]
 pub fn is_unknown(name: &str, key: &str) -> String {
-    let nearest = KEYS.iter().min_by_key(|ours| slips(key, ours)).unwrap_or(&KEYS[0]);
+    let key = key.to_ascii_lowercase();
+    let nearest = KEYS.iter().min_by_key(|ours| slips(&key, ours)).unwrap_or(&KEYS[0]);
     [&escape::short(name), " is unknown; is vfio.", nearest, " meant?"].concat()
 }
 

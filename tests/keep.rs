@@ -76,7 +76,7 @@ fn the_record_sees_through_volumes_mirrors_and_pools() {
     let mounted = |fake: &Fake, number: &str, kind: &str, node: &str| {
         fake.mounts(&[&format!("22 1 {number} / / rw - {kind} {node} rw")]);
     };
-    let cases: [(&str, Laid, &[&str]); 6] = [
+    let cases: [(&str, Laid, &[&str]); 7] = [
         (
             "LVM on LUKS on a mirror (md)",
             |fake, both, mounted| {
@@ -84,6 +84,16 @@ fn the_record_sees_through_volumes_mirrors_and_pools() {
                 fake.mapped("md0", "dm-0", "253:0");
                 fake.mapped("dm-0", "dm-1", "253:1");
                 mounted(fake, "253:1", "ext4", "/dev/mapper/host-root");
+            },
+            &[FIRST, SECOND],
+        ),
+        (
+            "a partition of a mirror, as by the firmware's RAID",
+            |fake, both, mounted| {
+                both(fake, "md126", "9:126");
+                fake.tree.write("sys/class/block/md126/md126p2/partition", "2\n");
+                fake.tree.write("sys/class/block/md126p2/dev", "259:9\n");
+                mounted(fake, "259:9", "ext4", "/dev/md126p2");
             },
             &[FIRST, SECOND],
         ),

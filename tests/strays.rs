@@ -83,6 +83,7 @@ fn a_parameter_one_slip_away_from_ours_is_named() {
         (r#"\"vfio.devs=01:00.0\""#, r#"\"vfio.devs"#, "devs"),
         ("devs=01:00.0", "devs", "devs"),
         ("vfio=01:00.0,02:00.0", "vfio", "devs"),
+        ("vfio.STRICT", "vfio.STRICT", "strict"),
         ("vfio_strict", "vfio_strict", "strict"),
         ("vfio-pci.strict", "vfio-pci.strict", "strict"),
         ("vfio_off=1", "vfio_off", "off"),

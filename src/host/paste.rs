@@ -2,7 +2,7 @@
 //! line that is meant. And whether it fits. Pure.
 
 use crate::cmdline::{PREFIX, parameters};
-use crate::pci::items;
+use crate::pci::{Item, items};
 
 /// `COMMAND_LINE_SIZE` of x86 and of arm64, less the byte at its end.
 const ROOM: usize = 2047;
@@ -11,30 +11,48 @@ const ROOM: usize = 2047;
 /// on one.
 #[must_use]
 pub fn read(text: &str) -> (String, &'static str) {
-    // Two are one in Nix.
-    let text = text.trim().replace("''", "'");
+    let is_comment = |line: &&str| line.trim_start().starts_with('#');
+    let lines: Vec<_> = text.trim().lines().filter(|line| !is_comment(line)).collect();
+    let taken_for = if text.trim().is_empty() { "" } else { "a comment" };
+    let mut text = lines.join("\n").trim().to_owned();
+    if text.is_empty() {
+        return (text, taken_for);
+    }
+    let is_list = text.starts_with('[') || text.contains("= [");
+    if is_list {
+        // Two are one in Nix.
+        text = text.replace("''", "'");
+    }
     let quoted = in_quotes(&text);
     // As GRUB_CMDLINE_LINUX= in a file for the shell.
     let is_assigned = text.contains("CMDLINE");
-    let assigned = text.split_once('=').filter(|_| is_assigned && !text.starts_with('#'));
+    let assigned = text.split_once('=').filter(|_| is_assigned);
     // As --args='…' of grubby.
     let is_argument = text.contains("='") && quoted.contains(PREFIX);
     let (mut text, mut what) = match assigned {
         _ if is_assigned && !quoted.is_empty() => (quoted, "what is assigned"),
         Some((_, value)) => (value.to_owned(), "what is assigned"),
         None if is_argument => (quoted, "what is in quotes"),
-        None if text.contains('[') && !quoted.is_empty() => (quoted, "the strings of a list"),
+        None if is_list && !quoted.is_empty() => (quoted, "the strings of a list"),
         None if text.starts_with("options") => (text, "the options of a loader entry"),
         None => (text, ""),
     };
-    // No item has a `=` in it.
-    if !text.contains(PREFIX) && !text.contains('=') {
+    // No item has a `=` in it; parameters may stand behind.
+    let words = text.split_inclusive(char::is_whitespace);
+    let end: usize =
+        words.take_while(|word| !word.contains(PREFIX) && !word.contains('=')).map(str::len).sum();
+    let (listed, rest) = text.split_at(end);
+    let are_items = || items(listed).all(|item| item.parse::<Item>().is_ok());
+    if rest.is_empty() || !listed.trim().is_empty() && !text.contains("vfio.devs") && are_items() {
         let mut list = String::from("vfio.devs=");
-        for item in items(&text) {
+        for item in items(listed) {
             list += item.trim_matches(is_quote);
             list.push(',');
         }
         list.pop();
+        if !rest.is_empty() {
+            list = list + " " + rest;
+        }
         if !list.ends_with(&text) {
             what = "items, which a command line has without blanks or in quotes";
         }
@@ -123,6 +141,23 @@ mod tests {
             (r#""01:00.0 01:00.1""#, "vfio.devs=01:00.0,01:00.1", list),
             ("'01:00.0,01:00.1'\n", "vfio.devs=01:00.0,01:00.1", list),
             ("vfio.devs=01:00.0 quiet", "vfio.devs=01:00.0 quiet", ""),
+            ("01:00.0 vfio.strict", "vfio.devs=01:00.0 vfio.strict", ""),
+            ("01:00.0, 01:00.1 vfio.wait=3", "vfio.devs=01:00.0,01:00.1 vfio.wait=3", list),
+            ("quiet vfio.devs=01:00.0", "quiet vfio.devs=01:00.0", ""),
+            ("quiet splash root=x", "quiet splash root=x", ""),
+            ("", "", ""),
+            ("# vfio.devs=01:00.0", "", "a comment"),
+            ("#a vfio.devs=01:00.0\nquiet vfio.devs=02:00.0", "quiet vfio.devs=02:00.0", ""),
+            (
+                "GRUB_CMDLINE_LINUX=''\nGRUB_CMDLINE_LINUX_DEFAULT='quiet vfio.devs=01:00.0'",
+                "quiet vfio.devs=01:00.0",
+                grub,
+            ),
+            (
+                r#"ivrs_ioapic[4]=00:14.0 dyndbg="file x +p" vfio.devs=01:00.0"#,
+                r#"ivrs_ioapic[4]=00:14.0 dyndbg="file x +p" vfio.devs=01:00.0"#,
+                "",
+            ),
             (r#""vfio.devs=01:00.0 02:00.0" quiet"#, r#""vfio.devs=01:00.0 02:00.0" quiet"#, ""),
             (
                 "root=ZFS=rpool/ROOT/pve-1 boot=zfs\nvfio.devs=01:00.0",

@@ -91,7 +91,8 @@ fn beyond_the_card(
 /// network, a machine without a screen needs no keyboard.
 fn losses(device: &Device, machine: &Machine) -> Vec<String> {
     let loss = |kept: &Kept| match kept.kind {
-        Kind::Disk => None,
+        // Only by vfio.host=release.
+        Kind::Disk => Some(format!("the host is without this disk then: {}", kept.words)),
         Kind::Network => Some(format!("the host is without this network then: {}", kept.words)),
         Kind::Keyboard => Some(if machine.keyboards > 1 {
             format!("a keyboard of the host hangs on it: {}", kept.words)

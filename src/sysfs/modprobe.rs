@@ -1,5 +1,6 @@
 //! modprobe's configuration, which the crate over libkmod does not hand through.
 
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -16,20 +17,23 @@ const FOLDERS: [&str; 5] = [
 ];
 
 impl Sysfs {
-    /// Shows each command, by its words, with the file that it is in, as its name below the root.
+    /// Shows each command, by its words, with the file that it is in, as its name below the root. Files are
+    /// read by their names, whatever folder they are in.
     pub fn modprobe_commands(&self, show: &mut dyn FnMut(&Path, &[&str])) {
-        let mut read = Vec::new();
+        let mut files = BTreeMap::new();
         for folder in FOLDERS.map(Path::new) {
             for name in self.names(folder) {
                 let is_meant =
                     name.as_bytes().ends_with(b".conf") && !name.as_bytes().starts_with(b".");
-                if is_meant && !read.contains(&name) {
-                    let file = folder.join(&name);
-                    let text = self.text(&file).unwrap_or_default();
-                    commands(&text, &mut |words| show(&file, words));
-                    read.push(name);
+                if is_meant {
+                    files.entry(name).or_insert(folder);
                 }
             }
+        }
+        for (name, folder) in files {
+            let file = folder.join(name);
+            let text = self.text(&file).unwrap_or_default();
+            commands(&text, &mut |words| show(&file, words));
         }
     }
 }

@@ -144,7 +144,12 @@ impl Sysfs {
         seen.push(disk.to_owned());
         let held = holders.map(|holder| {
             let part = format!("{name} is part of {}", holder.display());
-            match self.disk_usage(&holder, seen) {
+            // A holder that is no PCI device's can have partitions, as md's have.
+            let folder = self.root.join("sys/class/block").join(&holder);
+            let is_partition = |name: &OsString| folder.join(name).join("partition").exists();
+            let partitions = self.names(&folder).into_iter().filter(is_partition);
+            let above = partitions.filter_map(|block| self.disk_usage(&block, seen)).min_by_key(by);
+            match above.into_iter().chain(self.disk_usage(&holder, seen)).min_by_key(by) {
                 Some(above) => Usage { words: format!("{part}, and {}", above.words), ..above },
                 None => Usage { words: part, by: User::Storage },
             }

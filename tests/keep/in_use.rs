@@ -142,7 +142,7 @@ fn a_keyboard_that_somebody_may_type_on_stays_on_a_running_host_alone() {
     let mut fake = desktop();
     let report = fake.bind(item);
     assert_eq!(outcomes(&report), ["0000:30:00.3 refused"]);
-    let said = "the keyboard \"Cherry Keyboard\" hangs on it; plug that in elsewhere, or add vfio.host=release";
+    let said = "the keyboard \"Cherry Keyboard\" hangs on it; plug that in elsewhere, or boot with the device listed";
     assert_says(&words(&report, "0000:30:00.3"), &[said]);
     let report = fake.bind(&format!("vfio.host=release {item}"));
     assert_eq!(outcomes(&report), ["0000:30:00.3 bound"]);

@@ -176,6 +176,15 @@ fn nix_gets_nothing_that_the_host_uses_or_that_is_not_there_yet() {
             "{filters:?}: {stderr}"
         );
         assert!(!stderr.contains("chooses all of it"), "{filters:?}: {stderr}");
+        // What takes a device from its driver by itself gets as little of the host's.
+        for (name, line) in [("proxmox", "qm set "), ("incus", "incus ")] {
+            let (_, stdout, stderr) = format(fake, name, filters);
+            assert!(!stdout.contains("0000:00:17.0") && !stdout.contains("00:1f.6"), "{stdout}");
+            assert!(stdout.lines().all(|it| it.starts_with(line)), "{stdout}");
+            for text in said.iter().filter(|text| text.contains("the host uses it")) {
+                assert!(stderr.contains(text), "{name} {filters:?}: {text:?} is not in\n{stderr}");
+            }
+        }
         // The others are for this boot, in which the host has to let go of it first.
         let (_, stdout, stderr) = format(fake, "qemu", filters);
         assert!(stdout.lines().count() > items.len(), "{filters:?}: {stdout}");

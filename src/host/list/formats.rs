@@ -135,11 +135,14 @@ fn why_not(entry: &Entry, format: Format) -> Option<String> {
     if let Some(maker) = entry.made_by {
         return Some(format!("{address} is behind {maker}: no VM can have it without that"));
     }
-    // The other formats are for this boot, in which `bind` refuses what is in use.
-    if format != Format::Nix {
+    // Proxmox VE and Incus do not ask `bind`: they take a device from its driver when a VM starts. The
+    // other formats are for this boot, in which `bind` refuses what is in use.
+    if !matches!(format, Format::Nix | Format::Proxmox | Format::Incus) {
         return None;
     }
-    if let Some(of) = entry.physical_function {
+    if let Some(of) = entry.physical_function
+        && format == Format::Nix
+    {
         return Some(format!(
             "{address}, a virtual function of {}, is not there yet in the initrd: bind it when the \
              host has made it",
