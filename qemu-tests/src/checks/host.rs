@@ -173,7 +173,8 @@ const GIVEN_AWAY: Steps = &[
     ("list", "chroot /debian /vfio-early list --json"),
     ("libvirt", "chroot /debian /vfio-early list --format libvirt"),
     ("nix", "chroot /debian /vfio-early list --format nix"),
-    ("kubevirt", "chroot /debian /vfio-early list --format kubevirt"),
+    // What it says beside that is no YAML.
+    ("kubevirt", "chroot /debian /vfio-early list --format kubevirt 2>/dev/null"),
     ("start", "chroot /debian bash /nested start 2>&1"),
     ("status with a VM", "chroot /debian /vfio-early status; echo $?"),
     ("files", "chroot /debian bash /nested files"),

@@ -92,7 +92,7 @@ fn in_use_expected(check: &mut Check<'_>) {
         .exits(1)
         .device(CARD, "refused", &[&drawing, "systemctl stop display-manager"])
         .device(SOUND, "refused", &[&playing])
-        .device(USB, "refused", &[keyboard, "vfio.host=release"])
+        .device(USB, "refused", &[keyboard, "boot with the device listed"])
         .driver(CARD, Some("bochs-drm"))
         .driver(SOUND, Some("snd_hda_intel"))
         .driver(USB, Some("xhci_hcd"))

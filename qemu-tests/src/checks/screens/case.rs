@@ -208,10 +208,13 @@ impl Case {
         if has_displays {
             // The last one gets what programs print; the kernel prints on both.
             machine = machine.cmdline("console=tty0");
+            // Meanwhile the kernel prints nothing between them.
             machine = machine
+                .shell("cat /proc/sys/kernel/printk >/tmp/printk; echo 1 >/proc/sys/kernel/printk")
                 .shell(r"printf '\033[?25l\033[2J\033[H' >/dev/tty0; cat /harness/characters >/dev/tty0")
                 .shell("sleep 0.3")
-                .picture("characters");
+                .picture("characters")
+                .shell("cat /tmp/printk >/proc/sys/kernel/printk");
             machine = print(machine, PRINTED[0]);
         }
         if let Some(version) = self.version {
