@@ -203,9 +203,7 @@ in
     };
 
     keep = mkOption {
-      type = types.listOf (
-        types.strMatching "(disk|keyboard|network)[ \t]+[^ \t\n#]+[ \t]*(#[^\n]*)?"
-      );
+      type = types.listOf (types.strMatching "(disk|keyboard|network)[ \t]+[^ \t\n#]+[ \t]*(#[^\n]*)?");
       default = [ ];
       example = [ "disk 144d:a808@00:1d.0/00.0  # nvme0n1p2 is mounted on /" ];
       description = ''

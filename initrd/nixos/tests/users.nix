@@ -160,38 +160,30 @@ builtins.mapAttrs
 
     # The recipe of the wiki: vfio's modules before the host's, by their order.
     order-of-modules = {
-      devices = [ "10de:2db6@01:00.*" ];
+      devices = [ "01:00.*" ];
       before = {
         imports = [ libvirt ];
         boot.initrd.kernelModules = [
           "vfio_pci"
           "vfio"
           "vfio_iommu_type1"
-          "nvidia"
-          "nvidia_modeset"
-          "nvidia_uvm"
-          "nvidia_drm"
+          "i915"
         ];
         boot.kernelParams = [
-          "amd_iommu=on"
-          "vfio-pci.ids=10de:2db6,10de:2aeb"
+          "intel_iommu=on"
+          "vfio-pci.ids=1002:77b0,1002:8ac8"
         ];
-        boot.kernelModules = [ "kvm-amd" ];
+        boot.kernelModules = [ "kvm-intel" ];
       };
       after = {
         imports = [ libvirt ];
         boot.initrd.vfio-early = {
           enable = true;
-          iommu = "amd";
-          devices = [ "10de:2db6@01:00.*" ];
+          iommu = "intel";
+          devices = [ "1002:77b0@01:00.*" ];
         };
-        boot.initrd.kernelModules = [
-          "nvidia"
-          "nvidia_modeset"
-          "nvidia_uvm"
-          "nvidia_drm"
-        ];
-        boot.kernelModules = [ "kvm-amd" ];
+        boot.initrd.kernelModules = [ "i915" ];
+        boot.kernelModules = [ "kvm-intel" ];
       };
     };
 
