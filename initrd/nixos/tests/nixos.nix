@@ -120,10 +120,12 @@ let
     {
       type = option.type.description;
     }
-    # A package is what it is called.
-    // lib.optionalAttrs (option ? default && !lib.isDerivation option.default) {
-      default = lib.generators.toPretty { } option.default;
-    };
+    # A package, and a kernel with all that is built for it, is what it is called.
+    //
+      lib.optionalAttrs (option ? default && option.type.name != "raw" && option.type.name != "package")
+        {
+          default = lib.generators.toPretty { } option.default;
+        };
   stubs = import ./stubs.nix {
     inherit lib;
     store = "/nix/store";
@@ -137,6 +139,44 @@ let
     );
   stubOptions = (lib.evalModules { modules = [ { inherit (stubs) options; } ]; }).options;
   realOptions = (evaluate [ ]).options;
+
+  # The machine of qemu-tests/src/checks/real_root.rs, and what is asked for on it.
+  bootableMachine = {
+    boot.loader.grub.enable = false;
+    # For systemd's own reading of the command line all behind it is one word.
+    boot.kernelParams = [ "x=it's" ];
+    boot.initrd.includeDefaultModules = false;
+    boot.initrd.availableKernelModules = [
+      "e1000e"
+      "ext4"
+      "nvme"
+      "virtio_blk"
+      "virtio_pci"
+      "xhci_pci"
+    ];
+    boot.initrd.vfio-early.enable = true;
+  };
+  requests = {
+    bound = {
+      strict = true;
+      devices = [
+        "8086:10d3@00:03.0"
+        "1b36:0010@00:04.0"
+        "00:05.0"
+      ];
+    };
+    absent.devices = [
+      "8086:10d3@00:03.0"
+      "00:1e.0"
+    ];
+    strict = {
+      strict = true;
+      devices = [
+        "8086:10d3@00:03.0"
+        "00:1e.0"
+      ];
+    };
+  };
 
   built = {
     systemd = evaluate [ cases.configurations.systemd ];
@@ -209,4 +249,72 @@ in
       import ../vm-test.nix { inherit pkgs; }
     )
   );
+
+  # What a machine boots with, for each kind of initrd.
+  initrds =
+    lib.mapAttrs
+      (
+        kind: configuration:
+        let
+          bootable =
+            modules:
+            (evaluate (
+              modules
+              ++ [
+                configuration
+                bootableMachine
+              ]
+            )).config;
+          config = bootable [ ];
+          inherit (config.boot) initrd;
+          link = source: target: "link ${source} ${target}";
+          parts =
+            if kind == "systemd" then
+              lib.mapAttrsToList (_: file: link file.source file.target) (
+                lib.filterAttrs (_: file: file.enable) initrd.systemd.contents
+              )
+              ++ map (path: "path ${path.source or path}") initrd.systemd.storePaths
+            else
+              let
+                inherit (config.system.build) initialRamdisk;
+              in
+              lib.zipListsWith link initialRamdisk.objects initialRamdisk.symlinks;
+          finish = "vfio-early-finish.service";
+        in
+        {
+          # A list of the initrd's parts, and of our unit on the host; all of them have to be built for it.
+          parts = builtins.derivation {
+            name = "initrd-parts";
+            inherit (pkgs) system;
+            builder = "/bin/sh";
+            args = [
+              "-c"
+              "printf '%s\\n' \"$parts\" >$out"
+            ];
+            parts = lib.concatStringsSep "\n" (
+              parts
+              ++ map (package: "host-unit ${package}/lib/systemd/system/${finish} ${finish}") (
+                lib.filter (package: lib.hasSuffix finish (package.name or "")) config.systemd.packages
+              )
+              ++ [ "host-dropin ${config.systemd.units.${finish}.unit}/${finish} ${finish}" ]
+              ++ lib.mapAttrsToList (name: path: "host-generator ${path} ${name}") config.systemd.generators
+            );
+          };
+          extraUtilsCommands = lib.optionalString (kind == "scripted") initrd.extraUtilsCommands;
+
+          # The command lines, but for what finds the real root's init.
+          parameters = lib.mapAttrs (
+            _: settings:
+            lib.concatStringsSep " " (bootable [ { boot.initrd.vfio-early = settings; } ]).boot.kernelParams
+          ) requests;
+        }
+      )
+      {
+        systemd.boot.initrd.systemd.enable = true;
+        scripted = {
+          boot.initrd.systemd.enable = false;
+          # An observer.
+          boot.initrd.preFailCommands = "/usr/lib/harness/collect emergency";
+        };
+      };
 }

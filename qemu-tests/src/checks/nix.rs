@@ -6,6 +6,8 @@
 
 mod evaluation;
 mod expected;
+mod image;
+mod initrd;
 mod items;
 mod scripted;
 mod tree;
@@ -22,6 +24,7 @@ use serde_json::{Value, json};
 
 use self::evaluation::Nix;
 use self::expected::{EXPECTED, GROUPS, STORE, differences};
+use self::image::Initrd;
 use crate::check::{Check, Outcome};
 use crate::supplies::binary::{self, workspace};
 use crate::supplies::musl::{self, Unpacks};
@@ -35,6 +38,8 @@ const TREE: &str = "NIXPKGS";
 
 /// The kernel line that the scripted branch is booted on.
 const KERNEL: &str = "6.1";
+/// That of the Debian whose systemd is nearest to NixOS'.
+const KERNEL_INITRD: &str = "6.12";
 
 const OPTIONS_PAGE: &str = "docs/nixos-options.md";
 
@@ -52,6 +57,12 @@ pub(crate) fn checks() -> Vec<Check> {
         check("dead code", None, |_| tool("deadnix", "no deadnix", &["--fail"])),
         check("module", None, module),
         check("over a whole nixpkgs", None, |_| over_a_tree()),
+        check("the systemd initrd that it is evaluated to", Some(KERNEL_INITRD), |program| {
+            evaluated(Initrd::Systemd, program)
+        }),
+        check("the scripted initrd that it is evaluated to", Some(KERNEL_INITRD), |program| {
+            evaluated(Initrd::Scripted, program)
+        }),
         check("the scripted branch in its place of stage 1", Some(KERNEL), scripted),
         check("modules compressed with zstd", Some(KERNEL), |_| with_zstd()),
     ]
@@ -176,6 +187,17 @@ fn folder(variable: &str) -> Result<Option<PathBuf>> {
 /// Whether the module can be evaluated here.
 pub(crate) fn is_there() -> bool {
     [LIBRARY, TREE].iter().any(|name| env::var_os(name).is_some_and(|folder| !folder.is_empty()))
+}
+
+fn evaluated(kind: Initrd, program: Option<&Path>) -> Result<Outcome> {
+    let Some(nixpkgs) = folder(TREE)? else {
+        return Ok(Outcome::NotRun(format!("no nixpkgs ({TREE})")));
+    };
+    for packages in [NIX, packages::BOOT] {
+        packages::ensure(packages)?;
+    }
+    let (kernel, program) = (kernels::set_up(KERNEL_INITRD)?, self::program(program)?);
+    Ok(Outcome::of(&initrd::problems(&nixpkgs, &kernel, &program, kind)?))
 }
 
 fn over_a_tree() -> Result<Outcome> {
