@@ -36,6 +36,9 @@ const LIBRARY: &str = "NIXPKGS_LIB";
 /// Names the folder of a whole nixpkgs, which has a lib, too.
 const TREE: &str = "NIXPKGS";
 
+/// What a builder of the scripted initrd asks for; Debian's stands in for nixpkgs'.
+const KEYMAPS: &[Package] = &[Package { name: "kbd", purpose: "makes the keymap of an initrd" }];
+
 /// The kernel line that the scripted branch is booted on.
 const KERNEL: &str = "6.1";
 /// That of the Debian whose systemd is nearest to NixOS'.
@@ -193,7 +196,7 @@ fn evaluated(kind: Initrd, program: Option<&Path>) -> Result<Outcome> {
     let Some(nixpkgs) = folder(TREE)? else {
         return Ok(Outcome::NotRun(format!("no nixpkgs ({TREE})")));
     };
-    for packages in [NIX, packages::BOOT] {
+    for packages in [NIX, KEYMAPS, packages::BOOT] {
         packages::ensure(packages)?;
     }
     let (kernel, program) = (kernels::set_up(KERNEL_INITRD)?, self::program(program)?);
