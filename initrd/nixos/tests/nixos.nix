@@ -250,71 +250,51 @@ in
     )
   );
 
-  # What a machine boots with, for each kind of initrd.
-  initrds =
-    lib.mapAttrs
-      (
-        kind: configuration:
-        let
-          bootable =
-            modules:
-            (evaluate (
-              modules
-              ++ [
-                configuration
-                bootableMachine
-              ]
-            )).config;
-          config = bootable [ ];
-          inherit (config.boot) initrd;
-          link = source: target: "link ${source} ${target}";
-          parts =
-            if kind == "systemd" then
-              lib.mapAttrsToList (_: file: link file.source file.target) (
-                lib.filterAttrs (_: file: file.enable) initrd.systemd.contents
-              )
-              ++ map (path: "path ${path.source or path}") initrd.systemd.storePaths
-            else
-              let
-                inherit (config.system.build) initialRamdisk;
-              in
-              lib.zipListsWith link initialRamdisk.objects initialRamdisk.symlinks;
-          finish = "vfio-early-finish.service";
-        in
-        {
-          # A list of the initrd's parts, and of our unit on the host; all of them have to be built for it.
-          parts = builtins.derivation {
-            name = "initrd-parts";
-            inherit (pkgs) system;
-            builder = "/bin/sh";
-            args = [
-              "-c"
-              "printf '%s\\n' \"$parts\" >$out"
-            ];
-            parts = lib.concatStringsSep "\n" (
-              parts
-              ++ map (package: "host-unit ${package}/lib/systemd/system/${finish} ${finish}") (
-                lib.filter (package: lib.hasSuffix finish (package.name or "")) config.systemd.packages
-              )
-              ++ [ "host-dropin ${config.systemd.units.${finish}.unit}/${finish} ${finish}" ]
-              ++ lib.mapAttrsToList (name: path: "host-generator ${path} ${name}") config.systemd.generators
-            );
-          };
-          extraUtilsCommands = lib.optionalString (kind == "scripted") initrd.extraUtilsCommands;
-
-          # The command lines, but for what finds the real root's init.
-          parameters = lib.mapAttrs (
-            _: settings:
-            lib.concatStringsSep " " (bootable [ { boot.initrd.vfio-early = settings; } ]).boot.kernelParams
-          ) requests;
-        }
-      )
-      {
-        systemd.boot.initrd.systemd.enable = true;
-        scripted = {
-          boot.initrd.systemd.enable = false;
-          # An observer.
-          boot.initrd.preFailCommands = "/usr/lib/harness/collect emergency";
-        };
+  # What a machine boots with in a systemd initrd.
+  initrd =
+    let
+      bootable =
+        modules:
+        (evaluate (
+          modules
+          ++ [
+            { boot.initrd.systemd.enable = true; }
+            bootableMachine
+          ]
+        )).config;
+      config = bootable [ ];
+      inherit (config.boot.initrd) systemd;
+      link = source: target: "link ${source} ${target}";
+      parts =
+        lib.mapAttrsToList (_: file: link file.source file.target) (
+          lib.filterAttrs (_: file: file.enable) systemd.contents
+        )
+        ++ map (path: "path ${path.source or path}") systemd.storePaths;
+      finish = "vfio-early-finish.service";
+    in
+    {
+      # A list of the initrd's parts, and of our unit on the host; all of them have to be built for it.
+      parts = builtins.derivation {
+        name = "initrd-parts";
+        inherit (pkgs) system;
+        builder = "/bin/sh";
+        args = [
+          "-c"
+          "printf '%s\\n' \"$parts\" >$out"
+        ];
+        parts = lib.concatStringsSep "\n" (
+          parts
+          ++ map (package: "host-unit ${package}/lib/systemd/system/${finish} ${finish}") (
+            lib.filter (package: lib.hasSuffix finish (package.name or "")) config.systemd.packages
+          )
+          ++ [ "host-dropin ${config.systemd.units.${finish}.unit}/${finish} ${finish}" ]
+          ++ lib.mapAttrsToList (name: path: "host-generator ${path} ${name}") config.systemd.generators
+        );
       };
+      # The command lines, but for what finds the real root's init.
+      parameters = lib.mapAttrs (
+        _: settings:
+        lib.concatStringsSep " " (bootable [ { boot.initrd.vfio-early = settings; } ]).boot.kernelParams
+      ) requests;
+    };
 }

@@ -24,7 +24,6 @@ use serde_json::{Value, json};
 
 use self::evaluation::Nix;
 use self::expected::{EXPECTED, GROUPS, STORE, differences};
-use self::image::Initrd;
 use crate::check::{Check, Outcome};
 use crate::supplies::binary::{self, workspace};
 use crate::supplies::musl::{self, Unpacks};
@@ -35,9 +34,6 @@ use crate::supplies::{kernels, step};
 const LIBRARY: &str = "NIXPKGS_LIB";
 /// Names the folder of a whole nixpkgs, which has a lib, too.
 const TREE: &str = "NIXPKGS";
-
-/// What a builder of the scripted initrd asks for; Debian's stands in for nixpkgs'.
-const KEYMAPS: &[Package] = &[Package { name: "kbd", purpose: "makes the keymap of an initrd" }];
 
 /// The kernel line that the scripted branch is booted on.
 const KERNEL: &str = "6.1";
@@ -60,12 +56,7 @@ pub(crate) fn checks() -> Vec<Check> {
         check("dead code", None, |_| tool("deadnix", "no deadnix", &["--fail"])),
         check("module", None, module),
         check("over a whole nixpkgs", None, |_| over_a_tree()),
-        check("the systemd initrd that it is evaluated to", Some(KERNEL_INITRD), |program| {
-            evaluated(Initrd::Systemd, program)
-        }),
-        check("the scripted initrd that it is evaluated to", Some(KERNEL_INITRD), |program| {
-            evaluated(Initrd::Scripted, program)
-        }),
+        check("the systemd initrd that it is evaluated to", Some(KERNEL_INITRD), evaluated),
         check("the scripted branch in its place of stage 1", Some(KERNEL), scripted),
         check("modules compressed with zstd", Some(KERNEL), |_| with_zstd()),
     ]
@@ -192,15 +183,15 @@ pub(crate) fn is_there() -> bool {
     [LIBRARY, TREE].iter().any(|name| env::var_os(name).is_some_and(|folder| !folder.is_empty()))
 }
 
-fn evaluated(kind: Initrd, program: Option<&Path>) -> Result<Outcome> {
+fn evaluated(program: Option<&Path>) -> Result<Outcome> {
     let Some(nixpkgs) = folder(TREE)? else {
         return Ok(Outcome::NotRun(format!("no nixpkgs ({TREE})")));
     };
-    for packages in [NIX, KEYMAPS, packages::BOOT] {
+    for packages in [NIX, packages::BOOT] {
         packages::ensure(packages)?;
     }
     let (kernel, program) = (kernels::set_up(KERNEL_INITRD)?, self::program(program)?);
-    Ok(Outcome::of(&initrd::problems(&nixpkgs, &kernel, &program, kind)?))
+    Ok(Outcome::of(&initrd::problems(&nixpkgs, &kernel, &program)?))
 }
 
 fn over_a_tree() -> Result<Outcome> {

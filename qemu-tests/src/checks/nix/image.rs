@@ -15,25 +15,6 @@ use super::evaluation::Nix;
 use crate::machine::distro::{Debian, File, Recipe, Suite};
 use crate::supplies::kernels::Kernel;
 
-/// Which of `NixOS`' initrds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Initrd {
-    /// systemd is the first process in it.
-    Systemd,
-    /// `stage-1-init.sh` is.
-    Scripted,
-}
-
-impl Initrd {
-    /// As `nixos.nix` calls it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Systemd => "systemd",
-            Self::Scripted => "scripted",
-        }
-    }
-}
-
 /// Ready to boot.
 pub(super) struct Image {
     /// As a cpio archive.
@@ -48,20 +29,11 @@ pub(super) struct Image {
 ///
 /// # Errors
 /// When it does not evaluate, when a builder fails, and those of [`Recipe::set_up`].
-pub(super) fn set_up(
-    nixpkgs: &Path,
-    kernel: &Kernel,
-    program: &Path,
-    kind: Initrd,
-) -> Result<Image> {
-    let name = kind.name();
-    let nix = Nix::kept(nixpkgs, name)?;
+pub(super) fn set_up(nixpkgs: &Path, kernel: &Kernel, program: &Path) -> Result<Image> {
+    let nix = Nix::kept(nixpkgs, "systemd")?;
     let evaluated = nix.evaluate_over(
         nixpkgs,
-        &format!(
-            "let it = nixos.initrds.{name}; in {{ inherit (it) extraUtilsCommands parameters; \
-             parts = it.parts.drvPath; }}"
-        ),
+        "{ inherit (nixos.initrd) parameters; parts = nixos.initrd.parts.drvPath; }",
     )?;
     let text = |name: &str| evaluated[name].as_str().with_context(|| format!("no {name}"));
     let parts = text("parts")?;
@@ -70,17 +42,13 @@ pub(super) fn set_up(
         File::text(format!("usr/lib/harness/nix/{name}"), lines.join("\n") + "\n")
     };
     let recipe = Recipe {
-        name: match kind {
-            Initrd::Systemd => "nixos-systemd",
-            Initrd::Scripted => "nixos-scripted",
-        },
+        name: "nixos-systemd",
         debian: Debian::Small(Suite::Trixie),
         kernel,
         files: vec![
             File::program("usr/bin/vfio-early", std::fs::read(program)?),
             list("stand-ins", stand_ins(&derivations, parts)?),
             list("upstream-units", upstream_units(&derivations)),
-            list("extra-utils-commands", vec![text("extraUtilsCommands")?.to_owned()]),
             File::text(
                 "usr/lib/systemd/system/vfio-early.service.d/harness.conf",
                 include_str!("../../guest/systemd/harness.conf"),

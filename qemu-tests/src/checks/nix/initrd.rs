@@ -1,10 +1,10 @@
-//! The initrds that the module is evaluated to, booted with Debian's systemd and kernel.
+//! The systemd initrd that the module is evaluated to, booted with Debian's systemd and kernel.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::image::{self, Initrd};
+use super::image;
 use crate::check::real_root::{
     self, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root, one_bound_one_absent,
     without_udev,
@@ -16,7 +16,7 @@ const FINISH: &str = "vfio-early-finish.service";
 /// One boot: its configuration's name in `nixos.nix`, and what comes out.
 struct Case {
     request: &'static str,
-    check: fn(Initrd, &Seen, &mut Wrong),
+    check: fn(&Seen, &mut Wrong),
 }
 
 const CASES: [Case; 3] = [
@@ -29,13 +29,8 @@ const CASES: [Case; 3] = [
 ///
 /// # Errors
 /// When it cannot be made.
-pub(super) fn problems(
-    nixpkgs: &Path,
-    kernel: &Kernel,
-    program: &Path,
-    kind: Initrd,
-) -> Result<Vec<String>> {
-    let image = image::set_up(nixpkgs, kernel, program, kind)?;
+pub(super) fn problems(nixpkgs: &Path, kernel: &Kernel, program: &Path) -> Result<Vec<String>> {
+    let image = image::set_up(nixpkgs, kernel, program)?;
     let mut problems = Vec::new();
     for Case { request, check } in CASES {
         let parameters = &image.parameters[request];
@@ -45,30 +40,28 @@ pub(super) fn problems(
             .cmdline("init=/usr/lib/systemd/systemd");
         let booted = real_root::boot(machine, |seen, wrong| {
             without_udev(seen, wrong);
-            check(kind, seen, wrong);
+            check(seen, wrong);
         });
         problems.extend(booted.err().map(|error| format!("{request}: {error}")));
     }
     Ok(problems)
 }
 
-fn all_bound(_: Initrd, seen: &Seen, wrong: &mut Wrong) {
+fn all_bound(seen: &Seen, wrong: &mut Wrong) {
     in_the_real_root(seen, wrong);
     bound(seen, wrong, &[NETWORK, DISK, USB], &[]);
     wrong.unless(seen.state(FINISH) == "active", format!("{FINISH} is {}", seen.state(FINISH)));
 }
 
-fn red_and_going_on(_: Initrd, seen: &Seen, wrong: &mut Wrong) {
+fn red_and_going_on(seen: &Seen, wrong: &mut Wrong) {
     in_the_real_root(seen, wrong);
     one_bound_one_absent(seen, wrong);
     wrong.unless(seen.state(FINISH) == "failed", format!("{FINISH} is {}", seen.state(FINISH)));
 }
 
-fn stopped(kind: Initrd, seen: &Seen, wrong: &mut Wrong) {
+fn stopped(seen: &Seen, wrong: &mut Wrong) {
     let is_root = |line: &str| line.starts_with("/dev/vda / ");
     wrong.unless(!seen.mounts.lines().any(is_root), "the boot went on into the real root");
-    if kind == Initrd::Systemd {
-        let emergency = seen.state("emergency.target");
-        wrong.unless(emergency == "active", format!("emergency.target is {emergency}"));
-    }
+    let emergency = seen.state("emergency.target");
+    wrong.unless(emergency == "active", format!("emergency.target is {emergency}"));
 }
