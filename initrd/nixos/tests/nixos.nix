@@ -143,8 +143,6 @@ let
   # The machine of qemu-tests/src/checks/real_root.rs, and what is asked for on it.
   bootableMachine = {
     boot.loader.grub.enable = false;
-    # For systemd's own reading of the command line all behind it is one word.
-    boot.kernelParams = [ "x=it's" ];
     boot.initrd.includeDefaultModules = false;
     boot.initrd.availableKernelModules = [
       "e1000e"
