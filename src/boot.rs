@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 
 use vfio_early::cmdline::Request;
+use vfio_early::escape;
 use vfio_early::host::finish;
-use vfio_early::json::json;
 use vfio_early::kernel::Live;
 use vfio_early::kmsg;
 use vfio_early::report::{Report, exit_status};
@@ -77,8 +77,8 @@ pub fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -
             return was_well;
         }
     };
-    let merged = finish::merged(then, &now).map_err(io::Error::from);
-    let merged = merged.and_then(|report| json(&report).map_err(io::Error::other));
+    let merged = finish::merged(then, &now).and_then(|report| escape::json(&report));
+    let merged = merged.map_err(io::Error::from);
     let saved = merged.and_then(|text| report_file::write(NAME, (text + "\n").as_bytes(), folder));
     if let Err(why) = saved {
         log::warn!("no report in {FOLDER}: {why}");

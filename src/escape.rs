@@ -1,5 +1,9 @@
 //! Texts of others in our lines: items, names of drivers, mount points, a report. Pure.
 
+use std::fmt::Write;
+
+use serde::Serialize;
+
 /// What is longer is no item and no name; messages have its beginning.
 const LONGEST: usize = 120;
 
@@ -44,6 +48,31 @@ pub fn short(text: &str) -> String {
     format!("{}... ({} bytes)", &text[..text.floor_char_boundary(LONGEST)], text.len())
 }
 
+/// JSON in which what is hidden is escaped, which JSON itself asks of C0 alone.
+///
+/// # Errors
+/// When the value cannot be JSON, as a map with keys that are no texts.
+pub fn json(value: &impl Serialize) -> serde_json::Result<String> {
+    let json = serde_json::to_string(value)?;
+    // Of what is ASCII, JSON lets the delete character through alone.
+    if json.is_ascii() && !json.as_bytes().contains(&0x7f) {
+        return Ok(json);
+    }
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_hidden(c) {
+            // Such a character is inside a string, wherever it is.
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing into a String does not fail.
+                let _ = write!(escaped, "\\u{unit:04x}");
+            }
+        } else {
+            escaped.push(c);
+        }
+    }
+    Ok(escaped)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +84,13 @@ mod tests {
         let expected = "a\\n<0>b\\u{1b}[2J\\u{9b}2J\\u{7f}\\u{202e}c\\u{2028}\\u{e0041}";
         assert_eq!(line(HIDDEN), expected);
         assert_eq!(line("plain ü €"), "plain ü €");
+    }
+
+    #[test]
+    fn json_says_the_same_with_and_without_what_is_hidden() {
+        let text = json(&HIDDEN).unwrap();
+        assert!(!text.contains(is_hidden), "{text:?}");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), HIDDEN);
     }
 
     #[test]

@@ -11,7 +11,6 @@ pub mod console;
 pub mod escape;
 pub mod generator;
 pub mod host;
-pub mod json;
 pub mod keep;
 pub mod kernel;
 pub mod kmsg;

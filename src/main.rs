@@ -22,7 +22,6 @@ use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
 use vfio_early::host::{keep, list, next_initrd, paste, status, udev, verify};
-use vfio_early::json::json;
 use vfio_early::keep::Kind;
 use vfio_early::kernel::Live;
 use vfio_early::report::exit_status;
@@ -104,7 +103,7 @@ fn print(text: &str) {
 
 fn print_json(value: &impl Serialize) {
     // It fails only where a map's key is no text, and here is no map.
-    print(&(json(value).unwrap_or_default() + "\n"));
+    print(&(escape::json(value).unwrap_or_default() + "\n"));
 }
 
 /// `Ok(None)` where the answer has been printed already.

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::sys::stat::Mode;
 use nix::unistd::mkdir;
 
-use crate::json::json;
+use crate::escape;
 use crate::report::Report;
 
 /// Where the report goes.
@@ -24,7 +24,7 @@ pub const RECORD: &str = "keep";
 /// # Errors
 /// As [`write()`].
 pub fn save(report: &Report, folder: &Path) -> io::Result<()> {
-    write(NAME, (json(report).map_err(io::Error::other)? + "\n").as_bytes(), folder)
+    write(NAME, (escape::json(report)? + "\n").as_bytes(), folder)
 }
 
 /// Writes a file whole or not at all: into a temporary file (mode 0644), then a rename. The folder is

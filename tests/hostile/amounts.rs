@@ -6,7 +6,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use vfio_early::cmdline;
 use vfio_early::escape;
-use vfio_early::json::json;
 
 use super::for_seeds;
 use crate::machine::{Function, Machine, desktop};
@@ -57,7 +56,7 @@ fn items_of_every_form_take_room_and_reads_in_proportion() {
         let count = reads() - before;
         assert!(count < 3_000, "{item}: {count} reads");
         assert!(check.report.devices.len() <= OF_EACH_FORM.max(256), "{item}");
-        let json = json(&check.report).expect("JSON");
+        let json = escape::json(&check.report).expect("JSON");
         assert!(json.len() < bound(item), "{item}: {} bytes", json.len());
         let lines = check.report.lines();
         assert!(lines.len() < 1024, "{item}: {} lines", lines.len());
@@ -165,7 +164,7 @@ fn random_long_lists_end_in_as_many_outcomes() {
         let text = format!("vfio.devs={}", words.join(","));
         let report = fake.bind(&text);
         assert_eq!(report.request.items.len() + report.request.rejected.len(), count);
-        let json = json(&report).expect("JSON");
+        let json = escape::json(&report).expect("JSON");
         assert!(!json.contains(escape::is_hidden));
         assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
     });

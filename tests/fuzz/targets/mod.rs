@@ -13,7 +13,6 @@ mod tree;
 
 use serde::Serialize;
 use vfio_early::escape;
-use vfio_early::json::json;
 
 /// Bytes to checks.
 pub type Check = fn(&[u8]);
@@ -35,7 +34,7 @@ fn assert_harmless(text: &str) {
 
 /// It is JSON of the same content, harmless, and at most so long; the value.
 fn assert_json(value: &impl Serialize, longest: usize) -> serde_json::Value {
-    let text = json(value).expect("it can be JSON");
+    let text = escape::json(value).expect("it can be JSON");
     assert_harmless(&text);
     assert!(!text.contains('\n'), "{text:?}");
     assert!(text.len() <= longest, "{} bytes of JSON, over {longest}", text.len());
