@@ -55,7 +55,7 @@ pub(super) fn set_up(nixpkgs: &Path, kernel: &Kernel, program: &Path) -> Result<
             ),
             File::text(
                 "usr/lib/systemd/system/harness-emergency.service",
-                include_str!("../../guest/systemd/harness-emergency.service"),
+                include_str!("../../guest/nix/harness-emergency.service"),
             ),
         ],
         script: include_str!("../../guest/nix/make-images"),
