@@ -36,6 +36,8 @@ pub(super) fn problems(nixpkgs: &Path, kernel: &Kernel, program: &Path) -> Resul
         let parameters = &image.parameters[request];
         let parameters = parameters.as_str().with_context(|| format!("no {request}"))?;
         let machine = real_root::machine(kernel, &image.initrd, &image.root, [])
+            // For systemd all behind the apostrophe is one word, so what it has to read stands in front.
+            .cmdline("root=fstab x=it's")
             .cmdline(parameters)
             .cmdline("init=/usr/lib/systemd/systemd");
         let booted = real_root::boot(machine, |seen, wrong| {
