@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::cmdline::{self, Foreign};
-use crate::pci::{Address, Id};
+use crate::pci::{Address, Class, Id};
 use crate::plan::{self, is_same_name, is_vfio_driver};
 use crate::sysfs::{Sysfs, VFIO_PCI};
 
@@ -20,6 +20,7 @@ const MOST_NAMED: usize = 8;
 struct Unasked {
     address: Address,
     id: Id,
+    class: Class,
     /// Whether a vfio driver or pci-stub has it.
     is_given: bool,
     /// Whether it has a `driver_override`, so that somebody meant just this device, and no id counts.
@@ -30,7 +31,16 @@ struct Unasked {
 struct Source {
     place: String,
     remedy: &'static str,
-    ids: Vec<Id>,
+    ids: Vec<Entry>,
+}
+
+/// What one entry of an option `ids=` takes.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    id: Id,
+    class: u32,
+    /// The bits of the class that count.
+    mask: u32,
 }
 
 /// Whether a driver keeps its devices from the host.
@@ -87,6 +97,7 @@ fn unasked(sysfs: &Sysfs, is_asked: &dyn Fn(&Address) -> bool) -> Vec<Unasked> {
         unasked.push(Unasked {
             address: *address,
             id: device.id,
+            class: device.class,
             is_given: is_given && !of_boot.contains(address),
             is_meant: sysfs.has_override(&device.folder),
         });
@@ -97,7 +108,7 @@ fn unasked(sysfs: &Sysfs, is_asked: &dyn Fn(&Address) -> bool) -> Vec<Unasked> {
 fn warnings(mut unasked: Vec<Unasked>, foreign: &Foreign, sysfs: &Sysfs) -> Vec<String> {
     let mut warnings = Vec::new();
     for Source { place, remedy, ids } in sources(foreign, sysfs) {
-        let is_theirs = |it: &Unasked| !it.is_meant && ids.iter().any(|id| id.matches(&it.id));
+        let is_theirs = |it: &Unasked| !it.is_meant && ids.iter().any(|entry| entry.takes(it));
         warnings.extend(warning(&place, &unasked, &is_theirs, remedy));
         unasked.retain(|it| !is_theirs(it));
     }
@@ -162,26 +173,42 @@ fn sources(foreign: &Foreign, sysfs: &Sysfs) -> Vec<Source> {
     sources.into_iter().flatten().collect()
 }
 
-/// The ids of an option: vendor and device, then maybe those of the subsystem, a class and its mask, which
-/// are not looked at (`vfio_pci_fill_ids()` in `drivers/vfio/pci/vfio_pci.c`).
-fn ids(list: &str) -> Vec<Id> {
-    let mut ids = Vec::new();
+impl Entry {
+    fn takes(&self, it: &Unasked) -> bool {
+        self.id.matches(&it.id) && (self.class ^ it.class.0) & self.mask == 0
+    }
+}
+
+/// The entries of an option: vendor and device, then maybe those of the subsystem, a class and the mask of
+/// it (`vfio_pci_fill_ids()` in `drivers/vfio/pci/vfio_pci.c`).
+fn ids(list: &str) -> Vec<Entry> {
+    let mut entries = Vec::new();
     for text in list.trim_matches('"').split(',') {
-        let mut numbers = text.split(':').map(number);
+        let mut numbers = text.trim_start().split(':').map(number);
         if let (Some(Some(vendor)), Some(Some(device))) = (numbers.next(), numbers.next()) {
-            let mut next = || numbers.next().flatten().unwrap_or_default();
-            ids.push(Id { vendor, device, subvendor: next(), subdevice: next() });
+            let mut next = || numbers.next().flatten();
+            let mut part = || next().and_then(of_id).unwrap_or_default();
+            let (Some(vendor), Some(device)) = (of_id(vendor), of_id(device)) else { continue };
+            let id = Id { vendor, device, subvendor: part(), subdevice: part() };
+            let class = next().unwrap_or_default();
+            entries.push(Entry { id, class, mask: next().unwrap_or_default() });
         }
     }
-    ids
+    entries
+}
+
+/// As `%x` reads it.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    u32::from_str_radix(digits, 16).ok()
 }
 
 /// 0 for any, which is `PCI_ANY_ID` there; `None` for what no device has.
-fn number(text: &str) -> Option<u16> {
-    match u32::from_str_radix(text.trim_start_matches("0x"), 16) {
-        Ok(u32::MAX) => Some(0),
-        Ok(0) | Err(_) => None,
-        Ok(number) => number.try_into().ok(),
+fn of_id(number: u32) -> Option<u16> {
+    match number {
+        u32::MAX => Some(0),
+        0 => None,
+        number => number.try_into().ok(),
     }
 }
 
@@ -191,8 +218,13 @@ mod tests {
 
     #[test]
     fn ids_are_read_as_the_modules_do() {
+        let class = "ffffffff:ffffffff:ffffffff:ffffffff:030000:ff0000";
+        let [Entry { class: 0x03_0000, mask: 0xff_0000, .. }] = ids(class)[..] else {
+            panic!("{:?}", ids(class))
+        };
         for (list, expected) in [
             ("10de:1c03", "10de:1c03"),
+            ("10de:1c03, 0X10de:0X10f1", "10de:1c03 10de:10f1"),
             ("10de:1c03,10de:10f1", "10de:1c03 10de:10f1"),
             ("\"8086:10d3\"", "8086:10d3"),
             ("0x8086:0x10d3:ffffffff:ffffffff:020000:ff0000", "8086:10d3"),
@@ -201,7 +233,7 @@ mod tests {
             ("", ""),
             (",x,8086:,8086,8086:0,8086:10d30,01:00.0,8086:z", ""),
         ] {
-            let found: Vec<_> = ids(list).iter().map(Id::in_full).collect();
+            let found: Vec<_> = ids(list).iter().map(|entry| entry.id.in_full()).collect();
             assert_eq!(found.join(" "), expected, "{list:?}");
         }
     }

@@ -126,6 +126,15 @@ fn what_is_asked_for_is_nobodys_surprise() {
     assert_eq!(check.expect("it can be read").report.warnings, [""; 0]);
 }
 
+#[test]
+fn an_id_with_a_class_takes_no_device_of_another() {
+    for (class, who) in [("020000:ffff00", "vfio_pci.ids= on"), ("030000:ff0000", "a new_id")] {
+        let text = format!("{ASKED} vfio-pci.ids=8086:10d3:ffffffff:ffffffff:{class}");
+        let [foreseen, ..] = said(&mut given_by_another(), &text);
+        assert!(foreseen[0].starts_with(who), "{class}: {foreseen:?}");
+    }
+}
+
 /// As the finish unit does, and an administrator by hand.
 #[test]
 fn what_the_boot_asked_for_is_no_news_to_a_run_for_another_device() {

@@ -34,6 +34,16 @@ pub(crate) fn boots(trials: &[Trial]) -> Vec<Boot> {
 }
 
 impl Trial {
+    /// One that needs no program, and of which `check` knows all.
+    pub(crate) const fn new(
+        name: &'static str,
+        kernels: &'static [&'static str],
+        machine: fn(Vm) -> Vm,
+        expect: fn(&mut Check<'_>),
+    ) -> Self {
+        Trial { name, kernels, programs: &[], machine, unforeseen: &[], expect }
+    }
+
     /// The check of the trial on that kernel; none where it does not run there.
     fn boot(self, kernel: &'static str) -> Option<Boot> {
         self.kernels.contains(&kernel).then(|| Boot {

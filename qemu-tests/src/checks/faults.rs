@@ -17,22 +17,18 @@ pub(crate) fn boots() -> Vec<Boot> {
 
 fn all() -> Vec<Trial> {
     vec![
-        Trial {
-            name: "an initrd without what it usually has mounted gets messages and no panic",
-            kernels: KERNELS,
-            programs: &[],
-            unforeseen: &[],
-            machine: poor_initrd,
-            expect: poor_initrd_expected,
-        },
-        Trial {
-            name: "without file descriptors there is a message and no panic",
-            kernels: KERNELS,
-            programs: &[],
-            unforeseen: &[],
-            machine: few_descriptors,
-            expect: few_descriptors_expected,
-        },
+        Trial::new(
+            "an initrd without what it usually has mounted gets messages and no panic",
+            KERNELS,
+            poor_initrd,
+            poor_initrd_expected,
+        ),
+        Trial::new(
+            "without file descriptors there is a message and no panic",
+            KERNELS,
+            few_descriptors,
+            few_descriptors_expected,
+        ),
         Trial {
             name: "what is in use, lets go of nothing, or goes away spoils nothing else",
             kernels: KERNELS,
@@ -48,38 +44,25 @@ fn all() -> Vec<Trial> {
             machine: in_use,
             expect: in_use_expected,
         },
-        Trial {
-            name: "an SR-IOV device with virtual functions on stays with the host",
-            kernels: KERNELS,
-            programs: &[],
-            unforeseen: &[],
-            machine: virtual_functions,
-            expect: virtual_functions_expected,
-        },
-        Trial {
-            name: "what ids= gives away besides is told",
-            kernels: &["6.1"],
-            programs: &[],
-            unforeseen: &[],
-            machine: by_ids,
-            expect: by_ids_expected,
-        },
-        Trial {
-            name: "iommufd and the device's own file are there",
-            kernels: &[NIXOS],
-            programs: &[],
-            unforeseen: &[],
-            machine: device_files,
-            expect: device_files_expected,
-        },
-        Trial {
-            name: "modules go in side by side, and a broken one stops those that need it",
-            kernels: &["5.10", "6.1", "6.12", "7.2"],
-            programs: &[],
-            unforeseen: &[],
-            machine: side_by_side,
-            expect: side_by_side_expected,
-        },
+        Trial::new(
+            "an SR-IOV device with virtual functions on stays with the host",
+            KERNELS,
+            virtual_functions,
+            virtual_functions_expected,
+        ),
+        Trial::new("what ids= gives away besides is told", &["6.1"], by_ids, by_ids_expected),
+        Trial::new(
+            "iommufd and the device's own file are there",
+            &[NIXOS],
+            device_files,
+            device_files_expected,
+        ),
+        Trial::new(
+            "modules go in side by side, and a broken one stops those that need it",
+            &["5.10", "6.1", "6.12", "7.2"],
+            side_by_side,
+            side_by_side_expected,
+        ),
         Trial {
             name: "killed before any of its writes and run again it comes to the same end",
             kernels: KERNELS,

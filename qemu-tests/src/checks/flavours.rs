@@ -22,14 +22,12 @@ fn all() -> Vec<Trial> {
             machine: without_groups,
             expect: without_groups_expected,
         },
-        Trial {
-            name: "where vfio is built in nothing is loaded, and an override alone binds nothing",
-            kernels: &[BUILT_IN],
-            programs: &[],
-            unforeseen: &[],
-            machine: built_in,
-            expect: built_in_expected,
-        },
+        Trial::new(
+            "where vfio is built in nothing is loaded, and an override alone binds nothing",
+            &[BUILT_IN],
+            built_in,
+            built_in_expected,
+        ),
         Trial {
             name: "a kernel that is locked down takes no vfio-pci without a signature",
             kernels: &["6.1"],

@@ -36,22 +36,18 @@ pub(crate) fn boots() -> Vec<Boot> {
 
 fn all() -> Vec<Trial> {
     vec![
-        Trial {
-            name: "bound devices are listed, handed to a QEMU in the guest, and missed when lost",
-            kernels: &["6.1"],
-            programs: &[],
-            unforeseen: &[],
-            machine: given_away,
-            expect: given_away_expected,
-        },
-        Trial {
-            name: "a machine with an AMD IOMMU is listed as lspci and the shell see it",
-            kernels: &["6.12"],
-            programs: &[],
-            unforeseen: &[],
-            machine: many_functions,
-            expect: many_functions_expected,
-        },
+        Trial::new(
+            "bound devices are listed, handed to a QEMU in the guest, and missed when lost",
+            &["6.1"],
+            given_away,
+            given_away_expected,
+        ),
+        Trial::new(
+            "a machine with an AMD IOMMU is listed as lspci and the shell see it",
+            &["6.12"],
+            many_functions,
+            many_functions_expected,
+        ),
     ]
 }
 

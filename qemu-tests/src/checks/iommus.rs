@@ -25,7 +25,7 @@ const fn trial(
     machine: fn(Vm) -> Vm,
     expect: fn(&mut Check<'_>),
 ) -> Trial {
-    Trial { name, kernels, programs: &["monitor"], unforeseen: &[], machine, expect }
+    Trial { programs: &["monitor"], ..Trial::new(name, kernels, machine, expect) }
 }
 
 fn all() -> Vec<Trial> {

@@ -12,14 +12,7 @@ pub(crate) fn boots() -> Vec<Boot> {
 }
 
 fn all() -> Vec<Trial> {
-    let trial = |name, machine, expect| Trial {
-        name,
-        kernels: &["6.1"],
-        programs: &[],
-        unforeseen: &[],
-        machine,
-        expect,
-    };
+    let trial = |name, machine, expect| Trial::new(name, &["6.1"], machine, expect);
     vec![
         trial(
             "in use: a card, a sound device and a keyboard stay with the host until nobody has them",

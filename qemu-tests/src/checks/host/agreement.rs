@@ -18,14 +18,7 @@ type Situations = &'static [(&'static str, bool)];
 
 /// Each of them on each of those kernels.
 pub(super) fn all() -> Vec<Trial> {
-    let trial = |name, machine, expect| Trial {
-        name,
-        kernels: KERNELS,
-        programs: &[],
-        unforeseen: &[],
-        machine,
-        expect,
-    };
+    let trial = |name, machine, expect| Trial::new(name, KERNELS, machine, expect);
     vec![
         trial(
             "verify agrees with a QEMU on groups",
