@@ -5,6 +5,8 @@ mod advice;
 pub mod hosts;
 mod in_use;
 
+use std::process::Command;
+
 use vfio_early::host::keep;
 
 use crate::fake::Fake;
@@ -148,6 +150,23 @@ fn the_record_sees_through_volumes_mirrors_and_pools() {
             .map(|(item, _)| item)
             .collect();
         assert_eq!(disks, expected, "{what}");
+    }
+}
+
+/// What a disk cannot be told of may still be on one.
+#[test]
+fn a_record_without_a_disk_is_not_made_in_silence() {
+    for (is_found, told) in [(true, ""), (false, "no disk that the host runs from was found")] {
+        let fake = hosts::b450().running();
+        if !is_found {
+            fake.mounts(&["22 1 0:31 / / rw - overlay overlay rw"]);
+        }
+        let mut keep = Command::new(env!("CARGO_BIN_EXE_vfio-early"));
+        let output = keep.arg("--root").arg(fake.tree.root()).arg("keep").output();
+        let output = output.expect("it can be started");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.contains(told)), (Some(0), true), "{said}");
+        assert_eq!(said.is_empty(), is_found, "{said}");
     }
 }
 

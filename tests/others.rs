@@ -126,6 +126,20 @@ fn what_is_asked_for_is_nobodys_surprise() {
     assert_eq!(check.expect("it can be read").report.warnings, [""; 0]);
 }
 
+/// Of one driver's options the last counts, by the names of the files, whatever folder they are in.
+#[test]
+fn the_last_file_by_its_name_counts() {
+    for (other, last) in [("etc", "usr/lib"), ("usr/lib", "etc")] {
+        let mut fake = given_by_another();
+        let line = "options vfio-pci ids=8086:10d3\n";
+        fake.tree.write(&format!("{other}/modprobe.d/a.conf"), "options vfio-pci ids=10de:1c03\n");
+        fake.tree.write(&format!("{last}/modprobe.d/b.conf"), line);
+        let [foreseen, ..] = said(&mut fake, ASKED);
+        let place = format!("ids= of vfio-pci in /{last}/modprobe.d/b.conf gives away");
+        assert!(foreseen[0].starts_with(&place), "{foreseen:?}");
+    }
+}
+
 #[test]
 fn an_id_with_a_class_takes_no_device_of_another() {
     for (class, who) in [("020000:ffff00", "vfio_pci.ids= on"), ("030000:ff0000", "a new_id")] {

@@ -1,5 +1,5 @@
 //! Hexadecimal numbers of a known length, both ways. A machine of hundreds of devices is made of little
-//! else: `write!` and `from_str_radix` take ten times as long.
+//! else, and `write!` and `from_str_radix` are made for more than that.
 
 /// Numbers with marks between them.
 pub struct Digits {

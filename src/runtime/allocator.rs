@@ -1,8 +1,8 @@
 //! Memory for a program of one thread that runs for a moment: what is given back is given out again
 //! for something of the same size, and nothing goes back to the kernel.
 //!
-//! A C library's allocator is prepared for threads, for mistakes of its callers and for years. It was
-//! a sixth of the program's own instructions.
+//! A C library's allocator is prepared for threads, for mistakes of its callers and for years, which
+//! each boot would pay for.
 #![allow(unsafe_code)]
 // All pieces are aligned for everything.
 #![allow(clippy::cast_ptr_alignment)]

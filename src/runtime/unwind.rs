@@ -1,7 +1,7 @@
 //! In the place of the unwinder: a panic aborts, and so nothing ever unwinds.
 //!
 //! Rust's standard library calls it for the backtraces of panics all the same. Here it walks no frames,
-//! and the compiler leaves out all that would find their names: a seventh of the program.
+//! and the compiler leaves out all that would find their names.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
