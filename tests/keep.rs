@@ -252,6 +252,7 @@ fn a_boot_leaves_the_disks_of_the_record_to_the_host() {
         let report = board.in_initrd(&record).bind(&format!("vfio.host=release vfio.devs={item}"));
         let bound = format!("{disk} bound");
         assert!(outcomes(&report).contains(&bound), "{item}: {:?}", outcomes(&report));
+        assert_says(&words(&report, disk), &["the host is without this disk then", said]);
         // Nothing else keeps it: without the record it would be gone.
         let report = board.in_initrd("").bind(&format!("vfio.devs={item}"));
         assert!(outcomes(&report).contains(&bound), "{item}: {:?}", outcomes(&report));
