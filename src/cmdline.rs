@@ -261,7 +261,7 @@ impl Request {
         match (key, value) {
             ("devs", Some(list)) => {
                 // No item has one.
-                if list.contains('=') {
+                if list.contains('=') || list.contains(PREFIX) {
                     warnings.push(
                         "vfio.devs= has other parameters in it: is its closing quote missing?"
                             .to_owned(),

@@ -42,10 +42,11 @@ impl Strays {
             }
         } else if let Some(key) = meant(word, value) {
             warnings.push(is_unknown(name, key));
-        } else if value.is_some_and(|value| value.windows(LIST.len()).any(|part| part == LIST)) {
+        } else if let Some(ours) = value.and_then(inside) {
             let name = escape::short(name);
             warnings.push(
-                ["vfio.devs= is inside of ", &name, "= and not read: a quote too many?"].concat(),
+                [PREFIX, ours, " is inside of ", &name, "= and not read: a quote too many?"]
+                    .concat(),
             );
         }
     }
@@ -62,6 +63,18 @@ impl Strays {
             escape::short(&form)
         ))
     }
+}
+
+/// Which of our keys is in a value, where a quote too many, or one that is not closed, puts all of the
+/// rest.
+fn inside(value: &[u8]) -> Option<&'static str> {
+    if value.windows(LIST.len()).any(|part| part == LIST) {
+        return Some("devs=");
+    }
+    let words = value.split(u8::is_ascii_whitespace).skip(1);
+    let names = words.filter_map(|word| word.split(|byte| *byte == b'=').next());
+    let mut keys = names.filter_map(|name| name.strip_prefix(PREFIX.as_bytes()));
+    keys.find_map(|key| KEYS.into_iter().find(|ours| ours.as_bytes() == key))
 }
 
 /// Whether a list has an item in it, or an id without its `pci:`.

@@ -108,6 +108,21 @@ fn a_list_within_another_parameter_is_told() {
     }
 }
 
+/// A quote that is not closed has all the rest of the line in it, also what was typed at its end.
+#[test]
+fn a_parameter_within_another_one_is_told() {
+    for (text, ours, name) in [
+        (r#"acpi_osi="!Windows 2012 quiet vfio.off"#, "vfio.off", "acpi_osi"),
+        (r#"x="y vfio.strict=1 z""#, "vfio.strict", "x"),
+        (r#""root=UUID=1 rw vfio.console=release""#, "vfio.console", "root"),
+    ] {
+        let expected = format!("{ours} is inside of {name}= and not read: a quote too many?");
+        assert_eq!(warnings(text), [expected], "{text}");
+    }
+    let missing = "vfio.devs= has other parameters in it: is its closing quote missing?";
+    assert_eq!(warnings(r#"vfio.devs="00:03.0 quiet vfio.off"#), [missing]);
+}
+
 #[test]
 fn what_is_not_ours_is_left_alone() {
     for text in [
@@ -119,6 +134,7 @@ fn what_is_not_ours_is_left_alone() {
         "pci=resource_alignment=20@0000:01:00.0 pci=disable_acs_redir=pci:8086:1234",
         "vfio.devs=01:00.0 -- 02:00.0 vfio_devs=1",
         "usbcore.quirks=0781:5580:bk,1234:abcd:k ip=10.0.0.2::10.0.0.1:255.255.255.0::eth0:off",
+        r#"x=vfio.off y="vfio.off z" dyndbg="file vfio.offset.c +p; module vfio.c" s="a vfio.offset""#,
         "root=/dev/mapper/a-b 12:34:56 a:b foo:bar 1:2 fe80::1 0:0:0:0 console=ttyS0,115200n8",
     ] {
         assert_eq!(warnings(text), [""; 0], "{text}");
