@@ -55,7 +55,13 @@ impl Strays {
     #[must_use]
     pub fn warning(&self, before: Option<&Item>) -> Option<String> {
         let words = self.0.get(1..)?;
-        let form = before.map_or(words.to_owned(), |item| [&item.text, self.0.as_str()].concat());
+        let mut form = before.map_or(String::new(), |item| item.text.clone() + ",");
+        for item in items(words) {
+            form += if pci::is_id(item) { "pci:" } else { "" };
+            form += item;
+            form.push(',');
+        }
+        form.pop();
         Some(format!(
             "outside vfio.devs= and not read: {}; a list without quotes has no blanks, as in \
              vfio.devs={}",

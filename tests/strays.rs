@@ -38,12 +38,13 @@ fn a_word_that_reads_as_an_item_gets_a_warning_with_the_right_form() {
         ("quiet pci:10de:1c03", "pci:10de:1c03", "vfio.devs=pci:10de:1c03"),
         ("quiet group:01:00.0", "group:01:00.0", "vfio.devs=group:01:00.0"),
         ("quiet 10de:1c03@01:00.0", "10de:1c03@01:00.0", "vfio.devs=10de:1c03@01:00.0"),
-        ("vfio-pci.ids=10de:1c03, 10de:10f1", "10de:10f1", "vfio.devs=10de:10f1"),
+        ("vfio-pci.ids=10de:1c03, 10de:10f1", "10de:10f1", "vfio.devs=pci:10de:10f1"),
+        ("vfio.devs=00:03.0, 8086:10d3", "8086:10d3", "vfio.devs=00:03.0,pci:8086:10d3"),
         ("vfio.devs='01:00.0 02:00.0'", "02:00.0", "vfio.devs=02:00.0"),
         (
             r#"vfio.devs=01:00.0 "02:00.0 03:00.0""#,
             "02:00.0 03:00.0",
-            "vfio.devs=01:00.0,02:00.0 03:00.0",
+            "vfio.devs=01:00.0,02:00.0,03:00.0",
         ),
         (
             "vfio.devs=01:00.0, 02:00.0, 03:00.0",
@@ -58,6 +59,9 @@ fn a_word_that_reads_as_an_item_gets_a_warning_with_the_right_form() {
              in {form}"
         );
         assert_eq!(warning, expected, "{text}");
+        // Who follows it is not warned again.
+        let request = cmdline::parse(form.as_bytes());
+        assert_eq!((request.warnings.len(), request.rejected.len()), (0, 0), "{form}");
     }
     let text = (0..16).fold(String::new(), |text, bus| text + &format!(" {bus:02x}:00.0"));
     assert_eq!(warnings(&text).len(), 1);
