@@ -450,6 +450,12 @@ fn keep(sysfs: &Sysfs, root: &Path) -> u8 {
              same, write it into /{RECORD}"
         ));
     }
+    if elsewhere.is_none() {
+        for entry in keep::of_nothing(&record, sysfs).unwrap_or_default() {
+            let text = &entry.item.text;
+            say(&format!("/{RECORD}: {text} is no device here, and would keep nothing"));
+        }
+    }
     print(keep::HEADING);
     record.entries.iter().for_each(|entry| print(&format!("{entry}\n")));
     exit_status(false, false)

@@ -49,6 +49,19 @@ pub fn record(sysfs: &Sysfs, runs_here: bool) -> io::Result<Record> {
     Ok(record)
 }
 
+/// Those entries that are none of the devices here: at boot they would keep nothing.
+///
+/// # Errors
+/// As [`record`].
+pub fn of_nothing<'r>(record: &'r Record, sysfs: &Sysfs) -> io::Result<Vec<&'r Entry>> {
+    let machine = sysfs.whole_machine()?;
+    let is_one = |entry: &Entry| {
+        let alone = Record { entries: vec![entry.clone()], wrong: Vec::new() };
+        machine.devices.values().any(|device| !sysfs.kept(&alone, device).is_empty())
+    };
+    Ok(record.entries.iter().filter(|entry| !is_one(entry)).collect())
+}
+
 /// What the host lives from now: disks first, each in the order of their addresses.
 #[must_use]
 pub fn of_host(sysfs: &Sysfs, machine: &Machine) -> Vec<Entry> {
