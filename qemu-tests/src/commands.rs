@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod boot;
+pub mod build;
 pub mod coverage;
 mod cpu;
 pub mod demo;
@@ -11,6 +12,7 @@ pub mod findings;
 pub mod fuzz;
 pub mod model;
 pub mod nix;
+pub mod package;
 pub mod release;
 pub mod reproduce;
 pub mod rules;

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use qemu_tests::commands::{
-    bench, boot, coverage, demo, findings, fuzz, model, nix, release, reproduce, rules,
-    screenshots, setup, soak, test,
+    bench, boot, build, coverage, demo, findings, fuzz, model, nix, package, release, reproduce,
+    rules, screenshots, setup, soak, test,
 };
-use qemu_tests::supplies::{binary, package};
 
 /// Sets up, builds, boots, shows and tests vfio-early.
 #[derive(Parser)]
@@ -23,7 +22,7 @@ enum Command {
     /// Install what this machine lacks, and fetch the kernels that the tests boot
     Setup(setup::Arguments),
     /// Build the static release binary; its path is the last line of the output
-    Build,
+    Build(build::Arguments),
     /// Boot one virtual machine with any devices and any command line, and say what became of them
     Boot(boot::Arguments),
     /// Show the main job: a desktop's graphics card goes to vfio-pci, the rest stays with the host
@@ -41,7 +40,7 @@ enum Command {
     /// Evaluate and check the NixOS module, and boot its scripted branch
     Nix(nix::Arguments),
     /// Make the Debian package; its path is the last line of the output
-    Package,
+    Package(package::Arguments),
     /// Make the files of a release, twice, and compare them; the folder is the last line of the output
     Release,
     /// Ask real kernels what the fake one claims of them; see docs/kernel-rules.md
@@ -71,7 +70,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<bool> {
     match command {
         Command::Setup(arguments) => setup::run(&arguments)?,
-        Command::Build => println!("{}", binary::build()?.display()),
+        Command::Build(arguments) => build::run(&arguments)?,
         Command::Boot(arguments) => boot::run(arguments)?,
         Command::Demo(arguments) => demo::run(&arguments)?,
         Command::Bench(arguments) => return bench::run(&arguments),
@@ -80,7 +79,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Fuzz(arguments) => return fuzz::run(&arguments),
         Command::Findings(arguments) => return findings::run(&arguments),
         Command::Nix(arguments) => return nix::run(&arguments),
-        Command::Package => println!("{}", package::build()?.display()),
+        Command::Package(arguments) => package::run(&arguments)?,
         Command::Release => return release::run(),
         Command::Rules(arguments) => return rules::run(&arguments),
         Command::Reproduce => return reproduce::run(),

@@ -122,7 +122,7 @@ fn bill() -> Result<Outcome> {
     let text = std::fs::read_to_string(&file).context("the package has no list")?;
     let list: Value = serde_json::from_str(&text)?;
     let mut linked = sbom::linked_crates()?;
-    for library in sbom::libraries()? {
+    for library in sbom::libraries(musl::target())? {
         linked.push(format!("{} {}", library.name, library.version));
     }
     let rustc = String::from_utf8(step::run(Command::new("rustc").arg("--version"))?)?;

@@ -1,110 +1,216 @@
-//! The program for another processor than this machine's.
+//! The program for other targets of Rust's than the usual one, which is this machine's with musl.
 //!
-//! Debian has the C library for it as a package of this machine's; liblzma is of Debian's package for
-//! that processor, and libkmod is built as for this one.
+//! For another processor Debian has a compiler and the GNU C library as packages of this machine's, and
+//! musl's headers and liblzma for that library as packages for that processor, of which only files are
+//! taken. All else is built from the same sources as for this machine.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Error, Result, bail};
 
 use crate::supplies::arch::Arch;
 use crate::supplies::archive::{Archive, Kind};
+use crate::supplies::musl::{self, LIBLZMA, Unpacks, XZ};
+use crate::supplies::source::key;
 use crate::supplies::{binary, cache, libkmod, packages, rustup, step};
 
-/// The suite that liblzma is of.
+/// The suite that files for another processor are of.
 const SUITE: &str = "bookworm";
 
-const LIBLZMA: &str = "liblzma.a";
+/// Rust's names of all targets that the program is built for.
+pub const TARGETS: [&str; 4] = [
+    "x86_64-unknown-linux-musl",
+    "x86_64-unknown-linux-gnu",
+    "aarch64-unknown-linux-musl",
+    "aarch64-unknown-linux-gnu",
+];
 
-/// Rust's name of it, with the GNU C library.
-#[must_use]
-pub fn target(arch: Arch) -> &'static str {
-    match arch {
-        Arch::Amd64 => "x86_64-unknown-linux-gnu",
-        Arch::Arm64 => "aarch64-unknown-linux-gnu",
+/// Those that there is a package for.
+pub const PACKAGED: [&str; 2] = [TARGETS[0], TARGETS[2]];
+
+/// One of [`TARGETS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    arch: Arch,
+    has_musl: bool,
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let index = TARGETS.iter().position(|target| *target == text);
+        let index =
+            index.with_context(|| format!("no target {text}: try {}", TARGETS.join(", ")))?;
+        let arch = if index < 2 { Arch::Amd64 } else { Arch::Arm64 };
+        Ok(Self { arch, has_musl: index % 2 == 0 })
     }
 }
 
-/// The static release binary for that processor, built where it is not.
-///
-/// # Errors
-/// When it cannot be built.
-pub fn program(arch: Arch) -> Result<PathBuf> {
-    if arch == Arch::of_this_machine() { binary::build() } else { build(arch) }
+impl Display for Target {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let first = if self.arch == Arch::Amd64 { 0 } else { 2 };
+        f.write_str(TARGETS[first + usize::from(!self.has_musl)])
+    }
 }
 
-/// Builds the static release binary for that processor, and checks it.
+/// The static release binary for that processor.
+///
+/// # Errors
+/// As [`build`].
+pub fn program(arch: Arch) -> Result<PathBuf> {
+    build(Target { arch, has_musl: true })
+}
+
+/// Builds the static release binary for that target, and checks it.
 ///
 /// # Errors
 /// When something that it needs cannot be set up, it does not build, or is not fit for an initrd.
-pub fn build(arch: Arch) -> Result<PathBuf> {
-    let mut command = cargo(arch, &[&binary::BUILD[..], &["--target", target(arch)]].concat())?;
+pub fn build(target: Target) -> Result<PathBuf> {
+    if target.arch == Arch::of_this_machine() {
+        if target.has_musl {
+            if let Some(why) = musl::missing() {
+                bail!("{why}");
+            }
+            return binary::build();
+        }
+        let program = binary::build_with_glibc()?;
+        binary::check_file(&program)?;
+        return Ok(program);
+    }
+    let mut command = cargo(target, &binary::BUILD)?;
     let program = binary::compile(command.args(binary::remap()?))?;
     binary::check_file(&program)?;
     Ok(program)
 }
 
-/// A cargo command with all that a build for that processor needs.
-///
-/// # Errors
-/// When something of it cannot be set up.
-pub fn cargo(arch: Arch, arguments: &[&str]) -> Result<Command> {
-    rustup::standard_library(target(arch))?;
-    let variable = |name: &str| format!("{name}_{}", target(arch).replace('-', "_"));
-    let mut command = binary::cargo(arguments)?;
+/// A cargo command with all that a build for another processor needs.
+fn cargo(target: Target, arguments: &[&str]) -> Result<Command> {
+    let name = target.to_string();
+    rustup::standard_library(&name)?;
+    let gnu = target.arch.gnu();
+    let variable = |variable: &str| format!("{variable}_{}", name.replace('-', "_"));
+    let mut command = binary::cargo(&[arguments, &["--target", &name]].concat())?;
     let linker = variable("CARGO_TARGET").to_ascii_uppercase() + "_LINKER";
     command
-        .env(libkmod::VARIABLE, libraries(arch)?)
-        .env(linker, format!("{}-gcc", arch.gnu()))
-        // Its headers are nowhere else.
-        .env(variable("BINDGEN_EXTRA_CLANG_ARGS"), format!("--sysroot=/usr/{}", arch.gnu()));
+        .env(libkmod::VARIABLE, libraries(target)?)
+        .env(linker, format!("{gnu}-gcc"))
+        // kmod-sys reads libkmod's header, in which nothing is musl's; the other's are nowhere else.
+        .env(
+            variable("BINDGEN_EXTRA_CLANG_ARGS"),
+            format!("--target={gnu} --sysroot=/usr/{gnu} -I/usr/{gnu}/include"),
+        );
     Ok(command)
 }
 
-/// The folder that holds `libkmod.a` and `liblzma.a` for that processor.
-fn libraries(arch: Arch) -> Result<PathBuf> {
-    let name = format!("cross/{}-libkmod-{}", arch.name(), libkmod::version_and_key());
-    let is_whole =
-        |entry: &Path| [libkmod::ARCHIVE, LIBLZMA].iter().all(|it| entry.join(it).exists());
-    cache::entry(&name, is_whole, |entry| make(entry, arch))
+/// The folder that holds `libkmod.a` and `liblzma.a` for it.
+fn libraries(target: Target) -> Result<PathBuf> {
+    let texts = [libkmod::SOURCE, XZ].map(|source| [source.script, source.sha256]).concat();
+    let is_whole = |entry: &Path| entry.join(libkmod::ARCHIVE).exists();
+    cache::entry(&format!("cross/{target}-{:08x}", key(&texts)), is_whole, |entry| {
+        packages::ensure(packages::BUILD)?;
+        packages::ensure(packages::cross(target.arch))?;
+        let work = tempfile::Builder::new().prefix("work-").tempdir_in(entry)?;
+        if target.has_musl {
+            make_with_musl(target.arch, work.path(), entry)
+        } else {
+            make_with_glibc(target.arch, work.path(), entry)
+        }
+    })
 }
 
-fn make(entry: &Path, arch: Arch) -> Result<()> {
-    packages::ensure(packages::BUILD)?;
-    packages::ensure(packages::cross(arch))?;
-    let work = tempfile::Builder::new().prefix("work-").tempdir_in(entry)?;
-    let work = work.path();
-    step::say(format_args!("liblzma for {}: fetching it from Debian {SUITE}", arch.name()));
-    let archive = Archive::open(&work.join("apt"), SUITE, Kind::Binary { arch, security: true })?;
-    let package = archive.newest("liblzma-dev")?;
-    let root = work.join("root");
-    for file in archive.download(&[package], work)? {
-        step::run(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&root))?;
-    }
+fn make_with_glibc(arch: Arch, work: &Path, entry: &Path) -> Result<()> {
+    let root = fetch("liblzma-dev", arch, work)?;
     let library = root.join("usr/lib").join(arch.gnu());
     fs::copy(library.join(LIBLZMA), entry.join(LIBLZMA))?;
-
-    step::say(format_args!("libkmod for {}: building it", arch.name()));
-    let cross = work.join("cross.ini");
-    fs::write(&cross, cross_file(arch, &root))?;
-    let (cross, archiver) = (cross.to_string_lossy(), format!("{}-ar", arch.gnu()));
-    libkmod::build_again(&[("CROSS_FILE", &*cross), ("AR", &archiver)], work, entry)?;
-    ensure!(entry.join(libkmod::ARCHIVE).exists(), "packaging/static-libkmod made no archive");
-    Ok(())
+    let compiler = [format!("{}-gcc", arch.gnu())];
+    let properties = format!("sys_root = '{}'\n", root.display());
+    make_libkmod(arch, &compiler, &properties, &library.join("pkgconfig"), work, entry)
 }
 
-/// What meson has to know.
-fn cross_file(arch: Arch, root: &Path) -> String {
+fn make_with_musl(arch: Arch, work: &Path, entry: &Path) -> Result<()> {
+    packages::ensure(packages::MUSL)?;
+    let gnu = arch.gnu();
+    let root = fetch("musl-dev", arch, work)?;
+    let headers = root.join("usr/include").join(gnu.replace("-gnu", "-musl"));
+    for name in ["linux", "asm", "asm-generic"] {
+        symlink(format!("/usr/{gnu}/include/{name}"), headers.join(name))?;
+    }
+    let compiler = format!("{gnu}-gcc");
+    let own = step::run(Command::new(&compiler).arg("-print-file-name=include"))?;
+    let own = String::from_utf8(own)?;
+    let mut words = vec![compiler, "-nostdinc".to_owned()];
+    for folder in [own.trim(), &headers.to_string_lossy(), &entry.join("include").to_string_lossy()]
+    {
+        words.extend(["-isystem".to_owned(), folder.to_owned()]);
+    }
+    let archive = musl::libraries(Unpacks::Xz)?.join(XZ.package);
+    XZ.check(&archive)?;
+    XZ.build(&archive, &[("CC", &words.join(" ")), ("HOST", gnu)], work, entry)?;
+    // kmod's build asks pkg-config for it; nothing is linked there.
+    let folder = work.join("pkgconfig");
+    fs::create_dir(&folder)?;
+    let text = format!("Name: liblzma\nDescription: xz\nVersion: {}\nLibs: -llzma\n", XZ.version);
+    fs::write(folder.join("liblzma.pc"), text)?;
+    make_libkmod(arch, &words, "", &folder, work, entry)
+}
+
+/// Unpacks the newest package of that name for that processor; its root.
+fn fetch(name: &str, arch: Arch, work: &Path) -> Result<PathBuf> {
+    step::say(format_args!("{name} for {}: fetching it from Debian {SUITE}", arch.name()));
+    let archive = Archive::open(&work.join("apt"), SUITE, Kind::Binary { arch, security: true })?;
+    let root = work.join("root");
+    for file in archive.download(&[archive.newest(name)?], work)? {
+        step::run(Command::new("dpkg-deb").arg("--extract").arg(&file).arg(&root))?;
+    }
+    Ok(root)
+}
+
+/// Builds libkmod with a compiler, whose words are given, and the libraries that pkg-config has there.
+fn make_libkmod(
+    arch: Arch,
+    compiler: &[String],
+    properties: &str,
+    libraries: &Path,
+    work: &Path,
+    entry: &Path,
+) -> Result<()> {
     let gnu = arch.gnu();
     let cpu = gnu.split('-').next().unwrap_or(gnu);
-    let root = root.display();
+    let (compiler, libraries) = (compiler.join("', '"), libraries.display());
     // meson 1.0 knows pkg-config by `pkgconfig` alone, newer ones by both names.
-    format!(
-        "[binaries]\nc = '{gnu}-gcc'\nar = '{gnu}-ar'\nstrip = '{gnu}-strip'\n\
-         pkgconfig = 'pkg-config'\n\n\
-         [properties]\nsys_root = '{root}'\npkg_config_libdir = '{root}/usr/lib/{gnu}/pkgconfig'\n\n\
+    let text = format!(
+        "[binaries]\nc = ['{compiler}']\nar = '{gnu}-ar'\nstrip = '{gnu}-strip'\n\
+         pkgconfig = 'pkg-config'\n\n[properties]\n{properties}pkg_config_libdir = '{libraries}'\n\n\
          [host_machine]\nsystem = 'linux'\ncpu_family = '{cpu}'\ncpu = '{cpu}'\nendian = 'little'\n"
-    )
+    );
+    let file = work.join("cross.ini");
+    fs::write(&file, text)?;
+    let (file, archiver) = (file.to_string_lossy(), format!("{gnu}-ar"));
+    libkmod::build_again(&[("CROSS_FILE", &*file), ("AR", &archiver)], work, entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_has_its_name() {
+        for name in TARGETS {
+            let target: Target = name.parse().unwrap();
+            assert_eq!(target.to_string(), name);
+            let is_arm = target.arch == Arch::Arm64;
+            assert_eq!(
+                (name.starts_with("aarch64"), name.ends_with("musl")),
+                (is_arm, target.has_musl)
+            );
+        }
+        let error = "riscv64gc-unknown-linux-gnu".parse::<Target>().unwrap_err().to_string();
+        assert!(error.contains("aarch64-unknown-linux-musl"), "{error}");
+    }
 }

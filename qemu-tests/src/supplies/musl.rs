@@ -176,12 +176,12 @@ fn standard_library() -> Result<PathBuf> {
     rustup::standard_library(target())
 }
 
-/// musl itself, and its version.
+/// musl itself for a target, and its version.
 ///
 /// # Errors
 /// When it is not where Rust has it, or does not say its version.
-pub(crate) fn musl() -> Result<(PathBuf, String)> {
-    let file = standard_library()?.join("self-contained/libc.a");
+pub(crate) fn musl(target: &str) -> Result<(PathBuf, String)> {
+    let file = rustup::standard_library(target)?.join("self-contained/libc.a");
     let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let version = version(&bytes).with_context(|| format!("{}: no version", file.display()))?;
     Ok((file, version))

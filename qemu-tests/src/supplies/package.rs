@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::supplies::binary::workspace;
 use crate::supplies::cargo_tool::Tool;
+use crate::supplies::cross::{self, Target};
 use crate::supplies::{binary, cache, packages, sbom, step};
 
 /// Makes the package.
@@ -45,6 +46,16 @@ pub fn build() -> Result<PathBuf> {
     Ok(package)
 }
 
+/// Makes the one for that target, which is one with musl; its path.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_for(target: Target) -> Result<PathBuf> {
+    let binary = cross::build(target)?;
+    let _lock = cache::lock("package")?;
+    pack(workspace(), &binary)
+}
+
 /// Packs that binary, with all else from that copy of the workspace; the package's path.
 ///
 /// # Errors
@@ -52,13 +63,14 @@ pub fn build() -> Result<PathBuf> {
 pub(crate) fn pack(workspace: &Path, binary: &Path) -> Result<PathBuf> {
     packages::ensure(packages::PACKAGE)?;
     let cargo_deb = CARGO_DEB.set_up()?;
-    write_built_using(workspace)?;
-    sbom::write(&workspace.join(SBOM), &changelog_date()?)?;
+    let (target, triple) = target(binary)?;
+    let name = triple.to_str().context("a target's name is a text")?;
+    write_built_using(workspace, name)?;
+    sbom::write(&workspace.join(SBOM), &changelog_date()?, name)?;
     let made = ["man", "target/make/vfio-early-generator"];
     step::run(Command::new("make").args(made).current_dir(workspace))?;
     let folder = workspace.join("target/package");
     let new = tempfile::Builder::new().prefix("new-").tempdir_in(&folder)?;
-    let (target, triple) = target(binary)?;
     let said = step::run(
         Command::new(cargo_deb)
             .args(["deb", "--no-build", "--no-strip", "--locked", "--quiet", "--output"])
@@ -101,9 +113,9 @@ pub(crate) fn changelog_date() -> Result<String> {
 
 /// The versions of what is linked into the program: policy asks for them where a licence wants the
 /// source kept, and cargo-deb knows no field Built-Using.
-fn write_built_using(workspace: &Path) -> Result<()> {
+fn write_built_using(workspace: &Path, target: &str) -> Result<()> {
     let mut text = String::new();
-    for library in sbom::libraries()? {
+    for library in sbom::libraries(target)? {
         text.extend([library.name, " (= ", &library.version, "), ", library.whose, "\n"]);
     }
     text.extend(sbom::linked_crates()?.iter().map(|name| format!("crate {name}\n")));

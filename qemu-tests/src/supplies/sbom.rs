@@ -58,7 +58,7 @@ fn installed(name: &'static str, file: &str, licence: &'static str) -> Result<Li
     Ok(Library { name, version, sha256, licence, url, whose: "as Debian has it" })
 }
 
-/// With musl missing.
+/// Without musl.
 fn of_this_machine() -> Result<[Library; 3]> {
     Ok([
         installed("glibc", "libc.a", "LGPL-2.1-or-later")?,
@@ -68,11 +68,11 @@ fn of_this_machine() -> Result<[Library; 3]> {
     ])
 }
 
-/// All of them.
+/// All of those that a program for that target is linked with.
 ///
 /// # Errors
 /// When it cannot be told where one of them comes from.
-pub(crate) fn libraries() -> Result<Vec<Library>> {
+pub(crate) fn libraries(target: &str) -> Result<Vec<Library>> {
     let source = |name, source: Source, licence| Library {
         name,
         version: source.version.to_owned(),
@@ -82,10 +82,10 @@ pub(crate) fn libraries() -> Result<Vec<Library>> {
         whose: RELEASED,
     };
     let libkmod = source("libkmod", libkmod::SOURCE, "LGPL-2.1-or-later");
-    if musl::missing().is_some() {
+    if !target.ends_with("-musl") || target == musl::target() && musl::missing().is_some() {
         return Ok([libkmod].into_iter().chain(of_this_machine()?).collect());
     }
-    let (file, version) = musl::musl()?;
+    let (file, version) = musl::musl(target)?;
     let url = format!("pkg:generic/musl@{version}");
     let sha256 = digest::sha256(&file)?;
     Ok(vec![
@@ -95,15 +95,15 @@ pub(crate) fn libraries() -> Result<Vec<Library>> {
     ])
 }
 
-/// Writes the list into `file`, as of `date` (seconds since 1970): the same input makes the same
-/// bytes.
+/// Writes the list for a target into `file`, as of `date` (seconds since 1970): the same input makes the
+/// same bytes.
 ///
 /// # Errors
 /// When the tool cannot be had, or a library's origin cannot be told.
-pub(crate) fn write(file: &Path, date: &str) -> Result<()> {
+pub(crate) fn write(file: &Path, date: &str, target: &str) -> Result<()> {
     let mut list = crates(date)?;
     let linked = linked_crates()?;
-    complete(&mut list, &linked, components()?)?;
+    complete(&mut list, &linked, components(target)?)?;
     let text = serde_json::to_string_pretty(&list)? + "\n";
     fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
 }
@@ -129,7 +129,7 @@ fn crates(date: &str) -> Result<Value> {
 }
 
 /// The C libraries and Rust's own.
-fn components() -> Result<Vec<Value>> {
+fn components(target: &str) -> Result<Vec<Value>> {
     let component = |library: Library| {
         json!({
             "type": "library",
@@ -142,7 +142,7 @@ fn components() -> Result<Vec<Value>> {
             "purl": library.url,
         })
     };
-    let mut components: Vec<_> = libraries()?.into_iter().map(component).collect();
+    let mut components: Vec<_> = libraries(target)?.into_iter().map(component).collect();
     let said = step::run(Command::new("rustc").arg("--version"))?;
     let said = String::from_utf8(said)?;
     let version = said.split_whitespace().nth(1).context("rustc says no version")?;

@@ -88,7 +88,7 @@ impl Source {
         fs::write(&script, self.script)?;
         let mut build = Command::new("sh");
         build.args([&script, &tree]).arg(folder).env("LC_ALL", "C.UTF-8");
-        build.env_remove("ZSTD").envs(variables.iter().copied());
+        build.env_remove("ZSTD").env_remove("HOST").envs(variables.iter().copied());
         step::run(&mut build).map(drop)
     }
 }

@@ -9,7 +9,7 @@ use super::files::{
     COMPLETIONS, DRACUT, File, INITRAMFS_TOOLS, MANUAL, PROGRAM, UNITS, differences,
 };
 use crate::supplies::binary::{self, workspace};
-use crate::supplies::{package, sbom, step};
+use crate::supplies::{musl, package, sbom, step};
 
 const OVERRIDES: &str = "packaging/debian/lintian-overrides";
 
@@ -77,7 +77,9 @@ pub(super) fn copyright() -> Result<Vec<String>> {
         .iter()
         .filter_map(|line| Some(format!("crates/{}/*", line.split_once(' ')?.0)))
         .collect();
-    linked.extend(sbom::libraries()?.iter().map(|library| format!("c/{}/*", library.name)));
+    linked.extend(
+        sbom::libraries(musl::target())?.iter().map(|library| format!("c/{}/*", library.name)),
+    );
     linked.push("crates/std/*".to_owned());
     let lacks = linked.iter().filter(|name| !named.contains(&name.as_str()));
     let mut complaints: Vec<String> =
