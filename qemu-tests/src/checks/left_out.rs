@@ -80,6 +80,16 @@ pub(crate) const LIST: &[LeftOut] = &[
         "nix: modules compressed with zstd",
         "it builds the program twice more, for kernels that people configure themselves",
     ),
+    on(
+        &["7.2"],
+        "iommu: the driver of a virtio-iommu is loaded, and a VM monitor has the devices",
+        "it is run on 6.12 each time, where groups come with the first probe",
+    ),
+    on(
+        &["7.2"],
+        "rules: until the driver of a virtio-iommu comes no driver is probed",
+        "it is run on 6.12 each time, and answers the same",
+    ),
     LeftOut {
         kernels: &["6.1"],
         name: "boot loaders: ",
