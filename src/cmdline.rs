@@ -165,7 +165,7 @@ fn next_parameter<'a>(text: &'a [u8]) -> (&'a [u8], Option<&'a [u8]>, &'a [u8]) 
 }
 
 /// A parameter's name, and its value where it has one.
-type Parameter<'a> = (&'a [u8], Option<&'a [u8]>);
+pub type Parameter<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// What ends the kernel's parameters: all behind it is for init.
 const END: Parameter = (b"--", None);
@@ -235,6 +235,7 @@ pub fn parse(text: &[u8]) -> Request {
             }
             continue;
         };
+        strays.is_behind_a_list = key == KEYS[0].as_bytes();
         let key = same_name(&String::from_utf8_lossy(key));
         if is_for_init {
             request.warnings.push(format!(

@@ -365,7 +365,7 @@ fn check(
     let report = &mut check.report;
     let running = sysfs.cmdline().unwrap_or_default();
     if running != text {
-        let length = paste::length_with_lists(&running, text);
+        let length = paste::length_with_the_rest(&running, text);
         report.warnings.extend(paste::too_long(length));
     }
     if form == Form::Json {
@@ -376,6 +376,7 @@ fn check(
         for rejected in &report.request.rejected {
             log::error!("{:?}: {}", escape::short(&rejected.text), rejected.reason);
         }
+        report.warnings[said..].iter().for_each(|warning| log::warn!("{warning}"));
         print(&check.plan.to_string());
     } else {
         // Said above.

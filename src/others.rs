@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::slice;
 
-use crate::cmdline::{self, Foreign};
+use crate::cmdline::{self, Foreign, parameters};
 use crate::pci::{Address, Class, Id};
 use crate::plan::{self, is_same_name, is_vfio_driver};
 use crate::sysfs::{Sysfs, VFIO_PCI};
@@ -146,17 +147,22 @@ fn warning(
 fn sources(foreign: &Foreign, sysfs: &Sysfs) -> Vec<Source> {
     let mut sources: [Option<Source>; 2] = [None, None];
     sysfs.modprobe_commands(&mut |file, words| {
-        let ["options", module, options @ ..] = words else { return };
-        let Some(index) = DRIVERS.iter().position(|known| is_same_name(known, module)) else {
-            return;
+        let (modules, options) = match words {
+            ["options", modules, options @ ..] => (slice::from_ref(modules), options),
+            // A command, which may load another module than its own.
+            ["install", command @ ..] => (command, command),
+            _ => return,
         };
-        for option in options {
-            if let Some(list) = option.strip_prefix("ids=") {
+        let is_one = |known: &&str| modules.iter().any(|module| is_same_name(known, module));
+        let Some(index) = DRIVERS.iter().position(is_one) else { return };
+        // The kernel reads them by its rules for the command line.
+        for (name, list) in parameters(options.join(" ").as_bytes()) {
+            if let (b"ids", Some(list)) = (name, list) {
                 sources[index] = Some(Source {
-                    place: ["ids= of ", module, " in /", &file.to_string_lossy()].concat(),
+                    place: ["ids= of ", DRIVERS[index], " in /", &file.to_string_lossy()].concat(),
                     remedy: "remove it, which takes every device of an id, and make the initrd anew, \
                              or list the device",
-                    ids: ids(list),
+                    ids: ids(&String::from_utf8_lossy(list)),
                 });
             }
         }
@@ -183,7 +189,7 @@ impl Entry {
 /// it (`vfio_pci_fill_ids()` in `drivers/vfio/pci/vfio_pci.c`).
 fn ids(list: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
-    for text in list.trim_matches('"').split(',') {
+    for text in list.split(',') {
         let mut numbers = text.trim_start().split(':').map(number);
         if let (Some(Some(vendor)), Some(Some(device))) = (numbers.next(), numbers.next()) {
             let mut next = || numbers.next().flatten();
@@ -200,7 +206,8 @@ fn ids(list: &str) -> Vec<Entry> {
 /// As `%x` reads it.
 fn number(text: &str) -> Option<u32> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-    u32::from_str_radix(digits, 16).ok()
+    let end = digits.bytes().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(digits.len());
+    u32::from_str_radix(&digits[..end], 16).ok()
 }
 
 /// 0 for any, which is `PCI_ANY_ID` there; `None` for what no device has.
@@ -226,10 +233,10 @@ mod tests {
             ("10de:1c03", "10de:1c03"),
             ("10de:1c03, 0X10de:0X10f1", "10de:1c03 10de:10f1"),
             ("10de:1c03,10de:10f1", "10de:1c03 10de:10f1"),
-            ("\"8086:10d3\"", "8086:10d3"),
             ("0x8086:0x10d3:ffffffff:ffffffff:020000:ff0000", "8086:10d3"),
             ("8086:10d3:8086:1", "8086:10d3:8086:0001"),
             ("8086:ffffffff", "8086:0000"),
+            ("8086:10d3;,8086:10d4 x", "8086:10d3 8086:10d4"),
             ("", ""),
             (",x,8086:,8086,8086:0,8086:10d30,01:00.0,8086:z", ""),
         ] {

@@ -386,7 +386,8 @@ fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
             return Err("the kernel knows no quotes but \", around all of a list".to_owned());
         }
     }
-    if let Some(id) = text.strip_prefix("pci:") {
+    let without = |text| str::strip_prefix(text, "pci:").unwrap_or(text);
+    if let Some(id) = text.strip_prefix("pci:").filter(|id| !id.contains('@')) {
         return Ok((None, Choice::Id(id.parse()?)));
     }
     if is_id(text) {
@@ -397,11 +398,18 @@ fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
         None => (false, text),
     };
     let (guard, place) = match rest.split_once('@') {
-        Some((place, guard)) if guard.parse::<Id>().is_ok() && place.parse::<Place>().is_ok() => {
-            let before = if group { "group:" } else { "" };
-            return Err(format!("the id comes first: {before}{guard}@{place}"));
+        Some((guard, place)) => {
+            let is_in_order = guard.parse::<Place>().is_err();
+            let (id, of) = if is_in_order { (guard, place) } else { (place, guard) };
+            let id = without(id);
+            if (id, of) != (guard, place) && id.parse::<Id>().is_ok() && of.parse::<Place>().is_ok()
+            {
+                let before = if group { "group:" } else { "" };
+                let what = if is_in_order { "a guard has no pci:" } else { "the id comes first" };
+                return Err(format!("{what}: {before}{id}@{of}"));
+            }
+            (Some(guard.parse()?), place)
         }
-        Some((guard, place)) => (Some(guard.parse()?), place),
         None => (None, rest),
     };
     let place: Place = place.parse()?;
@@ -534,10 +542,13 @@ mod tests {
             ("pci:10de:1c03:1462", "an id is vendor:device"),
             ("pci:0:0", "would take every device"),
             ("pci:10de:1c030", "the device id 1c030 is over ffff"),
-            ("pci:10de:1c03@01:00.0", "an id is vendor:device"),
+            ("pci:10de:1c03@01:00.0", "a guard has no pci:: 10de:1c03@01:00.0"),
+            ("group:pci:10de:1c03@01:00.0", "a guard has no pci:: group:10de:1c03@01:00.0"),
+            ("pci:10de:1c03@x", "an id is vendor:device"),
             ("@01:00.0", "an id is vendor:device"),
             ("10de:1c03@", "not a PCI address"),
             ("01:00.0@10de:1c03", "the id comes first: 10de:1c03@01:00.0"),
+            ("01:00.0@pci:10de:1c03", "the id comes first: 10de:1c03@01:00.0"),
             ("group:00:01.0/00.*@10de:1c03", "the id comes first: group:10de:1c03@00:01.0/00.*"),
             (r#"\"01:00.0"#, "it has a backslash, which is no escape to the kernel"),
             (r#"02:00.0\""#, "write quotes without one, or commas alone and no quotes"),

@@ -12,15 +12,22 @@ pub const KEYS: [&str; 8] = ["devs", "off", "console", "host", "wait", "driver",
 
 const LIST: &[u8] = b"vfio.devs=";
 
-/// The words that read as items, with commas between them.
+/// The words that read as items, or as what is meant for one.
 #[derive(Debug, Default)]
-pub struct Strays(String);
+pub struct Strays {
+    /// With commas between them.
+    words: String,
+    /// Whether the word before was a list, or belongs to one.
+    pub is_behind_a_list: bool,
+}
 
 /// That a parameter is none, and which of ours it may be.
 #[must_use]
 pub fn is_unknown(name: &str, key: &str) -> String {
     let key = key.to_ascii_lowercase();
-    let nearest = KEYS.iter().min_by_key(|ours| slips(&key, ours)).unwrap_or(&KEYS[0]);
+    // What is near to none asks for devices, as others do with `ids=` or `pci=`.
+    let nearest = KEYS.iter().filter(|ours| slips(&key, ours) <= 2);
+    let nearest = nearest.min_by_key(|ours| slips(&key, ours)).unwrap_or(&KEYS[0]);
     [&escape::short(name), " is unknown; is vfio.", nearest, " meant?"].concat()
 }
 
@@ -34,11 +41,13 @@ impl Strays {
     pub fn look_at(&mut self, name: &[u8], value: Option<&[u8]>, warnings: &mut Vec<String>) {
         let Ok(name) = str::from_utf8(name) else { return };
         let word = bare(name);
-        if value.is_none() && has_item(word) {
+        let is_meant = self.is_behind_a_list && is_like_an_item(word);
+        self.is_behind_a_list = value.is_none() && (is_meant || has_item(word));
+        if self.is_behind_a_list {
             // What is longer is told in short.
-            if self.0.len() < 256 {
-                self.0 += ",";
-                self.0 += word;
+            if self.words.len() < 256 {
+                self.words += ",";
+                self.words += word;
             }
         } else if let Some(key) = meant(word, value) {
             warnings.push(is_unknown(name, key));
@@ -54,7 +63,7 @@ impl Strays {
     /// The warning where there are any; the last item is that of the list that is read.
     #[must_use]
     pub fn warning(&self, before: Option<&Item>) -> Option<String> {
-        let words = self.0.get(1..)?;
+        let words = self.words.get(1..)?;
         let mut form = before.map_or(String::new(), |item| item.text.clone() + ",");
         for item in items(words) {
             form += if pci::is_id(item) { "pci:" } else { "" };
@@ -89,17 +98,27 @@ fn has_item(list: &str) -> bool {
         && items(list).map(bare).any(|part| part.parse::<Item>().is_ok() || pci::is_id(part))
 }
 
+/// Whether somebody meant an item who made a mistake in it: no word of others that stands alone has these
+/// characters.
+fn is_like_an_item(word: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_hexdigit() || ":.,*/@".contains(c);
+    word.contains([':', '.']) && word.chars().all(is_part)
+        || word.starts_with("pci:")
+        || word.starts_with("group:")
+}
+
 /// Which of our keys a name is meant to be.
 fn meant(name: &str, value: Option<&[u8]>) -> Option<&'static str> {
     let name = name.replace('-', "_").to_ascii_lowercase();
-    let is_vfio = name.contains("vfio");
+    let is_between = |c: char| !c.is_ascii_alphanumeric();
+    let (first, last) = name.rsplit_once(is_between).unwrap_or(("", &name));
     // Other modules have `vfio` in their names as well, but none of them has a parameter that is
     // called as one of ours.
-    let last = name.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or(&name);
+    let is_vfio = name.contains("vfio") || slips(first, "vfio") <= 1;
     let key = KEYS.into_iter().find(|key| {
         let is_as_long = name.len().abs_diff(PREFIX.len() + key.len()) <= 1;
         is_as_long && slips(&name, &[PREFIX, key].concat()) <= 1
-            || is_vfio && last != name && {
+            || is_vfio && !first.is_empty() && {
                 let slips = slips(last, key);
                 slips == 0 || slips == 1 && key.len() > 3
             }

@@ -126,6 +126,33 @@ fn what_is_asked_for_is_nobodys_surprise() {
     assert_eq!(check.expect("it can be read").report.warnings, [""; 0]);
 }
 
+/// As the kernel reads them, and by a command in the place of modprobe's own way.
+#[test]
+fn options_have_quotes_and_a_command_may_have_options() {
+    for line in [
+        "options vfio-pci disable_vga=1 ids=\"8086:10d3, 8086:1539\"",
+        "options vfio_pci \"ids=8086:1539, 8086:10d3\"",
+        "install vfio-pci /sbin/modprobe -i vfio-pci ids=8086:10d3,8086:1539",
+        "install igb /sbin/modprobe vfio_pci ids=8086:10d3,8086:1539; /sbin/modprobe -i igb",
+    ] {
+        let mut fake = given_by_another();
+        fake.tree.write("etc/modprobe.d/a.conf", &format!("{line}\n"));
+        let [foreseen, ..] = said(&mut fake, ASKED);
+        let expected = format!(
+            "ids= of vfio-pci in /etc/modprobe.d/a.conf gives away what vfio.devs= does not ask for: \
+             0000:00:04.0 8086:10d3, 0000:00:05.0 8086:1539; {REMOVE}, and make the initrd anew, or \
+             list the device"
+        );
+        assert_eq!(foreseen, [expected], "{line}");
+    }
+    for line in ["install vfio-pci /bin/true", "install igb /sbin/modprobe igb ids=8086:10d3"] {
+        let mut fake = given_by_another();
+        fake.tree.write("etc/modprobe.d/a.conf", &format!("{line}\n"));
+        let [foreseen, ..] = said(&mut fake, ASKED);
+        assert!(foreseen[0].starts_with("a new_id gives"), "{line}: {foreseen:?}");
+    }
+}
+
 /// Of one driver's options the last counts, by the names of the files, whatever folder they are in.
 #[test]
 fn the_last_file_by_its_name_counts() {

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use qemu_tests::supplies::binary::workspace;
+use vfio_early::cmdline;
+use vfio_early::host::paste;
 use vfio_early::pci::{Choice, Item};
 
 /// The steps, as headings in this order; a page may have others after them.
@@ -110,6 +112,27 @@ fn an_address_in_an_example_has_a_guard() {
         }
     }
     assert!(seen > 10, "{seen}");
+}
+
+/// What the page tells to write is what `check` reads.
+#[test]
+fn each_example_of_a_command_line_is_read_as_meant() {
+    let text = read(&workspace().join("docs/command-line.md"));
+    let examples = text.split("\n```").skip(1).step_by(2).filter_map(|it| it.split_once('\n'));
+    let mut seen = 0;
+    for (_, example) in examples.filter(|(_, example)| example.contains("vfio.devs=")) {
+        let (line, taken_for) = paste::read(example);
+        let request = cmdline::parse(line.as_bytes());
+        let is_well = request.rejected.is_empty() && request.warnings.is_empty();
+        assert!(
+            is_well && !request.items.is_empty(),
+            "{example}\n{taken_for}: {line}\n{request:?}"
+        );
+        let first = &request.items[0].text;
+        assert_eq!(first, "10de:1c03@01:00.*", "{example}\n{taken_for}: {line}");
+        seen += 1;
+    }
+    assert!(seen >= 13, "{seen}");
 }
 
 /// Who follows that blindly gives away what the host lives from.

@@ -202,7 +202,7 @@ fn check_says_what_it_takes_its_words_for() {
         ),
         (
             &["options quiet vfio.devs=00:14.0,00:19.0"],
-            ["taken for the options of a loader entry: ", "options quiet vfio.devs="],
+            ["taken for the options of a loader entry: ", "quiet vfio.devs="],
         ),
         (
             &["kernelParams = [ \"vfio.devs=00:14.0\" \"vfio.devs=00:19.0\" ];"],
@@ -234,6 +234,14 @@ fn check_says_what_it_takes_its_words_for() {
     }
     let (_, stdout, _) = run(&["--root", root, "list", "00:14.0"]);
     assert!(stdout.contains("To paste") && !stdout.contains("2047 fit"), "{stdout}");
+    // The plan alone is printed, and what is wrong is said besides; all of the line counts.
+    let text = format!("vfio.devs={list} vfio.strict vfio.driver=vfio-pci");
+    let (_, stdout, stderr) = run(&["--root", root, "--dry-run", "--cmdline", &text]);
+    assert!(stderr.contains("bytes, and 2047 fit"), "{stderr}");
+    assert!(!stdout.contains("2047"), "{stdout}");
+    fake.tree.write("etc/modprobe.d/a.conf", "options vfio-pci ids=8086:a12f\n");
+    let (_, _, stderr) = run(&["--root", root, "--dry-run", "--cmdline", "vfio.devs=00:19.0"]);
+    assert!(stderr.contains("ids= of vfio-pci in /etc/modprobe.d/a.conf gives away"), "{stderr}");
     fake.tree.write("proc/cmdline", &format!("x={}\n", "y".repeat(2030)));
     let (_, stdout, _) = run(&["--root", root, "list", "00:14.0"]);
     assert!(stdout.replace("\n    ", " ").contains("bytes, and 2047 fit"), "{stdout}");

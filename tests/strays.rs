@@ -1,6 +1,7 @@
 //! What looks like ours on a command line and is not, and a hundred real ones in which nothing does.
 
 use vfio_early::cmdline;
+use vfio_early::host::paste;
 
 const COMMAND_LINES: &str = include_str!("strays/command-lines");
 
@@ -13,6 +14,8 @@ fn a_hundred_real_command_lines_are_not_warned_of() {
         let request = cmdline::parse(line.as_bytes());
         assert_eq!(request.warnings, [""; 0], "{line}");
         assert!(!request.asks_for_devices(), "{line}");
+        let pasted = paste::read(line);
+        assert_eq!(pasted, (line.to_owned(), ""), "{line}");
         // Nor does one that asks for a device.
         let text = format!("vfio.devs=01:00.0 {line}");
         let request = cmdline::parse(text.as_bytes());
@@ -63,6 +66,22 @@ fn a_word_that_reads_as_an_item_gets_a_warning_with_the_right_form() {
         let request = cmdline::parse(form.as_bytes());
         assert_eq!((request.warnings.len(), request.rejected.len()), (0, 0), "{form}");
     }
+    // What is meant for an item and is none, right behind a list.
+    for (text, words, form) in [
+        ("vfio.devs=00:03.0, 00:04", "00:04", "00:03.0,00:04"),
+        ("vfio.devs=00:03.0 00.04.0 quiet", "00.04.0", "00:03.0,00.04.0"),
+        ("vfio.devs=00:03.0, 00:04.0, 00:05", "00:04.0,00:05", "00:03.0,00:04.0,00:05"),
+        ("vfio.devs=00:03.0, pci:10de", "pci:10de", "00:03.0,pci:10de"),
+    ] {
+        let expected = format!(
+            "outside vfio.devs= and not read: {words}; a list without quotes has no blanks, as \
+             in vfio.devs={form}"
+        );
+        assert_eq!(warnings(text), [expected], "{text}");
+    }
+    for text in ["vfio.devs=00:03.0, quiet", "vfio.devs=00:03.0 3", "vfio.devs=00:03.0 x 00:04"] {
+        assert_eq!(warnings(text), [""; 0], "{text}");
+    }
     let text = (0..16).fold(String::new(), |text, bus| text + &format!(" {bus:02x}:00.0"));
     assert_eq!(warnings(&text).len(), 1);
     assert!(warnings(&text)[0].contains(",0e:00.0,... (127 bytes); "), "{:?}", warnings(&text));
@@ -76,6 +95,12 @@ fn a_parameter_one_slip_away_from_ours_is_named() {
         ("vfiodevs=01:00.0", "vfiodevs", "devs"),
         ("vifo.devs=01:00.0", "vifo.devs", "devs"),
         ("vfip.devs=01:00.0", "vfip.devs", "devs"),
+        ("vifo.dves=01:00.0", "vifo.dves", "devs"),
+        ("vifo.srtict", "vifo.srtict", "strict"),
+        ("vfio.pci=01:00.0", "vfio.pci", "devs"),
+        ("vfio.id=10de:1c03", "vfio.id", "devs"),
+        ("vfio.ids=10de:1c03", "vfio.ids", "devs"),
+        ("vfio.of", "vfio.of", "off"),
         ("Vfio.Devs=01:00.0", "Vfio.Devs", "devs"),
         ("vfio-early.devs=01:00.0", "vfio-early.devs", "devs"),
         ("vfio_early.devs=01:00.0", "vfio_early.devs", "devs"),
