@@ -43,6 +43,7 @@ mod hostile;
 mod check;
 mod list;
 mod next_initrd;
+mod paste;
 mod program;
 mod remedies;
 mod report;
