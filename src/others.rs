@@ -86,9 +86,8 @@ pub fn foretold(
 fn unasked(sysfs: &Sysfs, is_asked: &dyn Fn(&Address) -> bool) -> Vec<Unasked> {
     let machine = sysfs.whole_machine().unwrap_or_default();
     // Another run may have been asked for other devices than this one.
-    let mut boot = cmdline::parse(&sysfs.cmdline().unwrap_or_default());
-    boot.items.retain(|item| plan::guard_holds(item, &machine));
-    let of_boot = plan::requested(&boot, &machine);
+    let boot = cmdline::parse(&sysfs.cmdline().unwrap_or_default());
+    let of_boot = plan::asked(boot, &machine);
     let mut unasked = Vec::new();
     for (address, device) in &machine.devices {
         if is_asked(address) || device.class.is_pci_bridge() {
@@ -108,9 +107,9 @@ fn unasked(sysfs: &Sysfs, is_asked: &dyn Fn(&Address) -> bool) -> Vec<Unasked> {
 
 fn warnings(mut unasked: Vec<Unasked>, foreign: &Foreign, sysfs: &Sysfs) -> Vec<String> {
     let mut warnings = Vec::new();
-    for Source { place, remedy, ids } in sources(foreign, sysfs) {
+    for Source { place, remedy, ids } in sources(foreign, sysfs).iter().flatten() {
         let is_theirs = |it: &Unasked| !it.is_meant && ids.iter().any(|entry| entry.takes(it));
-        warnings.extend(warning(&place, &unasked, &is_theirs, remedy));
+        warnings.extend(warning(place, &unasked, &is_theirs, remedy));
         unasked.retain(|it| !is_theirs(it));
     }
     let is_meant = |it: &Unasked| it.is_given && it.is_meant;
@@ -144,7 +143,7 @@ fn warning(
 }
 
 /// Of each driver's option the last one, which is the one that counts.
-fn sources(foreign: &Foreign, sysfs: &Sysfs) -> Vec<Source> {
+fn sources(foreign: &Foreign, sysfs: &Sysfs) -> [Option<Source>; 2] {
     let mut sources: [Option<Source>; 2] = [None, None];
     sysfs.modprobe_commands(&mut |file, words| {
         let (modules, options) = match words {
@@ -176,7 +175,7 @@ fn sources(foreign: &Foreign, sysfs: &Sysfs) -> Vec<Source> {
             });
         }
     }
-    sources.into_iter().flatten().collect()
+    sources
 }
 
 impl Entry {

@@ -344,6 +344,13 @@ pub fn guard_holds(item: &Item, machine: &Machine) -> bool {
     guard_mismatch(item, machine).is_none()
 }
 
+/// What a request asks for, without what the guards keep.
+#[must_use]
+pub fn asked(mut request: Request, machine: &Machine) -> Vec<Address> {
+    request.items.retain(|item| guard_holds(item, machine));
+    requested(&request, machine)
+}
+
 fn guard_mismatch(item: &Item, machine: &Machine) -> Option<Decision> {
     let guard = item.guard?;
     let (Choice::Place(place) | Choice::Group(place)) = &item.choice else { return None };

@@ -175,10 +175,9 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
         filter.choose(&machine, &mut chosen);
     }
     let text = sysfs.cmdline().unwrap_or_default();
-    let mut request = cmdline::parse(&text);
+    let request = cmdline::parse(&text);
     let asks = request.asks_for_devices();
-    request.items.retain(|item| plan::guard_holds(item, &machine));
-    let asked = plan::requested(&request, &machine);
+    let asked = plan::asked(request, &machine);
     let is_chosen = |address: &Address| filters.is_empty() || chosen.contains(address);
     let mut devices = Vec::new();
     let mut add = |address: Address| {

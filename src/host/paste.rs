@@ -65,32 +65,33 @@ fn meant(text: &str, depth: u8) -> (String, &'static str) {
 
 /// The command line within what stands around it.
 fn inside(text: &str, depth: u8) -> Option<(String, &'static str)> {
-    let characters = characters(text);
-    let words = words(&characters);
-    let entry = |text: String| Some((text, "the options of a loader entry"));
-    if let Some(found) = assigned(&words) {
+    let lexed = lexed(text);
+    if let Some(found) = assigned(&lexed) {
         return Some(found);
     }
-    let options = text.lines().filter_map(|line| line.trim_start().strip_prefix("options"));
-    let options = options.filter(|it| it.starts_with(char::is_whitespace)).map(str::trim);
-    let options = options.collect::<Vec<_>>().join(" ");
-    if !options.is_empty() {
-        return entry(of_refind(&options).unwrap_or(options));
+    let mut options = String::new();
+    for line in text.lines() {
+        let rest = line.trim_start().strip_prefix("options");
+        if let Some(rest) = rest.filter(|rest| rest.starts_with(is_blank)) {
+            options = options + " " + rest.trim();
+        }
     }
-    if let Some(options) = of_refind(text) {
-        return entry(options);
+    let options = options.trim_start();
+    let of_entry = of_refind(if options.is_empty() { text } else { options });
+    let of_entry = of_entry.unwrap_or_else(|| options.to_owned());
+    if !of_entry.is_empty() {
+        return Some((of_entry, "the options of a loader entry"));
     }
     let strings = strings(text);
     if !strings.is_empty() {
         return Some((strings, STRINGS));
     }
-    let plain: Vec<_> = words.iter().map(|word| plain(word)).collect();
-    let before = plain.iter().take_while(|word| *word != "--" && !word.starts_with(PREFIX));
-    let is_command = before.into_iter().any(|word| word.starts_with('-') && word.len() > 1);
+    let mut before = words(&lexed).take_while(|word| *word != "--" && !word.starts_with(PREFIX));
+    let is_command = before.any(|word| word.starts_with('-') && word.len() > 1);
     if depth == 0 || !is_command && asks(text) {
         return None;
     }
-    let given = given(&words, &plain, is_command, depth - 1);
+    let given = given(&lexed, is_command, depth - 1);
     if is_command && !given.is_empty() {
         Some((given, "what a command is given"))
     } else if asks(&given) {
@@ -104,106 +105,112 @@ fn asks(text: &str) -> bool {
     cmdline::parse(text.as_bytes()).asks_for_devices()
 }
 
-/// A character, and whether it means nothing to a shell: in quotes, or behind a backslash.
-type Character = (char, bool);
+// What means something to a shell, in a text that it has read: all else is there as it is.
+const BLANK: char = '\u{1}';
+const QUOTE: char = '\u{2}';
+const DOLLAR: char = '\u{3}';
+
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n')
+}
 
 fn is_quote(c: char) -> bool {
     matches!(c, '"' | '\'')
 }
 
 /// A shell's text without its comments.
-fn characters(text: &str) -> Vec<Character> {
-    let mut characters: Vec<Character> = Vec::new();
-    let mut quote = None;
-    let mut rest = text.chars().peekable();
-    while let Some(c) = rest.next() {
-        let is_of_double = |c: &char| matches!(c, '"' | '\\' | '$' | '`');
-        let is_start =
-            || characters.last().is_none_or(|(c, is_plain)| !is_plain && c.is_whitespace());
-        if quote == Some(c) || quote.is_none() && is_quote(c) {
-            quote = if quote.is_none() { Some(c) } else { None };
-            characters.push((c, false));
-        } else if c == '\\'
-            && (quote.is_none() || quote == Some('"') && rest.peek().is_some_and(is_of_double))
-        {
-            characters.extend(rest.next().map(|c| (c, true)));
-        } else if quote.is_none() && c == '#' && is_start() {
-            while rest.next_if(|c| *c != '\n').is_some() {}
+fn lexed(text: &str) -> String {
+    let mut lexed = String::new();
+    let (mut quote, mut is_escaped, mut is_comment) = (None, false, false);
+    for c in text.chars() {
+        let is_start = c == '#' && quote.is_none() && !is_escaped;
+        is_comment = if is_comment {
+            c != '\n'
         } else {
-            characters.push((c, quote.is_some() && (c != '$' || quote == Some('\''))));
+            is_start && (lexed.is_empty() || lexed.ends_with(BLANK))
+        };
+        if is_comment {
+            continue;
+        }
+        if is_escaped {
+            // In double quotes, others are none.
+            if quote.is_some() && !matches!(c, '"' | '\\' | '$' | '`') {
+                lexed.push('\\');
+            }
+            is_escaped = false;
+            lexed.push(c);
+        } else if c == '\\' && quote != Some('\'') {
+            is_escaped = true;
+        } else if quote == Some(c) || quote.is_none() && is_quote(c) {
+            quote = if quote.is_none() { Some(c) } else { None };
+            lexed.push(QUOTE);
+        } else if c == '$' && quote != Some('\'') {
+            lexed.push(DOLLAR);
+        } else {
+            lexed.push(if quote.is_none() && is_blank(c) { BLANK } else { c });
         }
     }
-    characters
+    lexed
 }
 
-fn words(characters: &[Character]) -> Vec<&[Character]> {
-    let words = characters.split(|(c, is_plain)| !is_plain && c.is_whitespace());
-    words.filter(|word| !word.is_empty()).collect()
+fn words(lexed: &str) -> impl Iterator<Item = &str> {
+    lexed.split(BLANK).filter(|word| !word.is_empty())
 }
 
 /// What a word is to whom a shell hands it.
-fn plain(word: &[Character]) -> String {
-    let is_part = |(c, is_plain): &&Character| *is_plain || !is_quote(*c);
-    word.iter().filter(is_part).map(|(c, _)| c).collect()
+fn plain(word: &str) -> String {
+    word.replace(QUOTE, "").replace(DOLLAR, "$")
 }
 
 /// What the variables that are command lines have in the end, in the order of their names, which is that of
 /// GRUB's.
-fn assigned(words: &[&[Character]]) -> Option<(String, &'static str)> {
-    let mut variables: Vec<(String, String)> = Vec::new();
-    for word in words {
-        let Some(end) = word.iter().position(|it| *it == ('=', false)) else { continue };
-        let (name, value) = word.split_at(end);
-        let name: String = name.iter().map(|(c, _)| c).collect();
-        let is_more = name.ends_with('+');
-        let name = name.trim_end_matches('+');
-        let is_one = ASSIGNED.iter().any(|it| name.contains(it));
+fn assigned(lexed: &str) -> Option<(String, &'static str)> {
+    let mut variables: Vec<(&str, String)> = Vec::new();
+    for (name, value) in words(lexed).filter_map(|word| word.split_once('=')) {
+        let added = name.strip_suffix('+');
+        let name = added.unwrap_or(name);
         // Not in an option, in quotes or in what sed is told.
         let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || "_.:[]".contains(c));
         // That of Xen is another one.
-        if !is_one || !is_name || name.contains("_XEN") {
+        if !is_name || name.contains("_XEN") || !ASSIGNED.iter().any(|it| name.contains(it)) {
             continue;
         }
-        let mut text = String::new();
-        let mut parts = value[1..].split(|it| *it == ('$', false));
-        text += &plain(parts.next().unwrap_or_default());
+        let mut parts = value.split(DOLLAR);
+        let mut text = plain(parts.next().unwrap_or_default());
         for part in parts {
             let part = plain(part);
-            let is_end = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '{');
-            let end = part.find(is_end).unwrap_or(part.len());
-            let (variable, rest) = part.split_at(end);
-            let known = variables.iter().find(|(name, _)| name == variable.trim_start_matches('{'));
-            match known {
-                Some((_, value)) => text = text + value + rest.trim_start_matches('}'),
-                None => text = text + "$" + &part,
-            }
+            // From the last one on, in whose name others are.
+            let known = variables.iter().rev().find_map(|(name, value)| {
+                let rest = part.trim_start_matches('{').strip_prefix(name)?;
+                Some(value.clone() + rest.trim_start_matches('}'))
+            });
+            text += &known.unwrap_or_else(|| String::from("$") + &part);
         }
-        let place =
-            variables.iter().position(|(known, _)| &**known >= name).unwrap_or(variables.len());
-        match variables.get_mut(place).filter(|(known, _)| known == name) {
-            Some((_, value)) if is_more => *value += &text,
+        let place = variables.iter().position(|(known, _)| *known >= name);
+        let place = place.unwrap_or(variables.len());
+        match variables.get_mut(place).filter(|(known, _)| *known == name) {
+            Some((_, value)) if added.is_some() => *value += &text,
             Some((_, value)) => *value = text,
-            None => variables.insert(place, (name.to_owned(), text)),
+            None => variables.insert(place, (name, text)),
         }
     }
-    let (name, _) = variables.first()?;
-    let what = if name == DRACUTS {
+    let what = if variables.first()?.0 == DRACUTS {
         "dracut's kernel_cmdline=, which is the kernel's in images of dracut --uefi alone"
     } else {
         "what is assigned"
     };
-    let values: Vec<_> = variables.iter().map(|(_, value)| value.trim()).collect();
-    Some((values.join(" "), what))
+    let all = variables.iter().fold(String::new(), |all, (_, value)| all + " " + value.trim());
+    Some((all.trim_start().to_owned(), what))
 }
 
 /// A title and the options, or these alone, in quotes, where two quotes are one.
 fn of_refind(text: &str) -> Option<String> {
     let line = text.lines().next().filter(|line| line.starts_with('"'))?;
-    let characters = characters(&line.replace("\"\"", "\\\""));
-    let words: Vec<_> = words(&characters).into_iter().map(plain).collect();
-    match &words[..] {
-        [options] if line.contains("\"\"") => Some(options.clone()),
-        [title, options] if !title.contains(['=', ':']) => Some(options.clone()),
+    let lexed = lexed(&line.replace("\"\"", "\\\""));
+    let parts: Vec<_> = lexed.split(QUOTE).collect();
+    match parts[..] {
+        ["", options, ""] if line.contains("\"\"") => Some(options.to_owned()),
+        ["", title, _, options, ""] if !title.contains(['=', ':']) => Some(options.to_owned()),
         _ => None,
     }
 }
@@ -211,56 +218,44 @@ fn of_refind(text: &str) -> Option<String> {
 /// The strings between brackets, of Nix or of TOML.
 fn strings(text: &str) -> String {
     // Two are one in Nix.
-    let characters = characters(&text.replace("''", "'"));
-    let (mut strings, mut depth, mut is_string) = (String::new(), 0, false);
-    let mut before = '=';
-    for (c, is_plain) in characters {
-        match c {
-            _ if is_plain || is_string && !is_quote(c) => {
-                strings.extend((depth > 0).then_some(c));
+    let lexed = lexed(&text.replace("''", "'"));
+    let (mut strings, mut is_list, mut is_string) = (String::new(), false, true);
+    for part in lexed.split(QUOTE) {
+        is_string = !is_string;
+        if is_string {
+            if is_list {
+                strings = strings + " " + part;
             }
-            '"' | '\'' => {
-                is_string = !is_string;
-                if is_string {
-                    strings.push(' ');
-                }
-            }
-            '[' if matches!(before, '=' | '+') || depth > 0 => depth += 1,
-            ']' if depth > 0 => depth -= 1,
-            _ => {}
-        }
-        if !c.is_whitespace() {
-            before = c;
+        } else if let Some(place) = part.rfind(['[', ']']) {
+            let before = part[..place].trim_end_matches(BLANK);
+            let is_start = before.is_empty() || before.ends_with(['=', '+', '[', '(']);
+            is_list = part[place..].starts_with('[') && (is_list || is_start);
         }
     }
-    strings.trim().to_owned()
+    plain(strings.trim_start())
 }
 
 /// The words that a command puts on the command line: the values of its options, and what stands in quotes.
-fn given(words: &[&[Character]], plain: &[String], is_command: bool, depth: u8) -> String {
-    let mut given = Vec::new();
+fn given(lexed: &str, is_command: bool, depth: u8) -> String {
+    let mut given = String::new();
     let mut is_left_out = false;
-    for (word, text) in words.iter().zip(plain) {
-        if NOT_ADDED.iter().any(|option| text.starts_with(option)) {
-            is_left_out = !text.contains('=');
+    for word in words(lexed) {
+        if NOT_ADDED.iter().any(|option| word.starts_with(option)) {
+            is_left_out = !word.contains('=');
             continue;
         }
-        let value = match text.split_once('=') {
+        let value = match word.split_once('=') {
             _ if is_left_out => "",
-            Some((_, value)) if text.starts_with('-') => value,
-            _ if is_command && text.starts_with(PREFIX)
-                || word.first().is_some_and(|(c, _)| is_quote(*c)) =>
-            {
-                text
-            }
+            Some((_, value)) if word.starts_with('-') => value,
+            _ if word.starts_with(QUOTE) || is_command && word.starts_with(PREFIX) => word,
             _ => "",
         };
         is_left_out = false;
         if value.contains(PREFIX) || value.contains("vfio") && value.contains('=') {
-            given.push(meant(value, depth).0);
+            given = given + " " + &meant(&plain(value), depth).0;
         }
     }
-    given.join(" ")
+    given.trim_start().to_owned()
 }
 
 /// How many bytes those parameters of a command line take.
