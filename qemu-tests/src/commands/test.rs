@@ -17,7 +17,7 @@ use crate::checks::left_out::{self, LeftOut};
 use crate::scenario;
 use crate::supplies::arch::{self, Arch};
 use crate::supplies::kernels::{self, Kernel, arch_of};
-use crate::supplies::{cross, packages};
+use crate::supplies::{binary, cross, packages};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -120,6 +120,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
 enum NotRun {
     /// The kernel is not set up, or is for those who name it.
     Kernel(&'static str),
+    /// There is no program for machines with this processor, for this reason.
+    Program(Arch, String),
     /// It is on the list.
     Listed(&'static LeftOut),
 }
@@ -140,11 +142,21 @@ fn is_run(
         let is_wanted = arguments.matrix || arguments.arch.is_some() || kernel == kernels::NIXOS;
         kernels::is_usual(kernel) || is_wanted && kernels::get(kernel).is_ok()
     };
+    let lacks_program = |kernel: &str| {
+        let arch = arch_of(kernel);
+        let why = match &arguments.binary {
+            Some(program) => binary::is_not_for(program, arch),
+            None if arguments.arch.is_some() => None,
+            None => cross::missing(arch).map(str::to_owned),
+        };
+        why.map(|why| NotRun::Program(arch, why))
+    };
     let is_named = arguments.matrix || !arguments.filters.is_empty();
-    let why = match kernel.filter(|kernel| !is_here(kernel)) {
-        Some(kernel) => Some(NotRun::Kernel(kernel)),
-        None if is_named => None,
-        None => left_out::by(name).map(NotRun::Listed),
+    let why = match kernel {
+        Some(kernel) if !is_here(kernel) => Some(NotRun::Kernel(kernel)),
+        kernel => kernel
+            .and_then(lacks_program)
+            .or_else(|| if is_named { None } else { left_out::by(name).map(NotRun::Listed) }),
     };
     let is_run = why.is_none();
     not_run.extend(why);
@@ -161,6 +173,16 @@ fn tell(not_run: &[NotRun]) {
                 "NOT RUN: {number} checks on kernel {kernel}: `cargo xtask setup --kernel {kernel}`, \
                  then `cargo xtask test --kernel {kernel}`"
             );
+        }
+    }
+    for arch in arch::NAMES {
+        let reasons = |why: &NotRun| match why {
+            NotRun::Program(other, why) if other.name() == arch => Some(why.clone()),
+            _ => None,
+        };
+        let reasons: Vec<_> = not_run.iter().filter_map(reasons).collect();
+        if let Some(why) = reasons.first() {
+            println!("NOT RUN: {} checks of {arch} machines: {why}", reasons.len());
         }
     }
     for left in left_out::LIST {
@@ -264,8 +286,8 @@ mod tests {
         assert!(!is_run(rt, "6.1-rt", &nothing));
         assert!(!is_run(rt, "6.1-rt", &arguments(&["a guard"], &[], false)));
         assert!(is_run(rt, "6.1-rt", &arguments(&[], &["6.1-rt"], false)));
-        let arm = "6.1-cloud-arm64 a guard that matches lets its device be bound";
-        assert!(!is_run(arm, "6.1-cloud-arm64", &nothing));
-        assert!(is_run(arm, "6.1-cloud-arm64", &arguments(&[], &["6.1-cloud-arm64"], false)));
+        let arm = "6.1-arm64 a guard that matches lets its device be bound";
+        assert!(!is_run(arm, "6.1-arm64", &nothing));
+        assert!(is_run(arm, "6.1-arm64", &arguments(&[], &["6.1-arm64"], false)));
     }
 }

@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use object::Endianness;
-use object::elf::PT_INTERP;
-use object::read::elf::{ElfFile64, ProgramHeader};
+use object::elf::{EM_AARCH64, EM_X86_64, PT_INTERP};
+use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 
+use crate::supplies::arch::Arch;
 use crate::supplies::musl::{self, Unpacks};
 use crate::supplies::{libkmod, packages, step};
 
@@ -169,6 +170,18 @@ fn executable(messages: &str) -> Option<PathBuf> {
 
 /// An initrd has no dynamic linker. How large it may be is a check of its own: with another C library it
 /// is of use all the same.
+/// Why a program is none for that processor, where it is none.
+pub(crate) fn is_not_for(program: &Path, arch: Arch) -> Option<String> {
+    let bytes = fs::read(program).ok()?;
+    let file = ElfFile64::<Endianness>::parse(&*bytes).ok()?;
+    let machine = file.elf_header().e_machine(file.endian());
+    let wanted = match arch {
+        Arch::Amd64 => EM_X86_64,
+        Arch::Arm64 => EM_AARCH64,
+    };
+    (machine != wanted).then(|| format!("{} is for another processor", program.display()))
+}
+
 fn check(bytes: &[u8]) -> Result<()> {
     let file = ElfFile64::<Endianness>::parse(bytes).context("it is no 64-bit ELF file")?;
     let endian = file.endian();

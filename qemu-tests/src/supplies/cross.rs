@@ -10,6 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Error, Result, bail};
 
@@ -65,6 +66,21 @@ impl Display for Target {
 /// As [`build`].
 pub fn program(arch: Arch) -> Result<PathBuf> {
     build(Target { arch, has_musl: true })
+}
+
+/// Why there can be no program for that processor here: rustup cannot get Rust's standard library for it.
+/// It is tried once.
+pub fn missing(arch: Arch) -> Option<&'static str> {
+    // This machine's own is one of two.
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    if arch == Arch::of_this_machine() {
+        return None;
+    }
+    let why = WHY.get_or_init(|| {
+        let target = Target { arch, has_musl: true }.to_string();
+        Some(format!("{:#}", rustup::standard_library(&target).err()?).replace('\n', "; "))
+    });
+    why.as_deref()
 }
 
 /// Builds the static release binary for that target, and checks it.

@@ -63,10 +63,10 @@ pub const NAMES: [&str; 14] = [
     CLOUD_ARM64[1],
 ];
 
-/// Those that everyone gets who names none: Debian's lines.
+/// Those that everyone gets who names none: Debian's lines, and the small ones for Arm.
 #[must_use]
 pub fn is_usual(name: &str) -> bool {
-    LINES.contains(&name)
+    LINES.contains(&name) || CLOUD_ARM64.contains(&name)
 }
 
 /// The kernel of that line, or of that name, for that processor.
