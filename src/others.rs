@@ -132,11 +132,11 @@ fn warning(
     for Unasked { address, id, .. } in unasked.iter().filter(|it| is_theirs(it)) {
         count += 1;
         if count <= MOST_NAMED {
-            list = list + ", " + &address.to_string() + " " + &id.to_string();
+            list.extend([", ", &address.to_string(), " ", &id.to_string()]);
         }
     }
     if count > MOST_NAMED {
-        list = list + " and " + &(count - MOST_NAMED).to_string() + " more";
+        list.extend([" and ", &(count - MOST_NAMED).to_string(), " more"]);
     }
     let list = list.get(2..)?;
     Some([who, " gives away what vfio.devs= does not ask for: ", list, "; ", remedy].concat())

@@ -198,6 +198,12 @@ fn entries_and_commands_are_read_as_their_readers_do() {
         ("quiet -- -x vfio.devs=01:00.0", "quiet -- -x vfio.devs=01:00.0", ""),
         ("vfio.strict quiet", "vfio.strict quiet", ""),
         ("nameserver=[2001:db8::53] vfio.strict", "nameserver=[2001:db8::53] vfio.strict", ""),
+        (
+            r#"{"user": {"kernel_options": ["quiet", "vfio.devs=01:00.0"], "esp_path": "/x"}}"#,
+            "quiet vfio.devs=01:00.0",
+            STRINGS,
+        ),
+        ("title Bob's\noptions a vfio.devs=01:00.0", "a vfio.devs=01:00.0", ENTRY),
         // Nix, of which other lists and strings are none.
         (
             "a = \"x\"; boot.kernelParams =\n [ \"vfio.devs=01:00.0\" ] ++ [ \"quiet\" ]; b = \"y\";",

@@ -32,9 +32,9 @@ pub fn read(text: &str) -> (String, &'static str) {
 fn meant(text: &str, depth: u8) -> (String, &'static str) {
     let (mut text, mut what) = inside(text, depth).unwrap_or_else(|| (text.to_owned(), ""));
     // No item has a `=` in it; parameters may stand behind.
-    let words = text.split_inclusive(char::is_whitespace);
-    let end: usize =
-        words.take_while(|word| !word.contains(PREFIX) && !word.contains('=')).map(str::len).sum();
+    let first = [text.find('='), text.find(PREFIX)].into_iter().flatten().min();
+    let end =
+        first.map_or(text.len(), |first| text[..first].rfind(is_blank).map_or(0, |it| it + 1));
     let (listed, rest) = text.split_at(end);
     let are_items = || items(listed).all(|item| item.parse::<Item>().is_ok());
     let are_meant = match what {
@@ -207,15 +207,16 @@ fn assigned(lexed: &str) -> Option<(String, &'static str)> {
 fn of_refind(text: &str) -> Option<String> {
     let line = text.lines().next().filter(|line| line.starts_with('"'))?;
     let lexed = lexed(&line.replace("\"\"", "\\\""));
-    let parts: Vec<_> = lexed.split(QUOTE).collect();
-    match parts[..] {
-        ["", options, ""] if line.contains("\"\"") => Some(options.to_owned()),
-        ["", title, _, options, ""] if !title.contains(['=', ':']) => Some(options.to_owned()),
-        _ => None,
-    }
+    let mut parts = lexed.split(QUOTE).skip(1).step_by(2);
+    let options = match (parts.next()?, parts.next()) {
+        (options, None) if line.contains("\"\"") => options,
+        (title, Some(options)) if !title.contains(['=', ':']) => options,
+        _ => return None,
+    };
+    Some(options.to_owned())
 }
 
-/// The strings between brackets, of Nix or of TOML.
+/// The strings between brackets, of Nix, TOML or JSON.
 fn strings(text: &str) -> String {
     // Two are one in Nix.
     let lexed = lexed(&text.replace("''", "'"));
@@ -228,7 +229,7 @@ fn strings(text: &str) -> String {
             }
         } else if let Some(place) = part.rfind(['[', ']']) {
             let before = part[..place].trim_end_matches(BLANK);
-            let is_start = before.is_empty() || before.ends_with(['=', '+', '[', '(']);
+            let is_start = before.is_empty() || before.ends_with(['=', '+', ':', '[', '(']);
             is_list = part[place..].starts_with('[') && (is_list || is_start);
         }
     }
