@@ -1,14 +1,17 @@
-//! What runs at boot: `bind` in the initrd, and `finish` in the real root.
+//! What changes devices: `bind` in the initrd, `finish` in the real root, `release` by hand.
 
 use std::io;
 use std::path::Path;
 
+use log::Level;
+use serde_json::Value;
 use vfio_early::cmdline::Request;
 use vfio_early::escape;
-use vfio_early::host::finish;
+use vfio_early::host::released::{self, Released};
+use vfio_early::host::{finish, release};
 use vfio_early::kernel::Live;
 use vfio_early::kmsg;
-use vfio_early::report::{Report, exit_status};
+use vfio_early::report::{Outcome, Report, exit_status};
 use vfio_early::report_file::{self, FOLDER, NAME};
 use vfio_early::sysfs::{RECORD, Sysfs};
 
@@ -21,8 +24,9 @@ pub fn remedy(why: &io::Error, folder: &str) -> String {
     }
 }
 
-/// Does all that is asked for, and tells what became of it; the exit status.
-pub fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
+/// Does all that is asked for, and tells what became of it; the exit status. What was named by hand is told
+/// beside what the report of the boot has.
+pub fn bind(request: Request, is_named: bool, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     let strict = request.strict;
     let report = match vfio_early::bind(request, sysfs, kernel) {
         Ok(report) => report,
@@ -33,13 +37,20 @@ pub fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> 
     };
     let command_line = String::from_utf8_lossy(text).into_owned();
     let report = Report { command_line, kernel: sysfs.kernel_release(), ..report };
-    if let Err(why) = report_file::save(&report, Path::new(FOLDER)) {
+    let folder = Path::new(FOLDER);
+    let then = if is_named { finish::read(&folder.join(NAME), text, sysfs) } else { Ok(None) };
+    let saved = match then {
+        Ok(Some(then)) => add(then, &report, true),
+        Ok(None) => report_file::save(&report, folder),
+        Err(why) => Err(io::Error::other(why)),
+    };
+    if let Err(why) = saved {
         log::warn!("no report in {FOLDER}: {why}");
     }
     // Of an initrd, which will be gone.
     if let Ok(record) = sysfs.bytes(RECORD)
         && kmsg::in_initrd()
-        && let Err(why) = report_file::write(report_file::RECORD, &record, Path::new(FOLDER))
+        && let Err(why) = report_file::write(report_file::RECORD, &record, folder)
     {
         log::warn!("no record in {FOLDER}: {why}");
     }
@@ -47,7 +58,26 @@ pub fn bind(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> 
     for (level, line) in report.lines() {
         log::log!(level, "{line}");
     }
+    if !kmsg::is_kernels_log() {
+        taken(&report, sysfs);
+    }
     report.exit_status
+}
+
+/// Adds what a run has done to the report of the boot.
+fn add(then: Value, now: &Report, is_named: bool) -> io::Result<()> {
+    let text = escape::json(&finish::merged(then, now, is_named)?)? + "\n";
+    report_file::write(NAME, text.as_bytes(), Path::new(FOLDER))
+}
+
+/// What was asked for anew is released no more.
+pub fn taken(report: &Report, sysfs: &Sysfs) {
+    let devices = report.devices.iter().filter(|it| it.outcome != Outcome::Refused);
+    let lines: Vec<_> =
+        devices.filter_map(|it| Some(released::line(&it.address?, &it.id?))).collect();
+    if let Err(why) = Released::read(sysfs).change(&lines, false, Path::new(FOLDER)) {
+        log::warn!("they count as released still, in {FOLDER}: {why}");
+    }
 }
 
 /// Does what the initrd had to leave; whether all was well there.
@@ -57,7 +87,7 @@ pub fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -
         Ok(Some(then)) => then,
         Ok(None) => {
             log::warn!("vfio-early has not run in the initrd: what is not in use is taken now");
-            bind(request, sysfs, text, kernel);
+            bind(request, false, sysfs, text, kernel);
             return false;
         }
         Err(why) => {
@@ -77,12 +107,24 @@ pub fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -
             return was_well;
         }
     };
-    let merged = finish::merged(then, &now).and_then(|report| escape::json(&report));
-    let merged = merged.map_err(io::Error::from);
-    let saved = merged.and_then(|text| report_file::write(NAME, (text + "\n").as_bytes(), folder));
-    if let Err(why) = saved {
+    if let Err(why) = add(then, &now, false) {
         log::warn!("no report in {FOLDER}: {why}");
     }
     now.lines().iter().for_each(|(level, line)| log::log!(*level, "{line}"));
     was_well
+}
+
+/// Gives back what is named; the exit status.
+pub fn release(request: &Request, sysfs: &Sysfs, kernel: &mut Live) -> u8 {
+    let lines = match release::release(request, sysfs, kernel, Path::new(FOLDER)) {
+        Ok(lines) => lines,
+        Err(why) => {
+            log::error!("nothing is released: {why}; {}", remedy(&why, "/sys"));
+            return exit_status(true, false);
+        }
+    };
+    for (level, line) in &lines {
+        log::log!(*level, "{line}");
+    }
+    exit_status(lines.iter().any(|(level, _)| *level == Level::Error), false)
 }

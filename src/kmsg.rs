@@ -61,6 +61,12 @@ pub fn into_the_kernels_log() {
     let _ = LOGGER.0.set(Place::Kmsg);
 }
 
+/// Whether what was logged went there, as in an initrd.
+#[must_use]
+pub fn is_kernels_log() -> bool {
+    LOGGER.0.get() == Some(&Place::Kmsg)
+}
+
 /// Starts logging; `debug` is for `vfio.debug`.
 pub fn start(debug: bool) {
     // Fails only when there is a logger already.

@@ -21,7 +21,7 @@ use vfio_early::host::list::formats::{self, FORMATS, Format};
 use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
 use vfio_early::host::status::Status;
-use vfio_early::host::{keep, list, next_initrd, paste, status, udev, verify};
+use vfio_early::host::{keep, list, named, next_initrd, paste, status, udev, verify};
 use vfio_early::keep::Kind;
 use vfio_early::kernel::Live;
 use vfio_early::report::exit_status;
@@ -35,12 +35,13 @@ const VERSION: &str =
 const HELP: &str = "\
 Gives the PCI devices of vfio.devs=, on the kernel command line, to vfio-pci.
 
-usage: vfio-early [bind] [--cmdline TEXT] [--dry-run]
-       vfio-early list [FILTER...] [--json | --format NAME]
+usage: vfio-early [bind] [--cmdline TEXT] [--dry-run] | bind ITEM...
+       vfio-early list [FILTER...] [--json | --format NAME] | release ITEM...
        vfio-early check [TEXT] [--json] | status [--json] | finish | keep
        vfio-early verify [FILTER...] [--open] [--user NAME] [--memory SIZE]
 
-  bind            what runs in the initrd; later it takes whatever is not bound
+  bind            the initrd's run; later it takes what is not bound, or ITEMs
+  release         gives each ITEM back to the host's driver, unless a VM has it
   finish          what the initrd had to leave, and nothing that was given back
   list            the devices by IOMMU group, with the items to paste; a FILTER
                   is gpu, usb, net, storage, an id, or any item of vfio.devs=
@@ -67,6 +68,7 @@ enum Command {
     Status,
     Finish,
     Keep,
+    Release,
     Verify,
 }
 
@@ -81,16 +83,19 @@ struct Arguments {
     /// What follows `check`.
     pasted: String,
     verify: verify::Options,
+    /// What follows `bind` or `release`.
+    named: Option<Request>,
     /// What follows `finish`.
     command_after: Vec<String>,
 }
 
-const COMMANDS: [(&str, Command); 7] = [
+const COMMANDS: [(&str, Command); 8] = [
     ("bind", Command::Bind),
     ("check", Command::Check),
     ("finish", Command::Finish),
     ("keep", Command::Keep),
     ("list", Command::List),
+    ("release", Command::Release),
     ("status", Command::Status),
     ("verify", Command::Verify),
 ];
@@ -148,16 +153,20 @@ fn arguments(
         },
     };
     let (mut filters, mut pasted, mut command_after) = (Vec::new(), String::new(), Vec::new());
+    let mut words = Vec::new();
     for operand in operands {
         match command {
             Command::List | Command::Verify => filters.push(operand.parse::<Filter>()?),
             Command::Check if cmdline.is_none() => pasted = pasted + &operand + " ",
             Command::Finish => command_after.push(operand),
+            Command::Bind | Command::Release => words.push(operand),
             _ => return Err(lexopt::Error::UnexpectedArgument(operand.into())),
         }
     }
-    let is_bind = command == Command::Bind;
-    let wrong = if json && (is_bind || matches!(command, Command::Keep | Command::Finish)) {
+    let (is_bind, is_release) = (command == Command::Bind, command == Command::Release);
+    let named = if words.is_empty() && !is_release { None } else { Some(named::read(&words)?) };
+    let is_silent = matches!(command, Command::Keep | Command::Finish);
+    let wrong = if json && (is_bind || is_release || is_silent) {
         "--json is for list, check, status and verify"
     } else if command != Command::Verify && verify != verify::Options::default() {
         "--open, --user and --memory are for verify"
@@ -169,8 +178,8 @@ fn arguments(
         "--json is a format of its own: leave --format out"
     } else if dry_run && !is_bind {
         "--dry-run is for bind"
-    } else if command == Command::Finish && root != Path::new("/") {
-        "--root reads another tree, where finish could write nothing"
+    } else if (command == Command::Finish || is_release) && root != Path::new("/") {
+        "--root reads another tree, where finish and release could write nothing"
     } else if is_bind && !dry_run && root != Path::new("/") {
         "--root reads another tree and writes nothing: add --dry-run"
     } else {
@@ -189,6 +198,7 @@ fn arguments(
         filters,
         pasted,
         verify,
+        named,
         command_after,
     }))
 }
@@ -260,7 +270,11 @@ fn run(words: Vec<OsString>) -> u8 {
             return exit_status(links_below.is_none(), false);
         }
     };
-    let request = cmdline::parse(&text);
+    let mut request = cmdline::parse(&text);
+    let is_named = arguments.named.is_some();
+    if let Some(named) = arguments.named {
+        request = named::instead(request, named);
+    }
     kmsg::start(request.debug);
     if let Some(folder) = links_below {
         return generate(&request, &folder);
@@ -280,6 +294,8 @@ fn run(words: Vec<OsString>) -> u8 {
             _ => Form::Words,
         };
         check(request, &sysfs, &mut kernel, &text, &arguments.root, form)
+    } else if arguments.command == Command::Release {
+        boot::release(&request, &sysfs, &mut kernel)
     } else if request.asks_for_devices() {
         if arguments.command == Command::Finish {
             let asked = request.clone();
@@ -290,7 +306,7 @@ fn run(words: Vec<OsString>) -> u8 {
             }
             status
         } else {
-            boot::bind(request, &sysfs, &text, &mut kernel)
+            boot::bind(request, is_named, &sysfs, &text, &mut kernel)
         }
     } else {
         nothing_asked(&request);
@@ -388,7 +404,9 @@ fn check(
 }
 
 fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
-    if !request.asks_for_devices() {
+    let folder = root.join(report_file::FOLDER.trim_start_matches('/'));
+    // Devices that were named later have a report, too.
+    if !request.asks_for_devices() && !folder.join(report_file::NAME).exists() {
         request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
         if json {
             print_json(&Status::default());
@@ -397,7 +415,6 @@ fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
         }
         return exit_status(false, false);
     }
-    let folder = root.join(report_file::FOLDER.trim_start_matches('/'));
     match status::status(&folder.join(report_file::NAME), sysfs) {
         Ok(mut status) => {
             if status.exit_status == exit_status(true, false) {

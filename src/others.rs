@@ -45,7 +45,8 @@ struct Entry {
 }
 
 /// Whether a driver keeps its devices from the host.
-fn keeps(driver: &str) -> bool {
+#[must_use]
+pub fn keeps(driver: &str) -> bool {
     is_vfio_driver(driver) || driver == DRIVERS[1]
 }
 

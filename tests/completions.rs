@@ -51,7 +51,7 @@ fn bash_completes_commands_options_and_addresses() {
         ("vfio-early l", "list"),
         (
             "vfio-early ",
-            "bind list check status finish verify keep --cmdline --dry-run --root --help --version",
+            "bind release list check status finish verify keep --cmdline --dry-run --root --help --version",
         ),
         (
             "vfio-early list --format ",
@@ -61,6 +61,8 @@ fn bash_completes_commands_options_and_addresses() {
         ("vfio-early list --js", "--json"),
         ("vfio-early list gpu st", "storage"),
         ("vfio-early finish -", "--cmdline --help"),
+        ("vfio-early release --", "--cmdline --help"),
+        ("vfio-early --root ROOT bind 0000:00:1f", "1f.0 1f.3"),
         ("vfio-early keep ", "--root --help"),
         ("vfio-early verify --", "--json --open --user --memory --cmdline --help"),
         ("vfio-early verify --memory ", ""),
@@ -130,6 +132,7 @@ fn zsh_completes_commands_and_options() {
         "list gp",
         "status --j",
         "bind --d",
+        "rel",
         "--vers",
         "verify --o",
         "verify gp",
@@ -146,6 +149,7 @@ fn zsh_completes_commands_and_options() {
             "list gpu",
             "status --json",
             "bind --dry-run",
+            "release",
             "--version",
             "verify --open",
             "verify gpu",
@@ -161,7 +165,7 @@ fn fish_completes_commands_and_options() {
     );
     for (line, expected) in [
         ("vfio-early l", "list"),
-        ("vfio-early ", "bind check finish keep list status verify"),
+        ("vfio-early ", "bind check finish keep list release status verify"),
         (
             "vfio-early list --format ",
             "cloud-hypervisor crosvm incus kubevirt libvirt nix proxmox qemu",

@@ -33,7 +33,7 @@ impl Boot {
         let request = cmdline::parse(self.text.as_bytes());
         let now = vfio_early::finish(request, &self.report, &sysfs, &mut self.fake);
         let Some(now) = now.expect("the PCI bus can be read") else { return Vec::new() };
-        self.report = finish::merged(self.report.clone(), &now).expect("JSON");
+        self.report = finish::merged(self.report.clone(), &now, false).expect("JSON");
         outcomes(&now)
     }
 

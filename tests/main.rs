@@ -45,6 +45,7 @@ mod list;
 mod next_initrd;
 mod paste;
 mod program;
+mod release;
 mod remedies;
 mod report;
 mod verify;

@@ -86,7 +86,8 @@ fn words(texts: &[&str]) -> Words {
 #[test]
 fn every_command_and_option_has_a_page_and_a_completion() {
     let page = page("vfio-early.8");
-    assert_eq!(commands(), words(&["bind", "check", "finish", "keep", "list", "status", "verify"]));
+    let all = ["bind", "check", "finish", "keep", "list", "release", "status", "verify"];
+    assert_eq!(commands(), words(&all));
     assert_eq!(defined(&page, "# COMMANDS"), commands());
     let in_help = flags(&help());
     let in_page = defined(&page, "# OPTIONS").into_iter().filter(|word| word.starts_with("--"));

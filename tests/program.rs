@@ -84,6 +84,11 @@ fn wrong_arguments_end_with_status_2_and_say_which() {
         (&["--no-such-argument"][..], "--no-such-argument"),
         (&["--dry-run", "unbind"], "unbind"),
         (&["--dry-run", "bind", "bind"], "bind"),
+        (&["--dry-run", "release", "00:14.0"], "--dry-run is for bind"),
+        (&["release", "--root", "/nowhere", "00:14.0"], "release could write nothing"),
+        (&["release", "--root", "/nowhere"], "name at least one device"),
+        (&["release", "--root", "/nowhere", "00:14.0", "x"], "\"x\": not a PCI address"),
+        (&["release", "--root", "/nowhere", "00:14.0", "--json"], "--json is for"),
         (&["--root", "/nowhere", "--dry-run=yes"], "yes"),
         (&["--dry-run", "--cmdline"], "--cmdline"),
         (&["--dry-run", "--root"], "--root"),
@@ -169,6 +174,14 @@ fn a_dry_run_has_the_exit_status_that_bind_would_have() {
         let (found, _, stderr) = dry_run(&fake, &["--cmdline", text]);
         assert_eq!(found, Some(status), "{text}: {stderr}");
     }
+}
+
+#[test]
+fn a_dry_run_of_what_is_named_is_about_that_alone() {
+    let fake = desktop().command_line("vfio.devs=00:14.0,x vfio.off").boot();
+    let (status, stdout, stderr) = dry_run(&fake, &["bind", "00:19.0"]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("0000:00:19.0") && !stdout.contains("0000:00:14.0"), "{stdout}");
 }
 
 #[test]

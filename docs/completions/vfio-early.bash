@@ -17,7 +17,7 @@ _vfio_early() {
     for ((index = 1; index < ${#words[@]}; index++)); do
         case ${words[index]} in
         --root) root=${words[++index]-} ;;
-        bind | list | check | status | finish | verify | keep) command=${command:-${words[index]}} ;;
+        bind | release | list | check | status | finish | verify | keep) command=${command:-${words[index]}} ;;
         esac
     done
 
@@ -39,8 +39,15 @@ _vfio_early() {
         ;;
     *)
         case $command in
-        '') candidates='bind list check status finish verify keep --cmdline --dry-run --root --help --version' ;;
-        bind) candidates='--cmdline --dry-run --root --help' ;;
+        '') candidates='bind release list check status finish verify keep --cmdline --dry-run --root --help --version' ;;
+        bind)
+            candidates='--cmdline --dry-run --root --help'
+            candidates+=" $(_vfio_early_addresses "$root")"
+            ;;
+        release)
+            candidates='--cmdline --help'
+            candidates+=" $(_vfio_early_addresses)"
+            ;;
         list)
             candidates='--json --format --root --help gpu usb net storage'
             candidates+=" $(_vfio_early_addresses "$root")"

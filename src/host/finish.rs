@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::released::Released;
 use crate::cmdline::Request;
 use crate::escape;
 use crate::pci::{Address, Choice, Hop, Item, Place};
@@ -44,14 +45,16 @@ pub fn was_well(then: &Value) -> bool {
     then["exit_status"].as_u64() == Some(exit_status(false, false).into())
 }
 
-/// What of a request is left to do after the run that made this report. An item of which only some
-/// devices are left is one for each of these.
+/// What of a request is left to do after the run that made this report, and was not released since. An
+/// item of which only some devices are left is one for each of these.
 #[must_use]
 pub fn left(request: Request, machine: &Machine, then: &Value, sysfs: &Sysfs) -> Request {
     let told: BTreeMap<Address, &Value> = devices(then)
         .filter_map(|device| Some((device["address"].as_str()?.parse().ok()?, device)))
         .collect();
+    let released = Released::read(sysfs);
     let is_left = |address: &Address| match told.get(address) {
+        _ if released.has(address, &machine.devices[address].id) => false,
         // It was not there.
         None => true,
         Some(device) => {
@@ -87,11 +90,12 @@ fn alone(item: &Item, address: Address, machine: &Machine) -> Item {
     Item { text: item.text.clone(), guard, choice: Choice::Place(Place { domain, bus, hops }) }
 }
 
-/// The report of the boot with what this run has done.
+/// The report of the boot with what this run has done. Of what was named by hand, and in vain, nothing is
+/// in it: that is with the host as before.
 ///
 /// # Errors
 /// When this run's report is no JSON, which it is.
-pub fn merged(mut then: Value, now: &Report) -> serde_json::Result<Value> {
+pub fn merged(mut then: Value, now: &Report, is_named: bool) -> serde_json::Result<Value> {
     let ours = serde_json::to_value(now)?;
     let key = |device: &Value| match device["address"].as_str() {
         Some(address) => (0, address.parse::<Address>().ok(), String::new()),
@@ -105,7 +109,9 @@ pub fn merged(mut then: Value, now: &Report) -> serde_json::Result<Value> {
     let is_over =
         |device: &Value| device["address"].is_null() && found.contains(&device["item"].to_string());
     let mut all: BTreeMap<_, Value> = BTreeMap::new();
-    for device in devices(&then).filter(|device| !is_over(device)).chain(devices(&ours)) {
+    let is_vain = |device: &Value| device["address"].is_null() || device["outcome"] == "refused";
+    let ours_of_use = devices(&ours).filter(|device| !is_named || !is_vain(device));
+    for device in devices(&then).filter(|device| !is_over(device)).chain(ours_of_use) {
         all.insert(key(device), device.clone());
     }
     let mut groups: BTreeMap<u64, Value> = BTreeMap::new();
@@ -133,17 +139,17 @@ pub fn merged(mut then: Value, now: &Report) -> serde_json::Result<Value> {
 /// What there is to say of the others, one line each: what was bound and is not any more.
 #[must_use]
 pub fn given_back(then: &Value, sysfs: &Sysfs) -> Vec<String> {
+    let released = Released::read(sysfs);
     let line = |device: &Value| {
         let address: Address = device["address"].as_str()?.parse().ok()?;
         let driver = sysfs.driver(address).ok().flatten();
         let is_bound =
             device["outcome"] == "bound" && driver.as_deref() != device["driver"].as_str();
         let now = escape::short(&driver.unwrap_or_else(|| "no driver".to_owned()));
+        let is_released = released.has(&address, &device["id"].as_str()?);
+        let what = if is_released { "was released" } else { "was bound at boot" };
         is_bound.then(|| {
-            format!(
-                "{address} was bound at boot and is with {now} now: it is left there; vfio-early bind \
-                 takes it back"
-            )
+            format!("{address} {what} and is with {now} now: it is left there; vfio-early bind takes it back")
         })
     };
     devices(then).filter_map(line).collect()

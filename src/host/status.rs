@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::cmdline;
 use crate::escape;
+use crate::host::released::Released;
 use crate::host::udev;
 use crate::others;
 use crate::pci::Address;
@@ -39,8 +40,10 @@ pub struct DeviceStatus {
     pub driver: Option<String>,
     /// Whether a vfio driver has it now.
     pub bound: bool,
-    /// Whether it was bound at boot and is not now.
+    /// Whether it was bound at boot and is not now, and nobody has released it.
     pub lost: bool,
+    /// Whether `release` has given it back to the host, as was meant.
+    pub released: bool,
     /// Where it is not bound: why, and what to do about it.
     pub reason: Option<String>,
     /// Whether a VM could have it now; `None` where it is not bound.
@@ -60,7 +63,7 @@ pub struct Status {
     pub devices: Vec<DeviceStatus>,
     /// What concerns the machine as a whole.
     pub warnings: Vec<String>,
-    /// 0 where all is bound now, 1 (with `vfio.strict` 3) where something is not, and [`UNUSABLE`].
+    /// 0 where all is bound now or released, 1 (with `vfio.strict` 3) where something is not, and [`UNUSABLE`].
     pub exit_status: u8,
 }
 
@@ -89,8 +92,9 @@ pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
         return Err(named(format!("version {version} is not known here")));
     }
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let released = Released::read(sysfs);
     let mut devices: Vec<_> =
-        list(&report["devices"]).iter().map(|then| compare(then, sysfs)).collect();
+        list(&report["devices"]).iter().map(|then| compare(then, &released, sysfs)).collect();
     judge(&mut devices, sysfs);
     let is_asked = |address: &Address| {
         let address = Some(address.to_string());
@@ -107,12 +111,13 @@ pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
         driver: None,
         bound: false,
         lost: false,
+        released: false,
         reason: Some(text_of(rejected, "reason").unwrap_or_else(|| "it is no item".to_owned())),
         usable: None,
         obstacles: Vec::new(),
         warnings: Vec::new(),
     }));
-    let unmet = devices.iter().any(|device| !device.bound);
+    let unmet = devices.iter().any(|device| !device.bound && !device.released);
     let is_unusable = devices.iter().any(|device| device.usable == Some(false));
     let exit_status = if is_unusable && !unmet { UNUSABLE } else { exit_status(unmet, false) };
     Ok(Status { version: 1, devices, warnings, exit_status })
@@ -175,7 +180,7 @@ fn text_of(value: &Value, key: &str) -> Option<String> {
     value[key].as_str().map(str::to_owned)
 }
 
-fn compare(then: &Value, sysfs: &Sysfs) -> DeviceStatus {
+fn compare(then: &Value, released: &Released, sysfs: &Sysfs) -> DeviceStatus {
     let outcome = text_of(then, "outcome").unwrap_or_default();
     let was_bound = outcome == "bound";
     let driver_then = text_of(then, "driver");
@@ -186,28 +191,36 @@ fn compare(then: &Value, sysfs: &Sysfs) -> DeviceStatus {
     // What was refused is not the device that was meant, even if something else gave it away.
     let is_given = outcome != "refused" && driver.as_deref().is_some_and(is_vfio_driver);
     let bound = is_same || is_given;
+    let (id, at) = (text_of(then, "id"), text_of(then, "address"));
+    let name = id.as_deref().zip(at.as_deref());
+    let released = !bound && name.is_some_and(|(id, address)| released.has(&address, &id));
     let reason = if bound {
         None
-    } else if was_bound {
+    } else if was_bound || released {
         let now = match (&driver, address) {
             (Some(driver), _) => format!("{driver} has it now"),
             (None, Some(address)) if sysfs.has_device(address) => "no driver has it now".to_owned(),
             (None, _) => "it is gone".to_owned(),
         };
-        Some(format!("lost: {now}; if that is not meant, vfio-early bind takes it back"))
+        Some(if released {
+            format!("released: {now}; vfio-early bind takes it back")
+        } else {
+            format!("lost: {now}; if that is not meant, vfio-early bind takes it back")
+        })
     } else {
         let texts = [text_of(then, "reason"), text_of(then, "remedy")];
         Some(format!("{outcome}: {}", texts.map(Option::unwrap_or_default).join("; ")))
     };
     DeviceStatus {
         item: text_of(then, "item").unwrap_or_default(),
-        address: text_of(then, "address"),
-        id: text_of(then, "id"),
+        address: at,
+        id,
         outcome,
         driver_then,
         driver,
         bound,
-        lost: was_bound && !bound,
+        lost: was_bound && !bound && !released,
+        released,
         reason,
         usable: None,
         obstacles: Vec::new(),

@@ -35,7 +35,7 @@ const SCHEMAS: Wheel = Wheel {
 const VALIDATE: &str = include_str!("supply/validate.py");
 
 /// Bytes that the stripped binary may have: it travels in every initrd.
-const SIZE_LIMIT: u64 = 680_000;
+const SIZE_LIMIT: u64 = 690_000;
 
 /// Name and check.
 type Named = (&'static str, fn() -> Result<Outcome>);
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_program_that_has_grown_too_much_is_told() {
         assert!(too_large(SIZE_LIMIT).is_empty());
-        assert_eq!(too_large(SIZE_LIMIT + 1), ["it has 680001 bytes, over 680000"]);
+        assert_eq!(too_large(SIZE_LIMIT + 1), ["it has 690001 bytes, over 690000"]);
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn check_finish(root: &Path, then: &Value) {
         &Applied::default(),
         &Verdict::default(),
     );
-    let merged = finish::merged(then.clone(), &now).expect("JSON");
+    let merged = finish::merged(then.clone(), &now, false).expect("JSON");
     assert!(merged["devices"].is_array() && merged["exit_status"].is_u64());
 }
 
