@@ -11,7 +11,7 @@ pub mod screen;
 pub mod tree;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
@@ -139,6 +139,8 @@ pub struct Fake {
     blacklisted: Vec<String>,
     /// Of modules, from modprobe.d.
     pub options: BTreeMap<String, String>,
+    /// Groups that a VM has, and the devices of them.
+    open: BTreeSet<u32>,
     /// Ids that the host's drivers match.
     host_ids: Vec<(String, (u16, u16))>,
     uevents: VecDeque<Uevent>,
@@ -185,6 +187,7 @@ impl Fake {
             modules: Modules::new(machine.line, machine.vfio, further, &machine.left_out),
             blacklisted: machine.blacklisted.clone(),
             options: BTreeMap::new(),
+            open: BTreeSet::new(),
             host_ids: hosts().map(|(function, host)| (host.driver.clone(), function.id)).collect(),
             uevents: VecDeque::new(),
             unrelated: 0,
@@ -353,6 +356,17 @@ impl Fake {
         self.modules.loaded()
     }
 
+    /// A VM starts that has the group of the device, and what vfio has of it.
+    pub fn open(&mut self, address: &str) {
+        self.open.extend(self.devices[address].function.group);
+    }
+
+    /// Whether a VM has the group of the device.
+    pub fn is_open(&self, address: &str) -> bool {
+        let device = self.devices.get(address);
+        device.and_then(|device| device.function.group).is_some_and(|it| self.open.contains(&it))
+    }
+
     /// What is to be plugged in later is not: somebody else does it.
     pub fn nothing_comes_by_itself(&mut self) {
         self.uevents.clear();
@@ -503,6 +517,10 @@ impl Fake {
             }
             Groups::AtProbe => self.add_to_group(address),
             Groups::AtOnce | Groups::WithIommu | Groups::Never => {}
+        }
+        // `iommu_device_use_default_domain()`.
+        if !driver.vfio && self.is_open(address) {
+            return Err(Errno::EBUSY);
         }
         let device = self.lock(address)?;
         let refusal = match device.function.refusal {
@@ -664,7 +682,9 @@ impl Fake {
                 return Err(*errno);
             }
         }
-        let hangs = self.has(&Fault::UnbindHangs { driver: driver.to_owned() });
+        // `vfio_unregister_group_dev()` waits for whoever has the device.
+        let hangs = self.has(&Fault::UnbindHangs { driver: driver.to_owned() })
+            || self.is_open(address) && self.drivers.iter().any(|it| it.vfio && it.name == driver);
         let device = self.devices.get(address).ok_or(Errno::ENODEV)?;
         if device.driver.as_deref() != Some(driver) {
             return Err(Errno::ENODEV);
@@ -776,7 +796,7 @@ impl Kernel for Fake {
     }
 
     fn group_viable(&mut self, group: u32) -> Option<bool> {
-        if self.vfio == Vfio::WithoutGroups {
+        if self.vfio == Vfio::WithoutGroups || self.open.contains(&group) {
             return None;
         }
         let is_vfio =

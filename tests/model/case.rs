@@ -30,6 +30,8 @@ pub struct Case {
     pub pulls: &'static [&'static str],
     /// What others write to overrides; empty clears one.
     pub overrides: &'static [&'static str],
+    /// Whether others release devices there, and start VMs with them.
+    pub releases: bool,
     /// Drivers of disks that others mount.
     pub disks: &'static [&'static str],
     /// Displays of the host that may get the console.
@@ -65,6 +67,7 @@ impl Case {
             rival_at: &[],
             pulls: &[],
             overrides: &[],
+            releases: false,
             disks: &[],
             displays: &[],
             mutant: Mutant::None,
@@ -114,6 +117,24 @@ fn plain(line: Line) -> Case {
     }
 }
 
+/// A device that comes where the host's driver is loaded, which can have it first.
+fn with_its_driver_loaded() -> Case {
+    let mut machine = small();
+    machine.hot_added = vec![machine.functions.remove(0)];
+    Case {
+        name: "a device comes during the wait with its driver loaded",
+        depth: 1,
+        machine,
+        loaded: &["e1000e"],
+        text: "vfio.devs=8086:15b8@00:03.0,00:04.0 vfio.wait=10",
+        asked: &[(CARD, Some(NIC)), (BUILT_IN, None)],
+        loads: &[],
+        rival_at: &[CARD],
+        pulls: &[CARD],
+        ..plain(Line::V6_1)
+    }
+}
+
 /// All of them.
 pub fn all() -> Vec<Case> {
     let mut cases = vec![plain(Line::V6_1), Case { depth: 1, ..plain(Line::V5_10) }];
@@ -160,6 +181,15 @@ pub fn all() -> Vec<Case> {
         overrides: &["", "e1000e", "vfio-pci"],
         ..plain(Line::V6_1)
     });
+    cases.push(Case {
+        name: "devices are released, and VMs start",
+        loaded: &["vfio-pci"],
+        loads: &["e1000e"],
+        rival_at: &[CARD, BUILT_IN],
+        releases: true,
+        ..plain(Line::V6_12)
+    });
+    cases.push(with_its_driver_loaded());
     cases.push(Case {
         name: "groups come with the first probe",
         depth: 1,

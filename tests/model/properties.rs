@@ -111,6 +111,10 @@ impl Watch {
     /// Somebody else did that.
     pub fn after_act(&mut self, act: &Act, before: &Devices, fake: &Fake) {
         let after = devices(fake);
+        if let Act::Release(address) = act {
+            let way = self.way(address);
+            (way.ours, way.excused) = (None, true);
+        }
         self.only_ours_gets(&act.to_string(), before, &after);
         let addresses: BTreeSet<_> = before.keys().chain(after.keys()).cloned().collect();
         for address in
@@ -146,7 +150,12 @@ impl Watch {
                 way.excused |= *driver == way.ours;
                 self.rival_took_display = true;
             }
-            Act::Load(_) | Act::Settle(_) | Act::Probe(_) | Act::Bind(..) => {}
+            Act::Load(_)
+            | Act::Settle(_)
+            | Act::Probe(_)
+            | Act::Bind(..)
+            | Act::Release(_)
+            | Act::Open(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use vfio_early::kernel::Write;
+use vfio_early::plan::is_vfio_driver;
 
 use super::case::Case;
 use super::world::World;
@@ -30,6 +31,10 @@ pub enum Act {
     Override(String, &'static str),
     /// A file system on the disk is mounted.
     Mount(String),
+    /// `vfio-early release`, or libvirt: the override cleared, the unbind from a vfio driver, the probe.
+    Release(String),
+    /// A VM opens the group of the device, and what it has of it.
+    Open(String),
 }
 
 impl fmt::Display for Act {
@@ -47,6 +52,8 @@ impl fmt::Display for Act {
             Act::Override(address, "") => write!(f, "clear the override of {address}"),
             Act::Override(address, name) => write!(f, "write {name} to the override of {address}"),
             Act::Mount(address) => write!(f, "mount the disk of {address}"),
+            Act::Release(address) => write!(f, "release {address}"),
+            Act::Open(address) => write!(f, "start a VM with {address}"),
         }
     }
 }
@@ -79,8 +86,16 @@ pub fn possible(case: &Case, world: &World) -> Vec<Act> {
         if case.pulls.contains(&device.address) && !is_mounted {
             acts.push(Act::Unplug(address()));
         }
+        let is_given = device.driver.is_some_and(is_vfio_driver);
+        let is_open = fake.is_open(device.address);
+        if case.releases && device.driver_override.is_some() && !is_open {
+            acts.push(Act::Release(address()));
+        }
+        if case.releases && is_given && !is_open {
+            acts.push(Act::Open(address()));
+        }
         match device.driver {
-            Some(_) if is_mounted => {}
+            Some(_) if is_mounted || is_open => {}
             Some(driver) => {
                 acts.push(Act::Unbind(address()));
                 if case.disks.contains(&driver) {
@@ -140,5 +155,14 @@ pub fn perform(act: &Act, world: &mut World) {
             fake.answer(&store(attribute, value)).unwrap();
         }
         Act::Mount(address) => world.mount(address),
+        Act::Release(address) => {
+            let attribute = format!("bus/pci/devices/{address}/driver_override");
+            fake.answer(&store(attribute, "\n")).unwrap();
+            if let Some(driver) = fake.driver(address).filter(|driver| is_vfio_driver(driver)) {
+                fake.answer(&store(format!("bus/pci/drivers/{driver}/unbind"), address)).unwrap();
+            }
+            fake.answer(&store("bus/pci/drivers_probe", address)).unwrap();
+        }
+        Act::Open(address) => fake.open(address),
     }
 }
