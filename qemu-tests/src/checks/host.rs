@@ -8,6 +8,7 @@ mod acpi;
 mod agreement;
 mod hand_off;
 mod lspci;
+mod swap;
 mod userland;
 
 use anyhow::{Context, Result};
@@ -30,7 +31,7 @@ pub(crate) fn boots() -> Vec<Boot> {
             };
         Boot { name: format!("host: {}", boot.name), check: Box::new(with_packages), ..boot }
     };
-    let all = [all(), agreement::all()].concat();
+    let all = [all(), agreement::all(), swap::all()].concat();
     trial::boots(&all).into_iter().map(with_packages).collect()
 }
 

@@ -76,6 +76,16 @@ pub(crate) const LIST: &[LeftOut] = &[
     },
     on(&["5.10", "6.12", "7.2", NIXOS], "host: verify agrees with a QEMU on groups", AS_ON_6_1),
     on(
+        &["6.1", "6.12"],
+        "host: devices go over to a QEMU and back, twenty times",
+        "it takes many minutes, and once is run on 6.1 each time",
+    ),
+    on(
+        &["6.12", "7.2"],
+        "host: a device file that is open holds the way back up, and it goes on by itself",
+        AS_ON_6_1,
+    ),
+    on(
         &["6.1"],
         "nix: modules compressed with zstd",
         "it builds the program twice more, for kernels that people configure themselves",

@@ -6,6 +6,7 @@
 //! has loaded its graphics driver, as a later `vfio-early bind` does.
 
 mod case;
+mod swap;
 
 pub(crate) use case::{BOOT, OTHER};
 
@@ -29,7 +30,15 @@ pub(crate) fn boots() -> Vec<Boot> {
         check: Box::new(move |kernel, program, _answers| case.check(kernel, program).into()),
     };
     let on = |kernel| all(kernel).into_iter().map(move |case| boot(kernel, case));
-    NAMES.into_iter().filter(|kernel| arch_of(kernel) == Arch::Amd64).flat_map(on).collect()
+    let cases = NAMES.into_iter().filter(|kernel| arch_of(kernel) == Arch::Amd64).flat_map(on);
+    let swaps = swap::KERNELS.into_iter().flat_map(|kernel| {
+        swap::ALL.map(|swap| Boot {
+            name: format!("screens: {}", swap.name),
+            kernel,
+            check: Box::new(move |kernel, program, _answers| swap.check(kernel, program).into()),
+        })
+    });
+    cases.chain(swaps).collect()
 }
 
 fn all(line: &str) -> Vec<Case> {

@@ -321,7 +321,7 @@ impl Case {
     }
 }
 
-fn print(machine: Vm, text: &str) -> Vm {
+pub(super) fn print(machine: Vm, text: &str) -> Vm {
     machine.shell(&format!("for i in 1 2 3 4; do echo {text}; done >/dev/tty0; sleep 0.5"))
 }
 
