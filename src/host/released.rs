@@ -35,7 +35,7 @@ impl Released {
         self.0.contains(&line(address, id))
     }
 
-    /// Adds [`line`]s, or takes them away, and writes the file.
+    /// Adds [`line()`]s, or takes them away, and writes the file.
     ///
     /// # Errors
     /// When it cannot be written; what is in it stays.
