@@ -629,7 +629,11 @@ impl<K: Kernel> Run<'_, K> {
         for driver in others::DRIVERS {
             devices_of(driver, &mut self.drivers, self.sysfs);
         }
-        mem::take(&mut self.drivers).into_iter().flat_map(|(_, devices)| devices).collect()
+        let mut given = BTreeSet::new();
+        for (_, devices) in mem::take(&mut self.drivers) {
+            given.extend(devices);
+        }
+        given
     }
 
     fn read_back(&mut self) {
