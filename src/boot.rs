@@ -1,16 +1,21 @@
 //! What changes devices: `bind` in the initrd, `finish` in the real root, `release` by hand.
 
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use log::Level;
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 use vfio_early::cmdline::Request;
 use vfio_early::escape;
 use vfio_early::host::released::{self, Released};
-use vfio_early::host::{finish, release};
+use vfio_early::host::{finish, release, udev};
 use vfio_early::kernel::Live;
 use vfio_early::kmsg;
+use vfio_early::pci::Address;
 use vfio_early::report::{Outcome, Report, exit_status};
 use vfio_early::report_file::{self, FOLDER, NAME};
 use vfio_early::sysfs::{RECORD, Sysfs};
@@ -82,6 +87,9 @@ pub fn taken(report: &Report, sysfs: &Sysfs) {
 
 /// Does what the initrd had to leave; whether all was well there.
 pub fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> bool {
+    if let Err(why) = rule() {
+        log::warn!("devices that come later are not taken: no rule for udev: {why}");
+    }
     let folder = Path::new(FOLDER);
     let then = match finish::read(&folder.join(NAME), text, sysfs) {
         Ok(Some(then)) => then,
@@ -112,6 +120,72 @@ pub fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -
     }
     now.lines().iter().for_each(|(level, line)| log::log!(*level, "{line}"));
     was_well
+}
+
+/// Drivers that were about to have a device when it came, and the kernel itself, are through then.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What udev's rule runs for a device that has just come; the exit status. All is told in the kernel's log:
+/// nobody reads what udev's programs print.
+pub fn hotplug(
+    request: &Request,
+    address: Address,
+    sysfs: &Sysfs,
+    text: &[u8],
+    kernel: &mut Live,
+) -> u8 {
+    let mut last = None;
+    for turn in [1, 2] {
+        match vfio_early::hotplug(request.clone(), address, sysfs, kernel) {
+            Ok(Some(report)) => {
+                let failed = report.devices.iter().any(|it| it.outcome == Outcome::Failed);
+                last = Some(report);
+                if failed && turn == 1 {
+                    thread::sleep(AGAIN);
+                    continue;
+                }
+            }
+            Ok(None) => {}
+            Err(why) => log::error!("{address}: {why}; {}", remedy(&why, "/sys")),
+        }
+        break;
+    }
+    // It is not meant, or was released.
+    let Some(report) = last else { return exit_status(false, false) };
+    let folder = Path::new(FOLDER);
+    // Several that come at once have a run each.
+    let lock = File::open(folder).map(|it| Flock::lock(it, FlockArg::LockExclusive));
+    let saved = match finish::read(&folder.join(NAME), text, sysfs) {
+        Ok(Some(then)) => add(then, &report, false),
+        // There is no rule before there is a report.
+        Ok(None) => Ok(()),
+        Err(why) => Err(io::Error::other(why)),
+    };
+    drop(lock);
+    if let Err(why) = saved {
+        log::warn!("no report in {FOLDER}: {why}");
+    }
+    report.lines().iter().for_each(|(level, line)| log::log!(*level, "{line}"));
+    report.exit_status
+}
+
+/// Where udev looks for the rules of this boot; before 80-drivers.rules, which loads modules.
+const RULES: &str = "/run/udev/rules.d";
+const RULE: &str = "79-vfio-early.rules";
+
+/// Has udev run [`hotplug`] for each PCI device that comes from now on. A rule of this boot alone: a host that
+/// asks for nothing has none.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn rule() -> io::Result<()> {
+    let folder = Path::new(RULES);
+    if folder.join(RULE).exists() {
+        return Ok(());
+    }
+    let program = fs::read_link("/proc/self/exe")?;
+    fs::create_dir_all(folder)?;
+    report_file::write(RULE, udev::rule(&program.to_string_lossy()).as_bytes(), folder)
 }
 
 /// Gives back what is named; the exit status.

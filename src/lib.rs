@@ -125,6 +125,21 @@ pub fn finish(
     if left.items.is_empty() { Ok(None) } else { bind(left, sysfs, kernel).map(Some) }
 }
 
+/// Takes a device that has just come, where the request means it; `None` where it does not.
+///
+/// # Errors
+/// When the PCI bus cannot be read; nothing was written then.
+pub fn hotplug(
+    request: Request,
+    address: Address,
+    sysfs: &Sysfs,
+    kernel: &mut impl Kernel,
+) -> io::Result<Option<Report>> {
+    let machine = sysfs.machine(&request)?;
+    let one = host::finish::of_one(request, address, &machine, sysfs);
+    if one.items.is_empty() { Ok(None) } else { bind(one, sysfs, kernel).map(Some) }
+}
+
 /// What [`bind`] would do now, and the report that it would make if the kernel did as it is told.
 /// It does not wait for devices and writes nothing.
 ///

@@ -24,6 +24,7 @@ use vfio_early::host::status::Status;
 use vfio_early::host::{keep, list, named, next_initrd, paste, status, udev, verify};
 use vfio_early::keep::Kind;
 use vfio_early::kernel::Live;
+use vfio_early::pci::Address;
 use vfio_early::report::exit_status;
 use vfio_early::sysfs::{RECORD, Sysfs};
 use vfio_early::{escape, generator, kmsg, report_file};
@@ -67,6 +68,7 @@ enum Command {
     Check,
     Status,
     Finish,
+    Hotplug,
     Keep,
     Release,
     Verify,
@@ -85,14 +87,17 @@ struct Arguments {
     verify: verify::Options,
     /// What follows `bind` or `release`.
     named: Option<Request>,
+    /// What follows `hotplug`.
+    address: Option<Address>,
     /// What follows `finish`.
     command_after: Vec<String>,
 }
 
-const COMMANDS: [(&str, Command); 8] = [
+const COMMANDS: [(&str, Command); 9] = [
     ("bind", Command::Bind),
     ("check", Command::Check),
     ("finish", Command::Finish),
+    ("hotplug", Command::Hotplug),
     ("keep", Command::Keep),
     ("list", Command::List),
     ("release", Command::Release),
@@ -153,19 +158,21 @@ fn arguments(
         },
     };
     let (mut filters, mut pasted, mut command_after) = (Vec::new(), String::new(), Vec::new());
-    let mut words = Vec::new();
+    let (mut words, mut address) = (Vec::new(), None);
     for operand in operands {
         match command {
             Command::List | Command::Verify => filters.push(operand.parse::<Filter>()?),
             Command::Check if cmdline.is_none() => pasted = pasted + &operand + " ",
             Command::Finish => command_after.push(operand),
             Command::Bind | Command::Release => words.push(operand),
+            Command::Hotplug if address.is_none() => address = Some(operand.parse()?),
             _ => return Err(lexopt::Error::UnexpectedArgument(operand.into())),
         }
     }
     let (is_bind, is_release) = (command == Command::Bind, command == Command::Release);
     let named = if words.is_empty() && !is_release { None } else { Some(named::read(&words)?) };
-    let is_silent = matches!(command, Command::Keep | Command::Finish);
+    let is_silent = matches!(command, Command::Keep | Command::Finish | Command::Hotplug);
+    let writes = matches!(command, Command::Finish | Command::Hotplug | Command::Release);
     let wrong = if json && (is_bind || is_release || is_silent) {
         "--json is for list, check, status and verify"
     } else if command != Command::Verify && verify != verify::Options::default() {
@@ -178,8 +185,10 @@ fn arguments(
         "--json is a format of its own: leave --format out"
     } else if dry_run && !is_bind {
         "--dry-run is for bind"
-    } else if (command == Command::Finish || is_release) && root != Path::new("/") {
-        "--root reads another tree, where finish and release could write nothing"
+    } else if writes && root != Path::new("/") {
+        "--root reads another tree, where finish, hotplug and release could write nothing"
+    } else if command == Command::Hotplug && address.is_none() {
+        "hotplug needs the address of a device"
     } else if is_bind && !dry_run && root != Path::new("/") {
         "--root reads another tree and writes nothing: add --dry-run"
     } else {
@@ -199,6 +208,7 @@ fn arguments(
         pasted,
         verify,
         named,
+        address,
         command_after,
     }))
 }
@@ -296,6 +306,9 @@ fn run(words: Vec<OsString>) -> u8 {
         check(request, &sysfs, &mut kernel, &text, &arguments.root, form)
     } else if arguments.command == Command::Release {
         boot::release(&request, &sysfs, &mut kernel)
+    } else if let Some(address) = arguments.address {
+        kmsg::into_the_kernels_log();
+        boot::hotplug(&request, address, &sysfs, &text, &mut kernel)
     } else if request.asks_for_devices() {
         if arguments.command == Command::Finish {
             let asked = request.clone();
@@ -330,6 +343,10 @@ fn generate(request: &Request, folder: &OsStr) -> u8 {
         if let Err(why) = generator::link(folder, link) {
             log::error!("no unit is started, systemd's {link} cannot be made: {why}");
         }
+    }
+    // Before udev starts; where it cannot be written here, the finish unit does it, and tells.
+    if !links.is_empty() && !in_initrd {
+        let _ = boot::rule();
     }
     // Whatever is started says the rest; and in the real root each reload of systemd's runs this.
     if links.is_empty() && in_initrd {

@@ -31,6 +31,7 @@ mod waiting;
 // What goes wrong, or is done meanwhile.
 mod faults;
 mod finish;
+mod hotplug;
 mod interruptions;
 mod model;
 

@@ -86,6 +86,8 @@ fn wrong_arguments_end_with_status_2_and_say_which() {
         (&["--dry-run", "bind", "bind"], "bind"),
         (&["--dry-run", "release", "00:14.0"], "--dry-run is for bind"),
         (&["release", "--root", "/nowhere", "00:14.0"], "release could write nothing"),
+        (&["hotplug", "--root", "/nowhere", "00:14.0"], "hotplug and release could write"),
+        (&["hotplug", "--no-such-argument"], "--no-such-argument"),
         (&["release", "--root", "/nowhere"], "name at least one device"),
         (&["release", "--root", "/nowhere", "00:14.0", "x"], "\"x\": not a PCI address"),
         (&["release", "--root", "/nowhere", "00:14.0", "--json"], "--json is for"),

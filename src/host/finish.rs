@@ -78,6 +78,26 @@ pub fn left(request: Request, machine: &Machine, then: &Value, sysfs: &Sysfs) ->
     Request { items, rejected: Vec::new(), warnings: Vec::new(), ..request }
 }
 
+/// What of a request means a device that has just come, unless that was released. Its guard counts as
+/// anywhere.
+#[must_use]
+pub fn of_one(request: Request, one: Address, machine: &Machine, sysfs: &Sysfs) -> Request {
+    let id = machine.devices.get(&one).map(|device| device.id);
+    let mut items = Vec::new();
+    for item in &request.items {
+        let only = Request { items: vec![item.clone()], ..Request::default() };
+        if plan::requested(&only, machine).contains(&one) {
+            let alone = alone(item, one, machine);
+            let guard = if plan::guard_holds(item, machine) { alone.guard } else { item.guard };
+            items.push(Item { guard, ..alone });
+        }
+    }
+    if id.is_none_or(|id| Released::read(sysfs).has(&one, &id)) {
+        items.clear();
+    }
+    Request { items, rejected: Vec::new(), warnings: Vec::new(), ..request }
+}
+
 fn devices(report: &Value) -> impl Iterator<Item = &Value> {
     report["devices"].as_array().into_iter().flatten()
 }

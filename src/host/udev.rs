@@ -16,6 +16,17 @@ const CONTROL: &str = "run/udev/control";
 /// How long it may take to come to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The rule that has the program look at each PCI device that comes: not for the events that `udevadm
+/// trigger` makes, as at boot (`SYNTH_UUID`). `PROGRAM` is run before any module is loaded for the device,
+/// wherever the rule stands; and `settle` waits for it.
+#[must_use]
+pub fn rule(program: &str) -> String {
+    format!(
+        "ACTION==\"add\", SUBSYSTEM==\"pci\", ENV{{SYNTH_UUID}}!=\"?*\", \\\n  \
+         PROGRAM=\"{program} hotplug $kernel\"\n"
+    )
+}
+
 /// Whether it is at work.
 #[must_use]
 pub fn is_busy(sysfs: &Sysfs) -> bool {

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 
 use crate::check::Boot;
 use crate::check::real_root::{
-    self, DISK, NETWORK, Seen, USB, Wrong, bound, in_the_real_root, one_bound_one_absent,
-    shell_was_used, untouched, without_errors, without_udev,
+    self, DISK, NETWORK, OTHER_NETWORK, Seen, USB, Wrong, bound, in_the_real_root,
+    one_bound_one_absent, shell_was_used, untouched, without_errors, without_udev,
 };
 use crate::checks::dracut::image::{self, Image, Init, Unit};
 use crate::checks::nix;
@@ -254,8 +254,31 @@ fn given_back(seen: &Seen, wrong: &mut Wrong) {
     let is_back = found("taken back").is_some_and(|(driver, _)| driver == "vfio-pci");
     wrong.unless(is_back, format!("it is not taken back: {}", seen.given_back));
     let said = "0000:00:03.0 was bound at boot and is with e1000e now: it is left there";
+    came_again(seen, wrong, &found);
     let times = seen.given_back.matches(said).count();
     wrong.unless(times == 3, format!("told {times} times, of 3 starts: {}", seen.given_back));
+}
+
+/// What is listed is bound whenever it comes, and what was released or is not listed is the host's.
+fn came_again<'s>(
+    seen: &Seen,
+    wrong: &mut Wrong,
+    found: &dyn Fn(&str) -> Option<(&'s str, &'s str)>,
+) {
+    let mut is_on = |moment: &str, driver: &str| {
+        let is_so = found(moment).is_some_and(|(found, _)| found == driver);
+        wrong.unless(is_so, format!("{moment}: not {driver}: {}", seen.given_back));
+    };
+    for turn in 1..=3 {
+        is_on(&format!("came again with its driver loaded, {turn}"), "vfio-pci");
+        is_on(&format!("came again without its driver loaded, {turn}"), "vfio-pci");
+        for address in [NETWORK, DISK, USB] {
+            is_on(&format!("all came at once, {turn}, {address}"), "vfio-pci");
+        }
+        is_on(&format!("all came at once, {turn}, {OTHER_NETWORK}"), "e1000e");
+    }
+    is_on("released, and came again", "e1000e");
+    is_on("taken by its name", "vfio-pci");
 }
 
 /// The unit had ended before the first udev daemon was started, and none was alive meanwhile.
