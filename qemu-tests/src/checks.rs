@@ -15,6 +15,7 @@ mod host;
 mod iommus;
 mod keep;
 pub(crate) mod left_out;
+mod newcomer;
 pub(crate) mod nix;
 mod packaging;
 mod races;
@@ -52,7 +53,8 @@ const BOOTS: &[fn() -> Vec<Boot>] = &[
 ];
 
 /// Checks that boot none, or one on the way; [`cargo`] has those that come before all others.
-const OTHERS: &[fn() -> Vec<Check>] = &[nix::checks, packaging::checks, supply::checks];
+const OTHERS: &[fn() -> Vec<Check>] =
+    &[nix::checks, packaging::checks, supply::checks, newcomer::checks];
 
 pub(crate) fn boots() -> Vec<Boot> {
     BOOTS.iter().flat_map(|of_subject| of_subject()).collect()

@@ -141,6 +141,12 @@ pub(crate) const LIST: &[LeftOut] = &[
         why: "it moves, and its signatures expire: that it cannot be had is no failure of ours",
     },
     LeftOut {
+        kernels: &[],
+        name: "newcomer: ",
+        but: Some(&[]),
+        why: "it fetches and builds all once more, in a Debian made for it",
+    },
+    LeftOut {
         kernels: &[LINES[0], LINES[2], LINES[3], NIXOS],
         name: "screens: ",
         but: Some(&[

@@ -17,7 +17,7 @@ use anyhow::{Context, Result};
 
 pub use self::debian::{Debian, Suite};
 use self::namespace::TREE;
-use self::namespace::as_root;
+pub(crate) use self::namespace::as_root;
 use crate::machine::initrd;
 use crate::machine::screen::Font;
 use crate::supplies::kernels::{self, Kernel};
