@@ -243,17 +243,17 @@ mod tests {
     use super::*;
 
     /// Such as who tries another Debian has: a folder with what a root has, entered by chroot. All that
-    /// is mounted is shared with others.
+    /// is mounted is shared with others. It goes after [`TREE`], since the tests may run in one, too.
     const IN_A_CHROOT: &str = r#"
-        mount --make-rshared /
-        mkdir "$1/root"
-        cd "$1/root"
+        mkdir "$tree/root"
+        cd "$tree/root"
         mkdir usr tmp dev proc
         for name in bin lib lib64 sbin; do
             [ ! -L "/$name" ] || ln -s "usr/$name" "$name"
             [ -L "/$name" ] || { mkdir "$name" && mount --bind "/$name" "$name"; }
         done
         for name in usr dev proc; do mount --rbind "/$name" "$name"; done
+        mount --make-rshared "$tree"
         cp "$1/script" .
         cut -d " " -f 5 /proc/self/mountinfo >"$1/before"
         chroot . unshare --mount --propagation=unchanged sh /script
@@ -267,7 +267,12 @@ mod tests {
             "mkdir \"$tree/dev\"; with_devices; ls \"$tree/dev/null\" >/dev/null; echo worked\n";
         fs::write(folder.path().join("script"), [TREE, work].concat()).unwrap();
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--map-root-user", "--user", "sh", "-euc", IN_A_CHROOT, "sh"]);
+        // Root needs no other user, which the kernel has for nobody in a chroot.
+        if !packages::is_root().unwrap() {
+            command.args(["--map-root-user", "--user"]);
+        }
+        let script = [TREE, IN_A_CHROOT].concat();
+        command.args(["--mount", "--propagation=unchanged", "sh", "-c", &script, "sh"]);
         let said = step::run(command.arg(folder.path())).unwrap();
         assert_eq!(String::from_utf8(said).unwrap(), "worked\n");
     }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,6 +64,34 @@ pub(crate) fn kvm_is_usable() -> bool {
         .find(|line| line.starts_with("flags"))
         .is_some_and(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"));
     capable && OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+/// The PCI device id of QEMU's `amd-iommu`, which it is asked for; none where it has none.
+pub(crate) fn id_of_amd_iommu() -> Option<u16> {
+    static ID: OnceLock<Option<u16>> = OnceLock::new();
+    *ID.get_or_init(|| {
+        let quiet = ["-S", "-machine", "q35", "-accel", "tcg", "-nodefaults", "-display", "none"];
+        let mut child = Command::new(program(Arch::Amd64))
+            .args(quiet)
+            .args(["-device", "amd-iommu", "-monitor", "stdio"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        child.stdin.take()?.write_all(b"info pci\nquit\n").ok()?;
+        let said = child.wait_with_output().ok()?.stdout;
+        id_in(&String::from_utf8_lossy(&said)).filter(|id| *id != PLACE_OF_AMD_IOMMU)
+    })
+}
+
+/// What it says for an id in the slot that it has there.
+const PLACE_OF_AMD_IOMMU: u16 = 1 << 3;
+
+/// The device id of the only device of AMD that `info pci` lists.
+fn id_in(said: &str) -> Option<u16> {
+    let (_, rest) = said.split_once("PCI device 1022:")?;
+    u16::from_str_radix(rest.get(..4)?, 16).ok()
 }
 
 /// The command for a shell.
@@ -254,6 +283,16 @@ fn wait(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_id_of_amds_iommu_is_read_where_qemu_lists_it() {
+        let host = "  Bus  0, device   0, function 0:\n    Host bridge: PCI device 8086:29c0\n";
+        let listed = |id| format!("{host}    Class 2054: PCI device 1022:{id}\n      id \"\"\n");
+        assert_eq!(id_in(&listed("1419")), Some(0x1419));
+        assert_eq!(id_in(&listed("0008")), Some(PLACE_OF_AMD_IOMMU));
+        assert_eq!(id_in(host), None);
+        assert_eq!(id_in("PCI device 1022:14"), None);
+    }
 
     #[test]
     fn a_command_can_be_pasted_into_a_shell() {

@@ -10,6 +10,7 @@ pub use super::device::Device;
 pub(crate) use super::device::qemu_id;
 pub use super::iommu::Iommu;
 use crate::machine::models::{self, Kind, Own, Q35, VIRT};
+use crate::machine::qemu;
 use crate::supplies::arch::Arch;
 
 /// The class of an AMD IOMMU's own function.
@@ -180,8 +181,8 @@ impl Topology {
         match self.iommu {
             Iommu::Amd => functions.push(Function {
                 address,
-                // QEMU gives it no device id of its own, but that of its place.
-                id: (0x1022, u16::from(slot) << 3),
+                // Older ones of QEMU, as Debian 12's, give it none of its own, but that of its place.
+                id: (0x1022, qemu::id_of_amd_iommu().unwrap_or(u16::from(slot) << 3)),
                 class: AMD_IOMMU,
                 ..own_function(&Q35[0])
             }),

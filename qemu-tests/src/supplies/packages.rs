@@ -268,7 +268,7 @@ fn as_root(words: &[&str]) -> Result<Command> {
 /// # Errors
 /// When the user cannot be told.
 pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
-    if fs::metadata("/proc/self").context("cannot tell the user")?.uid() == 0 {
+    if is_root()? {
         return Ok(Some(Command::new(program)));
     }
     let sudo = Command::new("sudo").arg("--version").output();
@@ -277,6 +277,14 @@ pub(crate) fn root_command(program: &str) -> Result<Option<Command>> {
         command.arg(program);
         command
     }))
+}
+
+/// Whether this user is root.
+///
+/// # Errors
+/// When the user cannot be told.
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(fs::metadata("/proc/self").context("cannot tell the user")?.uid() == 0)
 }
 
 fn names_of_everything() -> String {

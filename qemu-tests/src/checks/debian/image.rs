@@ -106,7 +106,12 @@ pub(super) fn set_up(system: &System, kernel: &Kernel) -> Result<Image> {
     }
     let passphrase = if system.is_encrypted() { PASSPHRASE } else { "" };
     let recipe = Recipe {
-        name: if system.unified.is_some() { "unified" } else { generator },
+        // Of the whole ones few are kept, and those of the small Debians must not count for them.
+        name: match (system.unified, system.generator) {
+            (Some(_), _) => "fresh-unified",
+            (None, Generator::InitramfsTools) => "fresh-initramfs-tools",
+            (None, Generator::Dracut) => "fresh-dracut",
+        },
         debian: system.debian,
         kernel,
         files,

@@ -87,8 +87,12 @@ fn installed(package: &Path) -> Result<Vec<String>> {
         step::run(command.args(["--dbpath", "/var/rpm"]))
     };
     rpm(&["--initdb"])?;
-    // Debian's says to use alien, and means the packages of the machine itself.
-    rpm(&["--install", "--force-debian", "--nodeps", &package.to_string_lossy()])?;
+    // Debian 12's says to use alien, and means the packages of the machine itself; 13's says nothing, and
+    // does not know how it is told.
+    let help = step::run(Command::new("rpm").arg("--help"))?;
+    let forced = ["--force-debian"];
+    let forced = &forced[..usize::from(String::from_utf8_lossy(&help).contains(forced[0]))];
+    rpm(&[&["--install", "--nodeps"], forced, &[&package.to_string_lossy()]].concat())?;
     let ours =
         |complaints: Vec<String>| complaints.into_iter().filter(|line| !line.contains(" var/rpm/"));
     let expected = [&ALWAYS[..], &[DRACUT, OF_A_PACKAGE]].concat();
