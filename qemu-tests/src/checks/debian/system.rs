@@ -82,4 +82,10 @@ impl System {
     pub fn is_encrypted(&self) -> bool {
         matches!(self.debian, Debian::Fresh(_, packages) if packages == ENCRYPTION)
     }
+
+    /// Whether what is in /etc/modprobe.d comes into the initrd: dracut 106 makes one for any machine, unless
+    /// it is told otherwise.
+    pub fn has_options(&self) -> bool {
+        self.generator == Generator::InitramfsTools || self.debian.suite() == Suite::Sid
+    }
 }
