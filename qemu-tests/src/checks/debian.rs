@@ -250,8 +250,9 @@ fn listed(system: &System, image: &Image, wrong: &mut Wrong) {
         let is_there = brought.iter().any(|line| line.contains(wanted));
         wrong.unless(is_there, format!("the package does not bring {wanted} into the initrd"));
     }
-    let [in_root, in_initrd] =
-        [&installed.root, &installed.initrd].map(|files| files.contains("/cirrus.ko"));
+    // It has the second name in the kernel of Debian sid.
+    let [in_root, in_initrd] = [&installed.root, &installed.initrd]
+        .map(|files| ["/cirrus.ko", "/cirrus-qemu.ko"].iter().any(|name| files.contains(name)));
     wrong.unless(
         in_root && !in_initrd,
         format!("the driver of a display on vfio-pci: in the root {in_root}, initrd {in_initrd}"),
