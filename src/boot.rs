@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::Level;
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
-use vfio_early::cmdline::Request;
+use vfio_early::cmdline::{Host, Request};
 use vfio_early::escape;
 use vfio_early::host::released::{self, Released};
 use vfio_early::host::{finish, release, udev};
@@ -28,6 +28,12 @@ pub fn remedy(why: &io::Error, folder: &str) -> String {
         _ => "vfio-early needs a few file descriptors and readable files there".to_owned(),
     }
 }
+
+/// Of an initrd that was made before there were records, or by something that makes none. No warning: a
+/// host may be without one on purpose.
+const NO_RECORD: &str = "this initrd has no record of what the host lives from, so that no disk is refused \
+    by it: make the initrd anew on the running host (NixOS: the option keep); if none is wanted, \
+    vfio.host=release says so";
 
 /// Does all that is asked for, and tells what became of it; the exit status. What was named by hand is told
 /// beside what the report of the boot has.
@@ -53,11 +59,16 @@ pub fn bind(request: Request, is_named: bool, sysfs: &Sysfs, text: &[u8], kernel
         log::warn!("no report in {FOLDER}: {why}");
     }
     // Of an initrd, which will be gone.
-    if let Ok(record) = sysfs.bytes(RECORD)
-        && kmsg::in_initrd()
-        && let Err(why) = report_file::write(report_file::RECORD, &record, folder)
-    {
-        log::warn!("no record in {FOLDER}: {why}");
+    if kmsg::in_initrd() {
+        match sysfs.bytes(RECORD) {
+            Ok(record) => {
+                if let Err(why) = report_file::write(report_file::RECORD, &record, folder) {
+                    log::warn!("no record in {FOLDER}: {why}");
+                }
+            }
+            Err(_) if report.request.host == Host::Keep => log::info!("{NO_RECORD}"),
+            Err(_) => {}
+        }
     }
     kmsg::phase_over("report");
     for (level, line) in report.lines() {

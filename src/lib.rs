@@ -179,6 +179,9 @@ pub fn check(mut request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> i
     let mut report = report::report(request, &machine, &plan, &expected, &verdict);
     let is_asked = |address: &Address| plan.is_for_vfio(address);
     report.warnings.extend(others::foretold(&plan.foreign, sysfs, &is_asked));
+    if next_boot.is_some() && plan.taken().any(|(_, device, _)| device.class.may_have_disks()) {
+        report.warnings.extend(host::keep::untold(sysfs));
+    }
     Ok(Check {
         report: Report { next_boot: next_boot.unwrap_or_default(), ..report },
         has_screen: machine.screen.is_some(),

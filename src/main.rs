@@ -486,6 +486,9 @@ fn keep(sysfs: &Sysfs, root: &Path) -> u8 {
         ));
     }
     if elsewhere.is_none() {
+        if let Some(text) = keep::untold(sysfs) {
+            say(&text);
+        }
         for entry in keep::of_nothing(&record, sysfs).unwrap_or_default() {
             let text = &entry.item.text;
             say(&format!("/{RECORD}: {text} is no device here, and would keep nothing"));

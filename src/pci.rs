@@ -91,6 +91,12 @@ impl Class {
         self.0 >> 16 == 0x01
     }
 
+    /// What disks hang on: mass storage, USB, and Fibre Channel.
+    #[must_use]
+    pub fn may_have_disks(self) -> bool {
+        self.is_storage() || matches!(self.0 >> 8, 0x0c03 | 0x0c04)
+    }
+
     /// Graphics devices, base class 03.
     #[must_use]
     pub fn is_display(self) -> bool {

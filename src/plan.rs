@@ -68,6 +68,13 @@ pub struct Target {
     pub warnings: Vec<String>,
 }
 
+impl Target {
+    /// Whether the host does not have it any more.
+    fn goes(&self) -> bool {
+        !matches!(self.decision, Decision::Refuse(_))
+    }
+}
+
 /// An item for which there is no device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Absent {
@@ -165,6 +172,9 @@ pub fn plan(request: &Request, machine: &Machine, late: bool) -> Plan {
         from.retain(|address| matches!(targets[address].decision, Decision::Take(_)));
     }
     let step = step.filter(|step| !matches!(step, Step::HandOver { from, .. } if from.is_empty()));
+    whole::tell_of_halves(&mut targets);
+    hints::tell_of_items(&mut targets, request, machine);
+    hints::tell_of_keyboards(&mut targets, machine);
     let (steps, warnings) = (steps(&targets, step, machine), Vec::new());
     let (console, host, foreign) = (request.console, request.host, request.foreign.clone());
     Plan { targets, absent, steps, warnings, console, host, late, foreign }
@@ -174,8 +184,7 @@ impl Plan {
     /// Whether a device is asked for, and not refused.
     #[must_use]
     pub fn is_for_vfio(&self, address: &Address) -> bool {
-        let target = self.targets.get(address);
-        target.is_some_and(|target| !matches!(target.decision, Decision::Refuse(_)))
+        self.targets.get(address).is_some_and(Target::goes)
     }
 
     /// The devices that are to get a vfio driver.
@@ -284,11 +293,7 @@ fn targets(request: &Request, machine: &Machine) -> (Targets, Vec<Absent>) {
             let target = Target {
                 item: item.text.clone(),
                 device: device.clone(),
-                warnings: if refused {
-                    Vec::new()
-                } else {
-                    hints::hints(address, device, item, &found, machine)
-                },
+                warnings: if refused { Vec::new() } else { hints::hints(address, device, item) },
                 decision,
             };
             match targets.entry(address) {
@@ -382,7 +387,7 @@ fn decide(device: &Device, request: &Request, machine: &Machine) -> Decision {
         return Decision::Refuse(no_group(machine, &request.foreign, device));
     }
     if let Some(maker) = device.made_by() {
-        return Decision::Refuse(behind(maker, machine));
+        return Decision::Refuse(behind(maker, device, machine));
     }
     let usage = device.usage.as_ref().filter(|usage| !is_released(usage, request.host));
     if let Some(usage) = usage {
@@ -481,16 +486,23 @@ pub fn no_group(machine: &Machine, foreign: &Foreign, device: &Device) -> Why {
 }
 
 /// Why a device stays whose root bus another one's driver makes.
-fn behind(maker: Address, machine: &Machine) -> Why {
-    let driver = machine.devices.get(&maker).and_then(|device| device.driver.as_deref());
-    let driver = driver.unwrap_or("the host's driver");
-    Why::new(
-        format!(
-            "it is behind {maker} (VMD), in whose IOMMU group it is, and is there only while {driver} \
-             has that: no VM can have it by itself"
+fn behind(maker: Address, device: &Device, machine: &Machine) -> Why {
+    let of = machine.devices.get(&maker);
+    let driver = of.and_then(|device| device.driver.as_deref()).unwrap_or("the host's driver");
+    let reason = format!(
+        "it is behind {maker} (VMD), in whose IOMMU group it is, and is there only while {driver} has \
+         that: no VM can have it by itself"
+    );
+    let remedy = match of.and_then(use_by_host).or_else(|| use_by_host(device)) {
+        Some(words) => format!(
+            "turn VMD off in the firmware; that cannot be given away as a whole, since the host lives \
+             from what is behind it ({words})"
         ),
-        "turn VMD off in the firmware, or list that instead, with all that is behind it",
-    )
+        None => {
+            "turn VMD off in the firmware, or list that instead, with all that is behind it".into()
+        }
+    };
+    Why::new(reason, remedy)
 }
 
 /// Reserves or refuses what would take the host's console, unless another display can have it;

@@ -6,8 +6,10 @@ mod in_use;
 mod iommu;
 mod keep;
 mod modprobe;
+mod mounts;
 mod platform;
 mod screen;
+mod untold;
 mod usage;
 mod vm;
 
@@ -94,8 +96,8 @@ pub struct Machine {
     pub iommu_modules: Vec<String>,
     /// Whether the interrupts of devices are kept apart; `None` where it cannot be told.
     pub interrupt_remapping: Option<bool>,
-    /// How many devices the host's keyboards hang on, by the record.
-    pub keyboards: usize,
+    /// How many devices that are not here the host's keyboards hang on, by the record.
+    pub keyboards_elsewhere: usize,
     /// Whether the firmware can turn that on, where they are not.
     pub remaps_by_firmware: bool,
     /// Read only where a device has no group, or interrupts are not remapped.
@@ -436,7 +438,7 @@ impl Sysfs {
             platform: if is_lacking { self.platform() } else { Platform::default() },
             drivers,
             iommu_type1: self.is_there("sys/module/vfio_iommu_type1") || self.has_no_groups(),
-            keyboards: 0,
+            keyboards_elsewhere: 0,
             screen: if devices.values().any(is_display) { self.screen() } else { None },
             groups: groups_of(&devices),
             devices,

@@ -2,8 +2,11 @@
 //! before.
 
 mod advice;
+mod found;
 pub mod hosts;
 mod in_use;
+mod keyboards;
+mod told;
 
 use std::process::Command;
 
@@ -413,30 +416,6 @@ fn the_keyboard_and_the_network_are_given_away_with_a_warning() {
     let report = board.in_initrd(&record(&fake)).bind("vfio.devs=00:14.0");
     let said = "a keyboard of the host hangs on it: Cherry Keyboard";
     assert_says(&words(&report, "0000:00:14.0"), &[said]);
-}
-
-/// A mouse with many buttons is no keyboard, where there is one; nor is what software makes.
-#[test]
-fn what_nobody_can_type_on_is_no_keyboard() {
-    let fake = hosts::encrypted().running();
-    let mouse = "usb3/3-1/3-1:1.1/input/input8";
-    fake.keyboard("00:1b.0/03:00.0", mouse, "Gaming Mouse Keyboard");
-    fake.tree.write("sys/class/input/input8/capabilities/led", "0\n");
-    let folder = "devices/virtual/input/input9";
-    fake.tree.write(&format!("sys/{folder}/name"), "keyd virtual keyboard\n");
-    fake.tree.link_up("class/input/input9", folder);
-    let keys = "ffffffffffffffff fffffffffffffffe\n";
-    fake.tree.write(&format!("sys/{folder}/capabilities/key"), keys);
-    fake.tree.write(&format!("sys/{folder}/capabilities/led"), "7\n");
-    let names = |fake: &Fake| -> Vec<String> {
-        fake.sysfs().keyboards().into_iter().map(|keyboard| keyboard.name).collect()
-    };
-    assert_eq!(names(&fake), ["Cherry Keyboard"]);
-    // Where none has lights, one that has the keys will do.
-    for input in ["input3", "input8"] {
-        fake.tree.write(&format!("sys/class/input/{input}/capabilities/led"), "0\n");
-    }
-    assert_eq!(names(&fake), ["Cherry Keyboard", "Gaming Mouse Keyboard"]);
 }
 
 #[test]

@@ -10,6 +10,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use vfio_early::host::list::{self, tree};
+use vfio_early::host::page::Look;
+
 use crate::fake::Fake;
 use crate::next_initrd;
 
@@ -31,6 +34,17 @@ fn list(
         .expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// What these filters choose.
+pub fn listed(fake: &Fake, filters: &[&str]) -> list::List {
+    let filters: Vec<_> = filters.iter().map(|text| text.parse().expect("a filter")).collect();
+    list::list(&fake.sysfs(), &filters).expect("the PCI bus can be read")
+}
+
+/// The same as a person reads it, with the line to paste.
+pub fn tree_of(fake: &Fake, filters: &[&str]) -> String {
+    tree::tree(&listed(fake, filters), Look::PLAIN, true)
 }
 
 /// Holds a text against the file of that name, or renews the file.

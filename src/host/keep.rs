@@ -62,6 +62,27 @@ pub fn of_nothing<'r>(record: &'r Record, sysfs: &Sysfs) -> io::Result<Vec<&'r E
     Ok(record.entries.iter().filter(|entry| !is_one(entry)).collect())
 }
 
+/// What of the host is on nothing that could be told, in words; none where all is.
+#[must_use]
+pub fn untold(sysfs: &Sysfs) -> Option<String> {
+    let untold = sysfs.untold();
+    let more = untold.len().saturating_sub(MOST_UNTOLD);
+    let mut named: Vec<_> = untold.into_iter().take(MOST_UNTOLD).collect();
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    (!named.is_empty()).then(|| {
+        format!(
+            "no disk could be told for {}: where it is on one, write that into /{RECORD}, which puts it \
+             into each initrd that is made",
+            named.join(", ")
+        )
+    })
+}
+
+/// A message names no more.
+const MOST_UNTOLD: usize = 8;
+
 /// What the host lives from now: disks first, each in the order of their addresses.
 #[must_use]
 pub fn of_host(sysfs: &Sysfs, machine: &Machine) -> Vec<Entry> {

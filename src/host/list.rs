@@ -15,10 +15,11 @@ use crate::host::item::item;
 use crate::host::keep;
 use crate::host::names::Names;
 use crate::host::paste::length_without_lists;
+use crate::keep::{Kind, Record};
 use crate::pci::{Address, Class, Id};
-use crate::plan::{self, is_vfio_driver};
+use crate::plan::{self, Targets, is_vfio_driver};
 use crate::remedy::Why;
-use crate::sysfs::{Device, Input, Iommu, Machine, Sysfs, User};
+use crate::sysfs::{Device, Input, Iommu, Machine, RECORD, Sysfs, User};
 use filter::Filter;
 
 /// Whether a VM can have a device.
@@ -124,6 +125,9 @@ pub struct List {
     /// Where the host's keyboards are; `None` for one that is on no PCI device.
     #[serde(skip)]
     pub keyboards: Vec<Option<Address>>,
+    /// The displays that are the host's, or could be.
+    #[serde(skip)]
+    pub displays: Vec<Address>,
     /// What the host lives from, for an initrd that is not made on it.
     #[serde(skip)]
     pub record: Vec<crate::keep::Entry>,
@@ -152,6 +156,17 @@ impl List {
         self.asks && entry.is_given() && !entry.asked
     }
 
+    /// Whether the host has a display with its screen, and none without these.
+    #[must_use]
+    pub fn leaves_no_display(&self, given: &[&Entry]) -> bool {
+        let has_screen = |entry: &&Entry| {
+            let is_on_it = entry.boot_display || entry.framebuffer.is_some();
+            entry.class.is_display() && !entry.is_given() && is_on_it
+        };
+        let goes = |at: &Address| given.iter().any(|entry| entry.address == *at);
+        given.iter().any(has_screen) && self.displays.iter().all(goes)
+    }
+
     /// Whether the host has a keyboard, and none without these.
     #[must_use]
     pub fn leaves_no_keyboard(&self, given: &[&Entry]) -> bool {
@@ -165,11 +180,16 @@ impl List {
 /// # Errors
 /// When the PCI bus cannot be read; the error names the file.
 pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
-    let machine = sysfs.whole_machine()?;
+    let mut machine = sysfs.whole_machine()?;
+    sysfs.know(&sysfs.record(), &mut machine);
+    let machine = machine;
     let ids = machine.devices.values().map(|device| (device.id, device.class));
     let names = Names::find(sysfs, ids);
     let inputs = sysfs.inputs();
-    let keyboards: Vec<_> = sysfs.keyboards().iter().map(|keyboard| keyboard.address).collect();
+    let mut keyboards: Vec<_> = sysfs.keyboards().iter().map(|keyboard| keyboard.address).collect();
+    let has_keyboard = |device: &Device| device.kept.iter().any(|it| it.kind == Kind::Keyboard);
+    let of_record = machine.devices.iter().filter(|(_, device)| has_keyboard(device));
+    keyboards.extend(of_record.map(|(address, _)| Some(*address)));
     let mut chosen: Vec<Address> = Vec::new();
     for filter in filters {
         filter.choose(&machine, &mut chosen);
@@ -214,7 +234,14 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
         let booted = &machine.platform.booted;
         plan::no_group(&machine, booted, &machine.devices[&entry.address])
     });
-    let record = keep::of_host(sysfs, &machine);
+    let mut record = Record::parse(&sysfs.text(RECORD).unwrap_or_default());
+    record.add(keep::of_host(sysfs, &machine));
+    let record = record.entries;
+    let none_goes = Targets::new();
+    let displays = plan::displays_that_stay(&machine, &none_goes);
+    let displays = displays.map(|(address, _)| address);
+    // Those are not there yet when the host boots.
+    let displays = displays.filter(|address| sysfs.physical_function(*address).is_none()).collect();
     let command_line = length_without_lists(&text);
     let place = |(address, device): (&Address, &Device)| Place {
         id: device.id,
@@ -222,7 +249,18 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
         group: device.group,
     };
     let ids = machine.devices.iter().map(place).collect();
-    Ok(List { version: 1, iommu, no_group, asks, command_line, keyboards, record, ids, devices })
+    Ok(List {
+        version: 1,
+        iommu,
+        no_group,
+        asks,
+        command_line,
+        keyboards,
+        displays,
+        record,
+        ids,
+        devices,
+    })
 }
 
 fn entry(address: Address, machine: &Machine, names: &Names) -> Entry {
@@ -318,6 +356,13 @@ fn look_closer(entry: &mut Entry, machine: &Machine, sysfs: &Sysfs, inputs: &[In
             |by: User| by.is_lasting() && by != User::Keyboard || by == User::VirtualFunctions;
         entry.lives_from = usage.as_ref().is_some_and(|usage| lasts(usage.by));
         entry.in_use = usage.map(|usage| usage.words);
+        let mut kept = machine.devices[&address].kept.iter();
+        if let Some(kept) = kept.find(|kept| kept.kind != Kind::Keyboard)
+            && !entry.lives_from
+        {
+            entry.lives_from = true;
+            entry.in_use = Some(format!("the host lives from it, by its record: {}", kept.words));
+        }
     }
     entry.reset_methods = sysfs.reset_methods(address);
     if entry.reset_methods.as_ref().is_some_and(Vec::is_empty) {

@@ -1,9 +1,12 @@
 //! What an initrd would do with the devices at the next boot, where that is not what `bind` would do
 //! now: nothing is in use there, and only its record tells what the host lives from.
+//!
+//! Which record that is nobody can see: an initrd is packed. That of this boot's is in `/run`, and one
+//! that is made now has what [`crate::host::keep`] finds.
 
 use crate::cmdline::Request;
 use crate::keep::{Kind, Record};
-use crate::plan::{self, Decision, Plan};
+use crate::plan::{self, Decision, Plan, Target};
 use crate::report::NextBoot;
 use crate::sysfs::{Machine, Sysfs};
 
@@ -17,41 +20,53 @@ pub fn next_boot(
     lives_from: &Record,
     sysfs: &Sysfs,
 ) -> Vec<NextBoot> {
-    let mut then = machine.clone();
-    then.devices.values_mut().for_each(|device| device.usage = None);
-    sysfs.know(lives_from, &mut then);
-    let then = plan::plan(request, &then, false);
+    let by = |record: &Record| {
+        let mut then = machine.clone();
+        then.devices.values_mut().for_each(|device| device.usage = None);
+        sysfs.know(record, &mut then);
+        plan::plan(request, &then, false)
+    };
+    let anew = by(lives_from);
     // Where this boot's initrd asked for no device, it has left no record.
-    let of_boot = sysfs.record_of_boot();
-    let mut texts = Vec::new();
+    let of_boot = sysfs.record_of_boot().map(|record| by(&record));
+    let mut next_boot = Vec::new();
     for (address, target) in &now.targets {
-        let Some(next) = then.targets.get(address) else { continue };
-        let is_known = || {
-            let kept = |record| sysfs.kept(record, &target.device);
-            let is_disk = |record| kept(record).iter().any(|kept| kept.kind == Kind::Disk);
-            of_boot.as_ref().is_some_and(is_disk)
-        };
-        let is_by_record = next.device.kept.iter().any(|kept| kept.kind == Kind::Disk);
-        let text = match (&target.decision, &next.decision) {
-            (Decision::Refuse(_), Decision::Take(_) | Decision::Reserve(_)) => {
-                let said = "it would be taken: in an initrd nothing uses it yet".to_owned();
-                [&[said][..], &next.warnings].concat().join("; ")
-            }
-            (_, Decision::Refuse(_)) if is_by_record && !is_known() => format!(
-                "only the record in its initrd keeps it, which {}: make the initrd anew, or it would be \
-                 taken",
-                if of_boot.is_some() {
-                    "that of this boot does not have it in"
-                } else {
-                    "that of this boot is not known to have"
-                }
-            ),
-            (Decision::Take(_) | Decision::Reserve(_), Decision::Refuse(why)) => {
-                format!("it would be refused: {}", why.reason)
-            }
-            _ => continue,
-        };
-        texts.push(NextBoot { address: *address, text });
+        let Some(anew) = anew.targets.get(address) else { continue };
+        let of_boot = of_boot.as_ref().and_then(|plan| plan.targets.get(address));
+        if let Some(text) = words(target, anew, of_boot) {
+            next_boot.push(NextBoot { address: *address, text });
+        }
     }
-    texts
+    next_boot
+}
+
+/// `None` where nothing differs; `of_boot` is `None` where that record is not known.
+fn words(now: &Target, anew: &Target, of_boot: Option<&Target>) -> Option<String> {
+    let before = of_boot.and_then(refusal);
+    let is_by_record = anew.device.kept.iter().any(|kept| kept.kind == Kind::Disk);
+    match (refusal(now), refusal(anew)) {
+        (_, None) if before.is_some() => Some(format!(
+            "it would be refused by the initrd of this boot: {}; one that is made now would take it",
+            before.unwrap_or_default()
+        )),
+        (_, Some(_)) if is_by_record && before.is_none() => Some(format!(
+            "only the record in its initrd keeps it, which that of this boot {}: make the initrd anew, \
+             unless that was done since, or it would be taken",
+            if of_boot.is_some() { "does not have it in" } else { "is not known to have" }
+        )),
+        (Some(_), None) => {
+            let said = "it would be taken: in an initrd nothing uses it yet";
+            Some([&[said.to_owned()][..], &anew.warnings].concat().join("; "))
+        }
+        (None, Some(why)) => Some(format!("it would be refused: {why}")),
+        _ => None,
+    }
+}
+
+/// Why the host keeps it; `None` where it goes.
+fn refusal(target: &Target) -> Option<&str> {
+    match &target.decision {
+        Decision::Refuse(why) => Some(&why.reason),
+        Decision::Take(_) | Decision::Reserve(_) => None,
+    }
 }

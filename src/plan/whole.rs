@@ -8,9 +8,8 @@ use crate::pci::Address;
 /// Leaves to the host what is of no use to a VM: where a display stays, the functions of its card that
 /// the same item chose, and where a device of a group stays, what an item chose with that group.
 pub(super) fn keep_together(targets: &mut Targets) {
-    let stays = |target: &Target| matches!(target.decision, Decision::Refuse(_));
     let (mut displays, mut members) = (BTreeMap::new(), BTreeMap::new());
-    for (address, target) in targets.iter().filter(|(_, target)| stays(target)) {
+    for (address, target) in targets.iter().filter(|(_, target)| !target.goes()) {
         if target.device.class.is_display() {
             displays.entry((&target.item, slot(*address))).or_insert(*address);
         }
@@ -22,7 +21,7 @@ pub(super) fn keep_together(targets: &mut Targets) {
         return;
     }
     let mut companions = Vec::new();
-    for (address, target) in targets.iter().filter(|(_, target)| !stays(target)) {
+    for (address, target) in targets.iter().filter(|(_, target)| target.goes()) {
         let display = displays.get(&(&target.item, slot(*address)));
         let member = target.device.group.and_then(|group| members.get(&(&target.item, group)));
         let reason = match (display, member) {
@@ -48,6 +47,32 @@ pub(super) fn keep_together(targets: &mut Targets) {
         if let Some(target) = targets.get_mut(&address) {
             target.decision = Decision::Refuse(why);
             target.warnings.clear();
+        }
+    }
+}
+
+/// Tells of a part of a card that goes by an item of its own while the display, which was listed, too,
+/// stays.
+pub(super) fn tell_of_halves(targets: &mut Targets) {
+    let stay =
+        |(_, target): &(&Address, &Target)| target.device.class.is_display() && !target.goes();
+    let displays: Vec<_> = targets
+        .iter()
+        .filter(stay)
+        .map(|(address, target)| (*address, target.device.id.vendor))
+        .collect();
+    for (display, vendor) in displays {
+        for (address, target) in targets.iter_mut() {
+            let is_of_card = slot(*address) == slot(display)
+                && target.device.id.vendor == vendor
+                && target.device.class.is_of_card();
+            if is_of_card && target.goes() {
+                target.warnings.push(format!(
+                    "{display}, the display of its card, is listed, too, and stays with the host: the \
+                     card is torn apart, and what is left of it is of little use to a VM; see there, or \
+                     take {address} off the list"
+                ));
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What only `list` asks of a device: nothing of it is read on the way to a binding.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -21,8 +22,8 @@ pub struct Input {
     pub name: String,
     /// Whether it has the keys of one; see [`Sysfs::keyboards`].
     pub has_keys: bool,
-    /// Whether it has lights, as for the shift lock.
-    pub has_lights: bool,
+    /// Whether nothing tells that it is something else, or cannot be typed on while the host boots.
+    pub is_keyboard: bool,
 }
 
 impl Sysfs {
@@ -85,11 +86,16 @@ impl Sysfs {
                 continue;
             }
             let text = |name: &str| self.text(path.join(name)).unwrap_or_default();
+            let has_keys = last_word(&text("capabilities/key")) & KEYS == KEYS;
+            let is_keyboard = has_keys
+                && last_word(&text("capabilities/led")) != 0
+                && last_word(&text("id/bustype")) != BLUETOOTH
+                && !self.is_token(&folder.join(&link));
             let input = Input {
                 address: link.iter().rev().find_map(|part| part.to_str()?.parse().ok()),
                 name: escape::short(text("name").trim()),
-                has_keys: last_word(&text("capabilities/key")) & KEYS == KEYS,
-                has_lights: last_word(&text("capabilities/led")) != 0,
+                has_keys,
+                is_keyboard,
             };
             let at = inputs.partition_point(|there| there.name <= input.name);
             inputs.insert(at, input);
@@ -97,18 +103,53 @@ impl Sysfs {
         inputs
     }
 
-    /// What somebody can type on, as far as the kernel tells: mice with many buttons have the keys of a
-    /// keyboard, too, but no lights.
+    /// What somebody can type on while the host boots, as far as the kernel tells. Mice with many buttons
+    /// have the keys of a keyboard, too, but no lights; security tokens that type have both, and are a
+    /// smart card or a FIDO device besides; what comes by Bluetooth comes late. Where there is nothing
+    /// else, all of these count: one of them may be the keyboard.
     #[must_use]
     pub fn keyboards(&self) -> Vec<Input> {
         let mut keyboards = self.inputs();
         keyboards.retain(|input| input.has_keys);
-        if keyboards.iter().any(|input| input.has_lights) {
-            keyboards.retain(|input| input.has_lights);
+        if keyboards.iter().any(|input| input.is_keyboard) {
+            keyboards.retain(|input| input.is_keyboard);
         }
         keyboards
     }
+
+    /// Whether the USB device that this path is below has an interface for smart cards or FIDO. Sources:
+    /// `bInterfaceClass`, and the begin of `report_descriptor`, which names what a HID device is for.
+    fn is_token(&self, path: &Path) -> bool {
+        // As 1-2:1.0.
+        let is_interface = |path: &&Path| {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            name.split_once(':')
+                .is_some_and(|(port, number)| port.contains('-') && number.contains('.'))
+        };
+        let Some(device) = path.ancestors().find(is_interface).and_then(Path::parent) else {
+            return false;
+        };
+        self.names(device).iter().map(|name| device.join(name)).any(|interface| {
+            is_interface(&interface.as_path())
+                && (self
+                    .text(interface.join("bInterfaceClass"))
+                    .is_ok_and(|it| it.trim() == SMART_CARD)
+                    || self.names(&interface).iter().any(|name| {
+                        let descriptor = self.bytes(interface.join(name).join("report_descriptor"));
+                        descriptor.is_ok_and(|it| it.starts_with(&FIDO))
+                    }))
+        })
+    }
 }
+
+/// `BUS_BLUETOOTH` in `include/uapi/linux/input.h`.
+const BLUETOOTH: u64 = 5;
+
+/// `USB_CLASS_CSCID` in `include/uapi/linux/usb/ch9.h`, as sysfs writes it.
+const SMART_CARD: &str = "0b";
+
+/// "Usage Page (FIDO Alliance)", by which the descriptor of each FIDO device begins.
+const FIDO: [u8; 3] = [0x06, 0xd0, 0xf1];
 
 /// The first 32 keys but the reserved one, from escape to D (`include/uapi/linux/input-event-codes.h`):
 /// udev takes a device with all of them for a keyboard.

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{Device, Machine, Sysfs};
-use crate::keep::{Kept, Kind, Record};
-use crate::pci::{Address, Id, Place};
+use crate::keep::{Entry, Kept, Kind, Record};
+use crate::pci::{Address, Choice, Id, Place};
 
 /// Where an initrd has it, and a host what its administrator adds to each.
 pub const RECORD: &str = "etc/vfio-early/keep";
@@ -33,11 +33,30 @@ impl Sysfs {
 
     /// Adds to a machine what a record knows of it.
     pub fn know(&self, record: &Record, machine: &mut Machine) {
-        let entries = record.entries.iter();
-        machine.keyboards = entries.filter(|entry| entry.kind == Kind::Keyboard).count();
         for device in machine.devices.values_mut() {
             device.kept = self.kept(record, device);
         }
+        machine.keyboards_elsewhere = self.keyboards_elsewhere(record, machine);
+    }
+
+    /// Only devices that are there count, and only where one of the machine's has a keyboard, too.
+    fn keyboards_elsewhere(&self, record: &Record, machine: &Machine) -> usize {
+        let has_keyboard =
+            |device: &Device| device.kept.iter().any(|kept| kept.kind == Kind::Keyboard);
+        if !machine.devices.values().any(has_keyboard) {
+            return 0;
+        }
+        let is_elsewhere = |entry: &&Entry| {
+            let alone = Record { entries: vec![(*entry).clone()], wrong: Vec::new() };
+            let is_here = |device| !self.kept(&alone, device).is_empty();
+            let Choice::Place(place) = &entry.item.choice else { return false };
+            entry.kind == Kind::Keyboard
+                && !machine.devices.values().any(is_here)
+                && self
+                    .id_at(place)
+                    .is_some_and(|id| entry.item.guard.is_none_or(|it| it.matches(&id)))
+        };
+        record.entries.iter().filter(is_elsewhere).count()
     }
 
     /// What a device is by a record.

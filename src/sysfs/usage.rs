@@ -8,6 +8,7 @@ use nix::errno::Errno;
 
 use super::Sysfs;
 use super::files::reading;
+use super::mounts::{Btrfs, Mount, containing, folders, mounts, swaps};
 use crate::pci::{Address, Class};
 use crate::syscall;
 
@@ -69,7 +70,7 @@ impl Sysfs {
     #[must_use]
     pub fn is_initrd(&self) -> bool {
         let mountinfo = self.proc("self/mountinfo");
-        !mounts(&mountinfo).any(|mount| mount.point == "/" && mount.kind != "rootfs")
+        !mounts(&mountinfo).iter().any(|mount| mount.point == "/" && mount.kind != "rootfs")
     }
 
     /// What uses the disks below the device.
@@ -127,12 +128,12 @@ impl Sysfs {
         })
     }
 
-    fn proc(&self, file: &str) -> String {
+    pub(super) fn proc(&self, file: &str) -> String {
         self.text(Path::new("proc").join(file)).unwrap_or_default()
     }
 
-    /// Sources: `holders/` (device-mapper, md), `/sys/fs/btrfs`, `/proc/self/mountinfo`,
-    /// `/proc/swaps`. What was `seen` before is not asked again: in another tree such links may go
+    /// Sources: `holders/` (device-mapper, md), `/sys/fs/btrfs`, `/proc/self/mountinfo`, `/proc/swaps`,
+    /// `/sys/power/resume`. What was `seen` before is not asked again: in another tree such links may go
     /// round.
     fn disk_usage(&self, disk: &OsStr, seen: &mut Vec<OsString>) -> Option<Usage> {
         let folder = self.root.join("sys/class/block").join(disk);
@@ -144,12 +145,7 @@ impl Sysfs {
         seen.push(disk.to_owned());
         let held = holders.map(|holder| {
             let part = format!("{name} is part of {}", holder.display());
-            // A holder that is no PCI device's can have partitions, as md's have.
-            let folder = self.root.join("sys/class/block").join(&holder);
-            let is_partition = |name: &OsString| folder.join(name).join("partition").exists();
-            let partitions = self.names(&folder).into_iter().filter(is_partition);
-            let above = partitions.filter_map(|block| self.disk_usage(&block, seen)).min_by_key(by);
-            match above.into_iter().chain(self.disk_usage(&holder, seen)).min_by_key(by) {
+            match self.virtual_usage(&holder, seen) {
                 Some(above) => Usage { words: format!("{part}, and {}", above.words), ..above },
                 None => Usage { words: part, by: User::Storage },
             }
@@ -159,66 +155,137 @@ impl Sysfs {
             return held;
         }
         let number = self.text(folder.join("dev")).unwrap_or_default();
-        let members = self.btrfs_members(disk);
-        let mut nodes = self.nodes(disk);
-        let own = nodes.len();
-        for member in &members {
-            nodes.extend(self.nodes(member));
-        }
+        let number = number.trim();
         let mountinfo = self.proc("self/mountinfo");
-        let mounted = mounts(&mountinfo).filter_map(|mount| {
-            // File systems on several disks have a number of their own. btrfs names one of them,
-            // and bcachefs all.
-            let mut sources = mount.source.split(':');
-            let is_mount = !number.is_empty() && mount.number == number.trim()
-                || sources.any(|source| nodes.iter().any(|node| node == source));
-            let point = mount.point;
-            is_mount.then(|| Usage {
-                words: format!("{name} is mounted on {point}"),
-                by: if OF_THE_HOST.contains(&point) {
-                    User::Host
-                } else if self.is_asked_for(point) {
-                    User::Boot
-                } else {
-                    User::Storage
-                },
-            })
-        });
+        let mounts = mounts(&mountinfo);
+        let systems = self.btrfs_systems();
+        let system = systems.iter().find(|system| system.disks.iter().any(|it| it == disk));
+        let nodes = self.nodes(disk);
+        let is_mount = |mount: &&Mount<'_>| {
+            // bcachefs names all of its disks.
+            !number.is_empty() && mount.number == number
+                || mount.source.split(':').any(|source| nodes.iter().any(|node| node == source))
+                || system.is_some_and(|system| system.is_mounted_as(mount, &systems, &mounts))
+        };
+        let mounted = mounts.iter().filter(is_mount);
+        let mounted = mounted.map(|mount| self.mount_usage(&name, mount, &mounts, seen));
         let mounted = mounted.min_by_key(by);
-        let swaps = self.proc("swaps");
-        let mut swaps = swaps.lines().filter_map(|line| line.split_whitespace().next());
+        let is_swap = || swaps(&self.proc("swaps")).any(|(path, _)| nodes.contains(&path));
+        let of_boot = |words| Some(Usage { words, by: User::Boot });
         if mounted.is_some() {
             mounted
-        } else if !members.is_empty() {
+        } else if system.is_some() {
             Some(Usage { words: format!("{name} is part of a btrfs"), by: User::Storage })
-        } else if swaps.any(|swap| nodes[..own].iter().any(|node| node == swap)) {
-            Some(Usage { words: format!("{name} is swap space"), by: User::Boot })
+        } else if is_swap() {
+            of_boot(format!("{name} is swap space"))
+        } else if self.resume_from().as_deref() == Some(number) {
+            of_boot(format!("{name} is where the host resumes from (resume=)"))
         } else {
             None
         }
     }
 
-    /// Whether a boot mounts something there, and does not go on without it. Source: `/etc/fstab`.
+    /// What a mount of the disk of that name is to the host, and what is made of files in it.
+    fn mount_usage(
+        &self,
+        name: &str,
+        mount: &Mount<'_>,
+        mounts: &[Mount<'_>],
+        seen: &mut Vec<OsString>,
+    ) -> Usage {
+        let words = format!("{name} is mounted on {}", mount.point);
+        let own = self.user_of(mount);
+        if own == User::Host {
+            return Usage { words, by: own };
+        }
+        let is_in = |path: &str| containing(mounts, path).is_some_and(|it| std::ptr::eq(it, mount));
+        let mut above = Vec::new();
+        for overlay in mounts.iter().filter(|it| folders(it).iter().any(|path| is_in(path))) {
+            let words = format!("the overlay on {} is made of it", overlay.point);
+            above.push(Usage { words, by: self.user_of(overlay) });
+        }
+        for (path, _) in
+            swaps(&self.proc("swaps")).filter(|(path, is_file)| *is_file && is_in(path))
+        {
+            above.push(Usage { words: format!("{path} is swap space"), by: User::Boot });
+        }
+        for disk in self.names(&self.root().join("sys/class/block")) {
+            let Some(path) = self.backing_file(&disk).filter(|path| is_in(path)) else { continue };
+            if let Some(usage) = self.virtual_usage(&disk, seen) {
+                let words = format!("{path} is {}, and {}", disk.display(), usage.words);
+                above.push(Usage { words, ..usage });
+            }
+        }
+        match above.into_iter().min_by_key(by) {
+            Some(above) if above.by < own => {
+                Usage { words: format!("{words}, and {}", above.words), ..above }
+            }
+            _ => Usage { words, by: own },
+        }
+    }
+
+    /// Of a loop device.
+    pub(super) fn backing_file(&self, disk: &OsStr) -> Option<String> {
+        let name = disk.to_str().filter(|name| name.starts_with("loop"))?;
+        let path = self.text(format!("sys/class/block/{name}/loop/backing_file")).ok()?;
+        Some(path.trim_end_matches('\n').to_owned())
+    }
+
+    /// What uses a block device that is no disk, or its partitions, as md's have.
+    fn virtual_usage(&self, block: &OsStr, seen: &mut Vec<OsString>) -> Option<Usage> {
+        let folder = self.root.join("sys/class/block").join(block);
+        let is_partition = |name: &OsString| folder.join(name).join("partition").exists();
+        let partitions = self.names(&folder).into_iter().filter(is_partition);
+        let above = partitions.filter_map(|block| self.disk_usage(&block, seen)).min_by_key(by);
+        above.into_iter().chain(self.disk_usage(block, seen)).min_by_key(by)
+    }
+
+    /// What a mount is to the host, by itself.
+    pub(super) fn user_of(&self, mount: &Mount<'_>) -> User {
+        if OF_THE_HOST.contains(&mount.point) {
+            User::Host
+        } else if self.is_asked_for(mount.point) {
+            User::Boot
+        } else {
+            User::Storage
+        }
+    }
+
+    /// Whether a boot mounts something there, and does not go on without it. Sources: `/etc/fstab`, and
+    /// the units that an administrator has enabled.
     fn is_asked_for(&self, point: &str) -> bool {
         let fstab = self.text("etc/fstab").unwrap_or_default();
-        fstab.lines().any(|line| {
+        let is_in_fstab = fstab.lines().any(|line| {
             let mut words = line.split_whitespace().skip(1);
             let is_here = words.next() == Some(point) && !line.trim_start().starts_with('#');
             let options = words.nth(1).unwrap_or_default();
             is_here && !options.split(',').any(|option| matches!(option, "noauto" | "nofail"))
-        })
+        });
+        is_in_fstab || self.is_asked_for_by_unit(point)
     }
 
-    /// The disks of the btrfs that the disk is part of, itself among them.
-    fn btrfs_members(&self, disk: &OsStr) -> Vec<OsString> {
+    /// The number of the partition that a resume is from, as in `259:1`. Source: `/sys/power/resume`.
+    pub(super) fn resume_from(&self) -> Option<String> {
+        let number = self.text("sys/power/resume").ok()?.trim().to_owned();
+        (!number.is_empty() && number != "0:0").then_some(number)
+    }
+
+    /// The mounted btrfs. Source: `/sys/fs/btrfs`.
+    pub(super) fn btrfs_systems(&self) -> Vec<Btrfs> {
         let folder = self.root.join("sys/fs/btrfs");
-        let systems = self.names(&folder).into_iter();
-        let mut members = systems.map(|system| self.names(&folder.join(system).join("devices")));
-        members.find(|members| members.iter().any(|it| it == disk)).unwrap_or_default()
+        let mut systems = Vec::new();
+        for name in self.names(&folder) {
+            let disks = self.names(&folder.join(&name).join("devices"));
+            let nodes = disks.iter().flat_map(|disk| self.nodes(disk)).collect();
+            if !disks.is_empty() {
+                systems.push(Btrfs { id: name.to_string_lossy().into_owned(), disks, nodes });
+            }
+        }
+        systems
     }
 
     /// The paths by which the disk is mounted.
-    fn nodes(&self, disk: &OsStr) -> Vec<String> {
+    pub(super) fn nodes(&self, disk: &OsStr) -> Vec<String> {
         let mut nodes = vec![node(disk)];
         let mapped = self.root.join("sys/class/block").join(disk).join("dm/name");
         if let Ok(name) = self.text(mapped) {
@@ -233,7 +300,8 @@ impl Sysfs {
         let is_here = self.root == Path::new("/");
         let claimed = if is_here { syscall::claim(&node(disk)) } else { Err(Errno::EACCES) };
         let (mut has_zfs, mut is_hosts) = (false, false);
-        for mount in mounts(&self.proc("self/mountinfo")).filter(|mount| mount.kind == "zfs") {
+        for mount in mounts(&self.proc("self/mountinfo")).iter().filter(|mount| mount.kind == "zfs")
+        {
             has_zfs = true;
             is_hosts |= OF_THE_HOST.contains(&mount.point);
         }
@@ -268,27 +336,6 @@ impl Sysfs {
             || addresses.lines().any(|line| line.split_whitespace().last() == Some(link));
         if has_address { of_network(format!("{link} has an address")) } else { None }
     }
-}
-
-/// A line of `/proc/self/mountinfo`.
-struct Mount<'a> {
-    /// As in `259:1`.
-    number: &'a str,
-    point: &'a str,
-    kind: &'a str,
-    source: &'a str,
-}
-
-fn mounts(mountinfo: &str) -> impl Iterator<Item = Mount<'_>> {
-    mountinfo.lines().map(|line| {
-        // ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE OPTIONS
-        let (mount, source) = line.split_once(" - ").unwrap_or((line, ""));
-        let (mut mount, mut source) = (mount.split(' ').skip(2), source.split(' '));
-        let mut next = || mount.next().unwrap_or_default();
-        let (number, _, point) = (next(), next(), next());
-        let mut next = || source.next().unwrap_or_default();
-        Mount { number, point, kind: next(), source: next() }
-    })
 }
 
 /// Where devtmpfs has the disk: `!` stands for `/` in sysfs.

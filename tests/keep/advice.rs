@@ -1,21 +1,14 @@
 //! What `list` offers to paste and `check` foretells does not cost the host what it lives from.
 
 use vfio_early::host::list::formats::{self, Format, hand_off};
-use vfio_early::host::list::{self, tree};
-use vfio_early::host::page::Look;
 
 use super::hosts;
 use crate::fake::Fake;
-
-fn listed(fake: &Fake, filters: &[&str]) -> list::List {
-    let filters: Vec<_> = filters.iter().map(|text| text.parse().expect("a filter")).collect();
-    list::list(&fake.sysfs(), &filters).expect("the PCI bus can be read")
-}
+use crate::list::{listed, tree_of};
 
 /// The last line, the one to paste.
 fn pasted(fake: &Fake, filter: &str) -> String {
-    let text = tree::tree(&listed(fake, &[filter]), Look::PLAIN, true);
-    text.lines().last().unwrap_or_default().to_owned()
+    tree_of(fake, &[filter]).lines().last().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -117,6 +110,32 @@ fn check_tells_what_only_the_record_will_keep() {
     // What is meant is meant at the next boot, too.
     let text = checked(&mut board.running(), "01:00.0 vfio.host=release");
     assert_in(&text, &["would be refused", "at the next boot it would be taken"]);
+}
+
+/// The host does not run from the disk any more, and the initrd of this boot says that it does: booted
+/// again, it refuses it.
+#[test]
+fn check_foretells_by_both_records_where_they_differ() {
+    let stale = "disk 1b36:0010@00:1d.0/00.0  # nvme1n1p1 is mounted on /srv\n";
+    let board = hosts::twin_disks();
+    let mut fake = board.running();
+    fake.tree.write("run/vfio-early/keep", stale);
+    let text = checked(&mut fake, "1b36:0010@00:1d.0/00.0");
+    let then = "at the next boot it would be refused by the initrd of this boot: the host lives from \
+                this disk, by the record in its initrd: nvme1n1p1 is mounted on /srv; one that is made \
+                now would take it";
+    assert_in(&text, &["would be refused: the host lives from this disk", then]);
+    // That is what it does.
+    let report = board.in_initrd(stale).bind("vfio.devs=1b36:0010@00:1d.0/00.0");
+    assert_eq!(crate::outcome::outcomes(&report), ["0000:02:00.0 refused"]);
+    let anew = super::record(&fake);
+    let report = board.in_initrd(&anew).bind("vfio.devs=1b36:0010@00:1d.0/00.0");
+    assert_eq!(crate::outcome::outcomes(&report), ["0000:02:00.0 bound"]);
+    // Who has made it anew is not told to do it again.
+    let mut fake = board.running();
+    fake.tree.write("run/vfio-early/keep", stale);
+    let text = checked(&mut fake, "1b36:0010@00:1c.0/00.0");
+    assert_in(&text, &["make the initrd anew, unless that was done since, or it would be taken"]);
 }
 
 #[test]

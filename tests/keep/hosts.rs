@@ -100,6 +100,8 @@ impl Fake {
         let folder = self.below(place, "block", &format!("{disk}/{part}"));
         self.tree.write(&format!("{folder}/dev"), &format!("{number}\n"));
         self.tree.folder(&format!("{folder}/holders"));
+        let folder = folder.strip_prefix("sys/").expect("it is in sysfs");
+        self.tree.link_up(&format!("dev/block/{number}"), folder);
     }
 
     /// A device of the device mapper on top of a partition or another one.
@@ -107,7 +109,9 @@ impl Fake {
         let folder = format!("devices/virtual/block/{name}");
         self.tree.write(&format!("sys/{folder}/dev"), &format!("{number}\n"));
         self.tree.folder(&format!("sys/{folder}/holders"));
+        self.tree.folder(&format!("sys/{folder}/slaves/{below}"));
         self.tree.link_up(&format!("class/block/{name}"), &folder);
+        self.tree.link_up(&format!("dev/block/{number}"), &folder);
         self.tree.folder(&format!("sys/class/block/{below}/holders/{name}"));
     }
 

@@ -99,6 +99,7 @@ impl Fake {
         let folder = self.below(place, "block", path);
         self.tree.write(&format!("{folder}/dev"), "8:2\n");
         self.tree.folder(&format!("{folder}/holders"));
+        self.tree.link_up("dev/block/8:2", folder.trim_start_matches("sys/"));
         let line = format!("22 1 8:2 / {mounted} rw - ext4 /dev/disk rw\n");
         self.tree.write("proc/self/mountinfo", &line);
     }

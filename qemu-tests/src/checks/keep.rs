@@ -116,6 +116,9 @@ const WAYS: [(&str, &str, &str); 4] = [
     ("00:04.0 vfio.host=release", "bound", ""),
 ];
 
+/// The twin alone, the second time by who wants no record.
+const WITHOUT_RECORD: [&str; 2] = ["1b36:0010@00:05.0", "1b36:0010@00:05.0 vfio.host=release"];
+
 /// mkinitcpio's runtime hook, sourced by busybox' ash; then the driver of the disk comes, and its file
 /// system is mounted.
 fn by_hook(machine: Vm) -> Vm {
@@ -148,6 +151,15 @@ fn by_hook(machine: Vm) -> Vm {
                  rmmod nvme; cat /run/vfio-early/keep",
             );
     }
+    // Of an initrd that was made before there were records.
+    for items in WITHOUT_RECORD {
+        machine = machine
+            .shell(&format!(
+                "rm -f /etc/vfio-early/keep; umount /proc/cmdline; echo vfio.devs={items} >/tmp/cmdline; \
+                 mount --bind /tmp/cmdline /proc/cmdline"
+            ))
+            .run_by(["sh", "-c", ". /hooks/vfio-early; run_earlyhook; exit $vfio_early_status"]);
+    }
     machine
 }
 
@@ -176,4 +188,7 @@ fn by_hook_expected(check: &mut Check<'_>) {
         );
         check.is(said.ends_with(RECORD), format!("the record is not in /run: {said:?}"));
     }
+    let said = "this initrd has no record of what the host lives from";
+    check.of_run(WAYS.len() + 1).exits(0).says(&[said, "make the initrd anew"]);
+    check.of_run(WAYS.len() + 2).exits(0).says_nothing_of(said);
 }

@@ -17,6 +17,14 @@ pub(super) fn line(page: &mut Page, list: &List) {
     let is_part = |entry: &Entry| is_virtual(entry) || entry.made_by.is_some();
     let all = with_groups(list, &|entry| is_screen(entry) || is_part(entry));
     let given: Vec<&Entry> = all.into_iter().filter(|entry| !is_screen(entry)).collect();
+    if list.leaves_no_display(&given) {
+        nothing(
+            page,
+            "the host would have no display left, and a boot refuses its only one; if that is meant, \
+             list the items above with vfio.console=release",
+        );
+        return;
+    }
     let no_keyboard = list.leaves_no_keyboard(&given);
     let is_keyboard = |entry: &Entry| no_keyboard && entry.keyboard;
     let stays = |entry: &Entry| is_screen(entry) || is_keyboard(entry) || is_part(entry);

@@ -288,6 +288,9 @@ fn check_record(sysfs: &Sysfs) {
     for line in lines.iter().cloned().chain(record.wrong.iter().map(|why| escape::line(why))) {
         assert_harmless(&line);
     }
+    if let Some(text) = keep::untold(sysfs) {
+        assert_harmless(&escape::line(&text));
+    }
     let read = Record::parse(&lines.join("\n"));
     let short = |entry: &Entry| (entry.kind, entry.item.clone());
     let [written, read] =

@@ -235,10 +235,13 @@ fn expect(mut scenario: Scenario, functions: &[Function], items: &[Item]) -> Sce
             );
             scenario = scenario.saying(leak(text));
         }
-        if is_told_of_others(address, function, functions, fate) {
+        let goes = |address: &str| is_bound(at(functions, address));
+        let item = fate.items.first().filter(|item| is_first_of(item, address, &fates, &goes));
+        if item.is_some_and(|item| has_others(item, functions, &goes)) {
             scenario = scenario.saying("a slot is not always one card");
         }
-        if is_told_of_twins(address, function, fate) {
+        let is_of_twins = item.is_some_and(|item| item.by_id && item.named.len() > 1);
+        if is_of_twins && is_disk_or_network(function) {
             scenario = scenario.saying("controller of that id, and there are");
         }
         // Function 1 is looked for, and 0 by any other one.
@@ -278,41 +281,36 @@ fn is_hinted(function: &Function, fate: &Fate<'_>) -> bool {
     is_disk_or_network(function) && !first_is_id && !has_guard(fate)
 }
 
-/// The display of a slot that was asked for whole, or its first function, where that has what is no
-/// part of a card.
-fn is_told_of_others(
+/// Whether it is the first device that goes by an item which is not of one device; that is the first item
+/// that names it.
+fn is_first_of(
+    item: &Item,
     address: &str,
-    function: &Function,
-    functions: &[Function],
-    fate: &Fate<'_>,
+    fates: &BTreeMap<&str, Fate<'_>>,
+    is_bound: &dyn Fn(&str) -> bool,
 ) -> bool {
-    // The last item with a guard, else the first.
-    let with_guard = fate.items.iter().rev().find(|item| item.guard == Guard::Holds);
-    let Some(item) = with_guard.or(fate.items.first()) else { return false };
-    let of_slot: Vec<&Function> = item.named.iter().map(|other| at(functions, other)).collect();
-    let is_display = |other: &&&Function| other.class >> 16 == 3;
-    let first = of_slot.iter().find(is_display).or(of_slot.first());
-    if !item.text.ends_with(".*") || first.is_none_or(|first| first.address != address) {
-        return false;
-    }
-    let is_part = |other: &Function| {
-        if function.class >> 16 == 3 {
-            let of_card = [0x0401, 0x0403, 0x0c03, 0x0c80].contains(&(other.class >> 8));
-            other.id.0 == function.id.0 && (other.class >> 16 == 3 || of_card)
-        } else {
-            other.class >> 16 == function.class >> 16
-        }
+    let is_its = |named: &&String| {
+        let first = fates.get(named.as_str()).and_then(|fate| fate.items.first());
+        is_bound(named) && first.is_some_and(|first| first.text == item.text)
     };
-    of_slot.iter().any(|other| !is_part(other) && !other.bridge)
+    item.named.iter().filter(is_its).min().is_some_and(|first| first == address)
 }
 
-/// The first of several disks or network cards that an id alone has chosen.
-fn is_told_of_twins(address: &str, function: &Function, fate: &Fate<'_>) -> bool {
-    let chosen = fate.items.first().filter(|item| item.by_id);
-    let is_first = chosen.is_some_and(|item| {
-        item.named.len() > 1 && item.named.iter().min().is_some_and(|it| it == address)
-    });
-    is_disk_or_network(function) && is_first && !has_guard(fate)
+/// A slot that was asked for whole has what is no part of its display's card, or other than its first
+/// function.
+fn has_others(item: &Item, functions: &[Function], is_bound: &dyn Fn(&str) -> bool) -> bool {
+    let of_slot: Vec<&Function> = item.named.iter().map(|other| at(functions, other)).collect();
+    let is_display = |other: &&&Function| other.class >> 16 == 3;
+    let Some(first) = of_slot.iter().find(is_display).or(of_slot.first()) else { return false };
+    let is_part = |other: &Function| {
+        if first.class >> 16 == 3 {
+            let of_card = [0x0401, 0x0403, 0x0c03, 0x0c80].contains(&(other.class >> 8));
+            other.id.0 == first.id.0 && (other.class >> 16 == 3 || of_card)
+        } else {
+            other.class >> 16 == first.class >> 16
+        }
+    };
+    item.text.ends_with(".*") && of_slot.iter().any(|it| !is_part(it) && is_bound(&it.address))
 }
 
 /// Whether the host has it, which leaves its group to no VM. Bridges to PCI buses do not count.
