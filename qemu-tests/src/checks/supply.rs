@@ -35,7 +35,7 @@ const SCHEMAS: Wheel = Wheel {
 const VALIDATE: &str = include_str!("supply/validate.py");
 
 /// Bytes that the stripped binary may have: it travels in every initrd.
-const SIZE_LIMIT: u64 = 690_000;
+const SIZE_LIMIT: u64 = 705_000;
 
 /// Name and check.
 type Named = (&'static str, fn() -> Result<Outcome>);
