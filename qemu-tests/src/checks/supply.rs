@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn a_program_that_has_grown_too_much_is_told() {
         assert!(too_large(SIZE_LIMIT).is_empty());
-        assert_eq!(too_large(SIZE_LIMIT + 1), ["it has 690001 bytes, over 690000"]);
+        assert_eq!(too_large(SIZE_LIMIT + 1), ["it has 705001 bytes, over 705000"]);
     }
 
     #[test]
