@@ -29,6 +29,11 @@ pub type Lines = Vec<(Level, String)>;
 /// How long the host's driver may take to make its framebuffer.
 const FRAMEBUFFER: Duration = Duration::from_secs(2);
 
+/// So often, a tenth of a second apart, a group is looked at again that is open in no process: the kernel closes
+/// the files of one that ends after they are gone from its `/proc`, and a reset takes its time
+/// (`exit_files()`, `vfio_pci_core_close_device()`).
+const CLOSING: usize = 50;
+
 /// Gives back what the request names; the marks are in that folder.
 ///
 /// # Errors
@@ -40,6 +45,8 @@ pub fn release<K: Kernel>(
     folder: &Path,
 ) -> io::Result<Lines> {
     let machine = sysfs.whole_machine()?;
+    // Nothing of what comes now is unheard.
+    let _ = kernel.listen();
     let mut run = Run { sysfs, kernel, machine: &machine, lines: Lines::new() };
     let (chosen, missing) = verify::choose(&[], request, &machine);
     for text in missing {
@@ -66,8 +73,6 @@ pub fn release<K: Kernel>(
     }
     Released::read(sysfs).change(&marks, true, folder)?;
     left.retain(|address| run.free(*address));
-    // Nothing of what comes now is unheard.
-    let _ = run.kernel.listen();
     for address in &left {
         run.load(*address);
     }
@@ -103,12 +108,19 @@ impl<K: Kernel> Run<'_, K> {
         }
         let file = format!("/dev/vfio/{group}");
         // Of other users' processes, and of other containers', nothing may be seen.
-        let is_open = self.sysfs.is_there(&file[1..]) && self.kernel.group_viable(group).is_none();
+        let path = file[1..].to_owned();
         files.push(file);
-        match self.sysfs.holders(&files) {
-            Some((holders, file)) => Some(format!("{} has {file} open", holders.join(", "))),
-            None => is_open.then(|| "some process has its group open".to_owned()),
+        for _ in 0..CLOSING {
+            let is_open = self.sysfs.is_there(&path) && self.kernel.group_viable(group).is_none();
+            if let Some((holders, file)) = self.sysfs.holders(&files) {
+                return Some(format!("{} has {file} open", holders.join(", ")));
+            }
+            if !is_open {
+                return None;
+            }
+            self.kernel.wait_for_uevent(Duration::from_millis(100));
         }
+        Some("some process has its group open".to_owned())
     }
 
     fn store(&mut self, attribute: String, value: String) -> Result<(), Errno> {
