@@ -1,6 +1,6 @@
 //! modprobe's configuration, which the crate over libkmod does not hand through.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -20,23 +20,17 @@ impl Sysfs {
     /// Shows each command, by its words, with the file that it is in, as its name below the root. Files are
     /// read by their names, whatever folder they are in.
     pub fn modprobe_commands(&self, show: &mut dyn FnMut(&Path, &[&str])) {
-        let mut files = Vec::new();
+        let mut files = BTreeMap::new();
         for folder in FOLDERS.map(Path::new) {
             for name in self.names(folder) {
-                let bytes = name.as_bytes();
-                if bytes.ends_with(b".conf") && !bytes.starts_with(b".") {
-                    files.push((name, folder));
+                let is_meant =
+                    name.as_bytes().ends_with(b".conf") && !name.as_bytes().starts_with(b".");
+                if is_meant {
+                    files.entry(name).or_insert(folder);
                 }
             }
         }
-        let mut last = None;
-        // Of one name the first is taken, which hides those behind it.
-        let next = |last: Option<&OsString>| {
-            let behind = files.iter().filter(|(name, _)| Some(name) > last);
-            behind.min_by(|one, other| one.0.cmp(&other.0))
-        };
-        while let Some((name, folder)) = next(last) {
-            last = Some(name);
+        for (name, folder) in files {
             let file = folder.join(name);
             let text = self.text(&file).unwrap_or_default();
             commands(&text, &mut |words| show(&file, words));
