@@ -411,7 +411,8 @@ fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
             if (id, of) != (guard, place) && id.parse::<Id>().is_ok() && of.parse::<Place>().is_ok()
             {
                 let before = if group { "group:" } else { "" };
-                let what = if is_in_order { "a guard has no pci:" } else { "the id comes first" };
+                let what =
+                    if is_in_order { "a guard is the id alone" } else { "the id comes first" };
                 return Err(format!("{what}: {before}{id}@{of}"));
             }
             (Some(guard.parse()?), place)
@@ -548,8 +549,8 @@ mod tests {
             ("pci:10de:1c03:1462", "an id is vendor:device"),
             ("pci:0:0", "would take every device"),
             ("pci:10de:1c030", "the device id 1c030 is over ffff"),
-            ("pci:10de:1c03@01:00.0", "a guard has no pci:: 10de:1c03@01:00.0"),
-            ("group:pci:10de:1c03@01:00.0", "a guard has no pci:: group:10de:1c03@01:00.0"),
+            ("pci:10de:1c03@01:00.0", "a guard is the id alone: 10de:1c03@01:00.0"),
+            ("group:pci:10de:1c03@01:00.0", "a guard is the id alone: group:10de:1c03@01:00.0"),
             ("pci:10de:1c03@x", "an id is vendor:device"),
             ("@01:00.0", "an id is vendor:device"),
             ("10de:1c03@", "not a PCI address"),
