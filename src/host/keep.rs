@@ -55,11 +55,7 @@ pub fn record(sysfs: &Sysfs, runs_here: bool) -> io::Result<Record> {
 /// As [`record`].
 pub fn of_nothing<'r>(record: &'r Record, sysfs: &Sysfs) -> io::Result<Vec<&'r Entry>> {
     let machine = sysfs.whole_machine()?;
-    let is_one = |entry: &Entry| {
-        let alone = Record { entries: vec![entry.clone()], wrong: Vec::new() };
-        machine.devices.values().any(|device| !sysfs.kept(&alone, device).is_empty())
-    };
-    Ok(record.entries.iter().filter(|entry| !is_one(entry)).collect())
+    Ok(record.entries.iter().filter(|entry| !sysfs.is_of(entry, &machine)).collect())
 }
 
 /// What of the host is on nothing that could be told, in words; none where all is.

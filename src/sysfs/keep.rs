@@ -47,16 +47,21 @@ impl Sysfs {
             return 0;
         }
         let is_elsewhere = |entry: &&Entry| {
-            let alone = Record { entries: vec![(*entry).clone()], wrong: Vec::new() };
-            let is_here = |device| !self.kept(&alone, device).is_empty();
             let Choice::Place(place) = &entry.item.choice else { return false };
             entry.kind == Kind::Keyboard
-                && !machine.devices.values().any(is_here)
+                && !self.is_of(entry, machine)
                 && self
                     .id_at(place)
                     .is_some_and(|id| entry.item.guard.is_none_or(|it| it.matches(&id)))
         };
         record.entries.iter().filter(is_elsewhere).count()
+    }
+
+    /// Whether an entry of a record is one of the machine's devices.
+    #[must_use]
+    pub fn is_of(&self, entry: &Entry, machine: &Machine) -> bool {
+        let alone = Record { entries: vec![entry.clone()], wrong: Vec::new() };
+        machine.devices.values().any(|device| !self.kept(&alone, device).is_empty())
     }
 
     /// What a device is by a record.
