@@ -145,24 +145,22 @@ pub fn hotplug(
     text: &[u8],
     kernel: &mut Live,
 ) -> u8 {
-    let mut last = None;
-    for turn in [1, 2] {
-        match vfio_early::hotplug(request.clone(), address, sysfs, kernel) {
-            Ok(Some(report)) => {
-                let failed = report.devices.iter().any(|it| it.outcome == Outcome::Failed);
-                last = Some(report);
-                if failed && turn == 1 {
-                    thread::sleep(AGAIN);
-                    continue;
-                }
-            }
-            Ok(None) => {}
-            Err(why) => log::error!("{address}: {why}; {}", remedy(&why, "/sys")),
+    let mut run = || vfio_early::hotplug(request.clone(), address, sysfs, kernel);
+    let mut report = match run() {
+        Ok(Some(report)) => report,
+        // It is not meant, or was released.
+        Ok(None) => return exit_status(false, false),
+        Err(why) => {
+            log::error!("{address}: {why}; {}", remedy(&why, "/sys"));
+            return exit_status(true, false);
         }
-        break;
+    };
+    if report.devices.iter().any(|it| it.outcome == Outcome::Failed) {
+        thread::sleep(AGAIN);
+        if let Ok(Some(again)) = run() {
+            report = again;
+        }
     }
-    // It is not meant, or was released.
-    let Some(report) = last else { return exit_status(false, false) };
     let folder = Path::new(FOLDER);
     // Several that come at once have a run each.
     let lock = File::open(folder).map(|it| Flock::lock(it, FlockArg::LockExclusive));
