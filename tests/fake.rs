@@ -117,6 +117,8 @@ pub enum Fault {
     NoFramebuffers,
     /// Somebody else is loading the module, and it comes up during the first wait.
     Coming { module: String },
+    /// Who had groups open has ended, and they are closed during the first wait.
+    GroupCloses,
     /// The device is pulled right before the write of that number, from 0.
     GoesAway { address: String, before: usize },
 }
@@ -830,6 +832,10 @@ impl Kernel for Fake {
     fn wait_for_uevent(&mut self, at_most: Duration) -> bool {
         self.waits.push(at_most);
         if !self.listening {
+            return false;
+        }
+        if self.has(&Fault::GroupCloses) {
+            self.open.clear();
             return false;
         }
         let is_coming = |fault: &Fault| matches!(fault, Fault::Coming { .. });

@@ -224,6 +224,18 @@ fn a_device_in_a_vm_is_not_taken_from_it() {
     }
 }
 
+/// The kernel closes the files of a process that ends after they are gone from its `/proc`.
+#[test]
+fn a_group_that_is_being_closed_is_waited_for() {
+    let mut host = Host::new(&desktop(), "vfio.devs=01:00.*");
+    host.fake.tree.write("dev/vfio/2", "");
+    host.fake.open(CARD);
+    host.fake.fault(Fault::GroupCloses);
+    let told = host.release(&["01:00.0"]);
+    assert_says(&said(&told), &["0000:01:00.0 10de:1c03: released to nouveau"]);
+    assert!(!is_unmet(&told));
+}
+
 #[test]
 fn an_unbind_that_hangs_is_told_and_goes_on_by_itself() {
     let mut host = Host::new(&desktop(), "vfio.devs=00:14.0,00:19.0");

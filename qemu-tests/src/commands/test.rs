@@ -290,4 +290,18 @@ mod tests {
         assert!(!is_run(arm, "6.1-arm64", &nothing));
         assert!(is_run(arm, "6.1-arm64", &arguments(&[], &["6.1-arm64"], false)));
     }
+
+    #[test]
+    fn a_program_that_is_given_runs_on_machines_that_it_is_for() {
+        let own = std::env::current_exe().unwrap();
+        let given = Arguments { binary: Some(own), ..arguments(&["three devices"], &[], false) };
+        let mut not_run = Vec::new();
+        for (kernel, arch) in [("6.1", Arch::Amd64), ("6.1-cloud-arm64", Arch::Arm64)] {
+            let name = format!("{kernel} three devices are bound");
+            let is_own = arch == Arch::of_this_machine();
+            assert_eq!(super::is_run(&name, Some(kernel), &given, &mut not_run), is_own, "{name}");
+        }
+        let [NotRun::Program(_, why)] = &not_run[..] else { panic!("{}", not_run.len()) };
+        assert!(why.ends_with("is for another processor"), "{why}");
+    }
 }
