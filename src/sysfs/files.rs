@@ -15,6 +15,9 @@ use super::Sysfs;
 /// More than any file has that this reads.
 pub const LONGEST: u64 = 64 << 20;
 
+/// How often a path is followed again that the kernel could not be sure of, as `openat2(2)` asks for.
+const TRIES: u16 = 10_000;
+
 /// Tells of a read that is about to be done. `tests/model` lets others act right before it; a release
 /// has no such level (`release_max_level_debug` in Cargo.toml).
 pub(super) fn reading(how: &str, path: &Path) {
@@ -40,7 +43,14 @@ impl Sysfs {
         };
         let path = path.strip_prefix(&self.root).map_err(|_| Errno::EXDEV)?;
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
-        Ok(openat2(root, path, OpenHow::new().flags(flags).resolve(resolve))?)
+        let mut tries = 0..TRIES;
+        loop {
+            match openat2(root, path, OpenHow::new().flags(flags).resolve(resolve)) {
+                // Something was renamed or mounted, anywhere, while a link with `..` was followed.
+                Err(Errno::EAGAIN) if tries.next().is_some() => {}
+                opened => return Ok(opened?),
+            }
+        }
     }
 
     /// A file, to be read in parts.

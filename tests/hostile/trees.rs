@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -129,6 +131,30 @@ fn links_lead_to_nothing_outside_the_tree() {
             }
         }
     }
+}
+
+/// The kernel cannot be sure of a link with `..` while anything is renamed anywhere, and says so (`EAGAIN`).
+#[test]
+fn links_are_followed_while_others_rename_files() {
+    let fake = desktop().boot();
+    fake.tree.write("proc/there", "text");
+    fake.tree.link("sys/class/there", "../../proc/there");
+    let folder = tempfile::tempdir().expect("a folder");
+    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+    fs::write(&one, "").expect("it can be written");
+    let is_over = AtomicBool::new(false);
+    let found = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                fs::rename(&one, &other).and_then(|()| fs::rename(&other, &one)).expect("renamed");
+            }
+        });
+        let sysfs = fake.sysfs();
+        let found = (0..20_000).filter(|_| sysfs.text("sys/class/there").is_ok()).count();
+        is_over.store(true, Ordering::Relaxed);
+        found
+    });
+    assert_eq!(found, 20_000);
 }
 
 #[test]
