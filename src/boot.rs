@@ -87,10 +87,8 @@ fn add(then: Value, now: &Report, is_named: bool) -> io::Result<()> {
 }
 
 /// What was asked for anew is released no more.
-pub fn taken(report: &Report, sysfs: &Sysfs) {
-    let devices = report.devices.iter().filter(|it| it.outcome != Outcome::Refused);
-    let lines: Vec<_> =
-        devices.filter_map(|it| Some(released::line(&it.address?, &it.id?))).collect();
+fn taken(report: &Report, sysfs: &Sysfs) {
+    let lines = released::taken(report);
     if let Err(why) = Released::read(sysfs).change(&lines, false, Path::new(FOLDER)) {
         log::warn!("they count as released still, in {FOLDER}: {why}");
     }

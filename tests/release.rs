@@ -54,9 +54,7 @@ impl Host {
         let sysfs = self.fake.sysfs();
         let report = vfio_early::bind(self.request(words), &sysfs, &mut self.fake);
         let report = report.expect("the PCI bus can be read");
-        let taken = report.devices.iter().filter(|it| it.driver_override.is_some());
-        let taken: Vec<_> =
-            taken.filter_map(|it| Some(released::line(&it.address?, &it.id?))).collect();
+        let taken = released::taken(&report);
         let folder = self.fake.tree.root().join("run/vfio-early");
         Released::read(&sysfs).change(&taken, false, &folder).expect("it can be written");
         report
@@ -222,6 +220,19 @@ fn a_device_in_a_vm_is_not_taken_from_it() {
         assert!(host.fake.take_lines().iter().all(|line| !line.contains("01:00")), "{file}");
         assert_eq!(host.marks(), "8086:a12f@0000:00:14.0\n", "{file}");
     }
+}
+
+/// Of what is named and cannot be had, the report of the boot is not changed: that is with the host as before.
+#[test]
+fn what_is_named_in_vain_is_not_in_the_report() {
+    let mut host = Host::new(&desktop(), "vfio.devs=01:00.*");
+    let before = host.report["devices"].clone();
+    let now = host.bind(&["01:00.0", "10de:1c04@00:14.0", "1f:00.0"]);
+    assert_eq!(outcomes(&now).len(), 3, "{:?}", outcomes(&now));
+    let merged = finish::merged(host.report.clone(), &now, true).expect("JSON");
+    assert_eq!(merged["devices"].as_array().map(Vec::len), before.as_array().map(Vec::len));
+    let all = finish::merged(host.report.clone(), &now, false).expect("JSON");
+    assert_eq!(all["devices"].as_array().map(Vec::len), Some(4));
 }
 
 /// The kernel closes the files of a process that ends after they are gone from its `/proc`.

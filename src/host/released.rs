@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
+use crate::report::{Outcome, Report};
 use crate::report_file;
 use crate::sysfs::Sysfs;
 
@@ -19,6 +20,13 @@ pub struct Released(Vec<String>);
 #[must_use]
 pub fn line(address: &dyn Display, id: &dyn Display) -> String {
     format!("{id}@{address}")
+}
+
+/// The [`line()`] of each device that a run was asked for, and has not refused: it is released no more.
+#[must_use]
+pub fn taken(report: &Report) -> Vec<String> {
+    let devices = report.devices.iter().filter(|it| it.outcome != Outcome::Refused);
+    devices.filter_map(|it| Some(line(&it.address?, &it.id?))).collect()
 }
 
 impl Released {
