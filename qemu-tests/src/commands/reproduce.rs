@@ -3,6 +3,8 @@
 use anyhow::Result;
 
 use crate::checks::supply::reproduce::{Comparison, compare};
+use crate::supplies::arch::Arch;
+use crate::supplies::cross::Target;
 
 /// Says the digests and what differs; whether nothing does.
 ///
@@ -10,7 +12,7 @@ use crate::checks::supply::reproduce::{Comparison, compare};
 /// When one of the builds fails.
 pub fn run() -> Result<bool> {
     let files = tempfile::tempdir()?;
-    let comparison = compare(None, files.path())?;
+    let comparison = compare(None, &[Target::of(Arch::of_this_machine())], files.path())?;
     Ok(tell(&comparison))
 }
 

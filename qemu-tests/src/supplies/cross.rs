@@ -41,6 +41,18 @@ pub struct Target {
     has_musl: bool,
 }
 
+impl Target {
+    /// The usual one for a machine with that processor.
+    #[must_use]
+    pub fn of(arch: Arch) -> Self {
+        Self { arch, has_musl: true }
+    }
+
+    fn is_of_this_machine(self) -> bool {
+        self.arch == Arch::of_this_machine()
+    }
+}
+
 impl FromStr for Target {
     type Err = Error;
 
@@ -65,7 +77,7 @@ impl Display for Target {
 /// # Errors
 /// As [`build`].
 pub fn program(arch: Arch) -> Result<PathBuf> {
-    build(Target { arch, has_musl: true })
+    build(Target::of(arch))
 }
 
 /// Why there can be no program for that processor here: rustup cannot get Rust's standard library for it.
@@ -77,7 +89,7 @@ pub fn missing(arch: Arch) -> Option<&'static str> {
         return None;
     }
     let why = WHY.get_or_init(|| {
-        let target = Target { arch, has_musl: true }.to_string();
+        let target = Target::of(arch).to_string();
         Some(format!("{:#}", rustup::standard_library(&target).err()?).replace('\n', "; "))
     });
     why.as_deref()
@@ -88,44 +100,66 @@ pub fn missing(arch: Arch) -> Option<&'static str> {
 /// # Errors
 /// When something that it needs cannot be set up, it does not build, or is not fit for an initrd.
 pub fn build(target: Target) -> Result<PathBuf> {
-    if target.arch == Arch::of_this_machine() {
+    build_of(target, None)
+}
+
+/// The same for one of [`PACKAGED`], which says that it is of that commit.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn build_of(target: Target, commit: Option<&str>) -> Result<PathBuf> {
+    if target.is_of_this_machine() {
         if target.has_musl {
             if let Some(why) = musl::missing() {
                 bail!("{why}");
             }
-            return binary::build();
+            return binary::build_of(commit);
         }
         let program = binary::build_with_glibc()?;
         binary::check_file(&program)?;
         return Ok(program);
     }
-    let mut command = cargo(target, &binary::BUILD)?;
-    let program = binary::compile(command.args(binary::remap()?))?;
+    rustup::standard_library(&target.to_string())?;
+    let mut command = binary::cargo(&binary::BUILD)?;
+    command.args(binary::remap()?).env_remove(binary::COMMIT);
+    command.envs(commit.map(|commit| (binary::COMMIT, commit)));
+    let program = binary::compile(with(&mut command, target, &libraries(target)?))?;
     binary::check_file(&program)?;
     Ok(program)
 }
 
-/// A cargo command with all that a build for another processor needs.
-fn cargo(target: Target, arguments: &[&str]) -> Result<Command> {
+/// Has cargo build for that target, with the libraries for it in that folder.
+pub(crate) fn with<'c>(
+    command: &'c mut Command,
+    target: Target,
+    libraries: &Path,
+) -> &'c mut Command {
+    if target.is_of_this_machine() {
+        return musl::with(command, libraries);
+    }
     let name = target.to_string();
-    rustup::standard_library(&name)?;
     let gnu = target.arch.gnu();
     let variable = |variable: &str| format!("{variable}_{}", name.replace('-', "_"));
-    let mut command = binary::cargo(&[arguments, &["--target", &name]].concat())?;
     let linker = variable("CARGO_TARGET").to_ascii_uppercase() + "_LINKER";
     command
-        .env(libkmod::VARIABLE, libraries(target)?)
+        .args(["--target", &name])
+        .env(libkmod::VARIABLE, libraries)
         .env(linker, format!("{gnu}-gcc"))
         // kmod-sys reads libkmod's header, in which nothing is musl's; the other's are nowhere else.
         .env(
             variable("BINDGEN_EXTRA_CLANG_ARGS"),
             format!("--target={gnu} --sysroot=/usr/{gnu} -I/usr/{gnu}/include"),
-        );
-    Ok(command)
+        )
 }
 
 /// The folder that holds `libkmod.a` and `liblzma.a` for it.
-fn libraries(target: Target) -> Result<PathBuf> {
+///
+/// # Errors
+/// When they do not build.
+pub(crate) fn libraries(target: Target) -> Result<PathBuf> {
+    if target.is_of_this_machine() {
+        return musl::libraries(Unpacks::Xz);
+    }
     let texts = [libkmod::SOURCE, XZ].map(|source| [source.script, source.sha256]).concat();
     let is_whole = |entry: &Path| entry.join(libkmod::ARCHIVE).exists();
     cache::entry(&format!("cross/{target}-{:08x}", key(&texts)), is_whole, |entry| {
@@ -138,6 +172,17 @@ fn libraries(target: Target) -> Result<PathBuf> {
             make_with_glibc(target.arch, work.path(), entry)
         }
     })
+}
+
+/// Builds those for one of [`PACKAGED`] once more, into that folder.
+///
+/// # Errors
+/// As [`libraries`].
+pub(crate) fn build_libraries_again(target: Target, work: &Path, folder: &Path) -> Result<()> {
+    if target.is_of_this_machine() {
+        return musl::build_again(work, folder);
+    }
+    make_with_musl(target.arch, work, folder)
 }
 
 fn make_with_glibc(arch: Arch, work: &Path, entry: &Path) -> Result<()> {

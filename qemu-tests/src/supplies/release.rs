@@ -41,14 +41,15 @@ pub fn commit() -> Option<String> {
     Some(if changed.is_empty() { commit } else { commit + "+" })
 }
 
-/// Makes all files but [`SUMS`] in the folder `to`, from that binary and that copy of the workspace;
-/// returns them in the order of their names. `source` is the archive of the source, which it takes along.
+/// Makes all files but [`SUMS`] in the folder `to`, from these programs and that copy of the workspace;
+/// returns them in the order of their names. This machine's own program is the last; for the others there
+/// are a Debian package and an archive. `source` is the archive of the source, which it takes along.
 ///
 /// # Errors
 /// When a tool that makes packages cannot be had, or fails.
 pub(crate) fn pack(
     workspace: &Path,
-    binary: &Path,
+    programs: &[PathBuf],
     source: &Path,
     to: &Path,
 ) -> Result<Vec<PathBuf>> {
@@ -59,20 +60,26 @@ pub(crate) fn pack(
         fs::copy(file, &place).with_context(|| format!("cannot copy {}", file.display()))?;
         Ok(place)
     };
-    let debian = copy(&package::pack(workspace, binary)?)?;
-    // What `make` is to install; the recipes build it themselves where it is older than its source.
-    let built = workspace.join("target/make/vfio-early");
-    fs::create_dir_all(built.parent().context("a file lies in a folder")?)?;
-    fs::copy(binary, &built).with_context(|| format!("cannot write {}", built.display()))?;
+    let list = workspace.join(package::SBOM);
+    let mut files = Vec::new();
+    for program in programs {
+        let debian = copy(&package::pack(workspace, program)?)?;
+        // What `make` is to install; the recipes build it themselves where it is older than its source.
+        let built = workspace.join("target/make/vfio-early");
+        fs::create_dir_all(built.parent().context("a file lies in a folder")?)?;
+        fs::copy(program, &built).with_context(|| format!("cannot write {}", built.display()))?;
+        let its = [debian, tarball::pack(workspace, program, &date, to)?];
+        files.extend(lists::write(&list, &its)?);
+        files.extend(its);
+    }
     let libkmod = libkmod::set_up()?;
-    let mut files = vec![
-        debian,
+    let others = [
         rpm::build(workspace, Some(&libkmod), &date, to)?,
         recipe::pack(workspace, source, &date, to)?,
-        tarball::pack(workspace, binary, &date, to)?,
         copy(source)?,
     ];
-    files.extend(lists::write(&workspace.join(package::SBOM), &files)?);
+    files.extend(lists::write(&list, &others)?);
+    files.extend(others);
     files.sort();
     Ok(files)
 }

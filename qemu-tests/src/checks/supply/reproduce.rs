@@ -10,24 +10,26 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::supplies::binary::workspace;
+use crate::supplies::cross::{self, Target};
 use crate::supplies::{binary, cache, digest, libkmod, musl, release, step};
 
 /// What came of two builds.
 #[derive(Debug)]
 pub(crate) struct Comparison {
-    /// SHA-256 of the binary of the first build, of its C libraries, and of each file of a release.
+    /// SHA-256 of the binaries of the first build, of their C libraries, and of each file of a release.
     pub digests: Vec<(String, String)>,
     /// What differs, and which folder of this machine is named in the binary.
     pub complaints: Vec<String>,
 }
 
-/// The usual build, and another one, of that commit; the files of a release that the first makes come
-/// into the folder `to`.
+/// The usual builds for these targets, of which this machine's own is the last, and others, of that commit;
+/// the files of a release that the first make come into the folder `to`.
 ///
 /// # Errors
 /// When one of the builds fails.
-pub(crate) fn compare(commit: Option<&str>, to: &Path) -> Result<Comparison> {
-    let first = binary::build_of(commit)?;
+pub(crate) fn compare(commit: Option<&str>, targets: &[Target], to: &Path) -> Result<Comparison> {
+    let first: Vec<PathBuf> =
+        targets.iter().map(|target| cross::build_of(*target, commit)).collect::<Result<_>>()?;
     let source = release::source()?;
     let files = {
         let _lock = cache::lock("package")?;
@@ -40,32 +42,36 @@ pub(crate) fn compare(commit: Option<&str>, to: &Path) -> Result<Comparison> {
         fs::create_dir(&folder)?;
         Ok(folder)
     };
-    let (tree, home, c, work) = (folder("tree")?, folder("home")?, folder("c")?, folder("work")?);
+    let (tree, home) = (folder("tree")?, folder("home")?);
     binary::copy_workspace(&tree)?;
     copy_sources(Path::new(&binary::cargo_home()?), &home)?;
-    musl::build_again(&work, &c)?;
-    step::say("building once more, in another place");
     let home = home.to_str().context("the cache's name is no text")?;
-    let second = binary::compile(
-        musl::with(&mut binary::cargo(&binary::BUILD)?, &c)
-            .args(binary::remap_of(home))
-            .current_dir(&tree)
-            .env("CARGO_HOME", home)
-            .env("CARGO_TARGET_DIR", place.path().join("made"))
-            .env_remove(binary::COMMIT)
-            .envs(commit.map(|commit| (binary::COMMIT, commit)))
-            .env("LC_ALL", "C")
-            .env("TZ", "Pacific/Kiritimati"),
-    )?;
+    let mut second = Vec::new();
+    let mut pairs = Vec::new();
+    for (target, first) in targets.iter().zip(&first) {
+        let (c, work) = (folder(&format!("c-{target}"))?, folder(&format!("work-{target}"))?);
+        cross::build_libraries_again(*target, &work, &c)?;
+        step::say(format_args!("{target}: building once more, in another place"));
+        let program = binary::compile(
+            cross::with(&mut binary::cargo(&binary::BUILD)?, *target, &c)
+                .args(binary::remap_of(home))
+                .current_dir(&tree)
+                .env("CARGO_HOME", home)
+                .env("CARGO_TARGET_DIR", place.path().join("made"))
+                .env_remove(binary::COMMIT)
+                .envs(commit.map(|commit| (binary::COMMIT, commit)))
+                .env("LC_ALL", "C")
+                .env("TZ", "Pacific/Kiritimati"),
+        )?;
+        let libraries = cross::libraries(*target)?;
+        pairs.push((format!("vfio-early, {target}"), first.clone(), program.clone()));
+        for name in [libkmod::ARCHIVE, musl::LIBLZMA] {
+            pairs.push((format!("{name}, {target}"), libraries.join(name), c.join(name)));
+        }
+        second.push(program);
+    }
     let second_files = release::pack(&tree, &second, &source, &folder("files")?)?;
 
-    let libraries = musl::libraries(musl::Unpacks::Xz)?;
-    let library = |name: &str| (name.to_owned(), libraries.join(name), c.join(name));
-    let mut pairs = vec![
-        ("vfio-early".to_owned(), first.clone(), second),
-        library(libkmod::ARCHIVE),
-        library(musl::LIBLZMA),
-    ];
     let mut complaints = Vec::new();
     let names = |files: &[PathBuf]| -> Vec<String> {
         let name = |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into();
@@ -85,10 +91,11 @@ pub(crate) fn compare(commit: Option<&str>, to: &Path) -> Result<Comparison> {
         }
         digests.push((what, digest));
     }
-    let bytes = fs::read(&first)?;
     let mut folders = vec![binary::cargo_home()?];
     folders.extend([workspace(), &cache::folder()?].map(|folder| folder.display().to_string()));
-    complaints.extend(named(&bytes, &folders));
+    for program in &first {
+        complaints.extend(named(&fs::read(program)?, &folders));
+    }
     Ok(Comparison { digests, complaints })
 }
 
