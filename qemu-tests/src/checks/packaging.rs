@@ -13,14 +13,18 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use crate::check::{Check, Outcome};
+use crate::supplies::arch::Arch;
 use crate::supplies::binary::workspace;
-use crate::supplies::{musl, packages};
+use crate::supplies::{cross, musl, packages};
 
 /// Name and check.
 type Named = (&'static str, fn() -> Result<Vec<String>>);
 
 /// It is that of the program with musl.
 const COPYRIGHT: &str = "packaging: copyright names all that is linked in";
+
+/// It needs a cross compiler and a standard library of Rust's.
+const FOR_ARM: &str = "packaging: the Debian package for Arm has exactly these files";
 
 const CHECKS: &[Named] = &[
     ("packaging: make puts exactly these files, and takes them away", makefile::all),
@@ -34,6 +38,7 @@ const CHECKS: &[Named] = &[
         makefile::given_libkmod,
     ),
     ("packaging: the Debian package has exactly these files", debian::files),
+    (FOR_ARM, debian::for_arm),
     ("packaging: the Debian package's control files", debian::control),
     (COPYRIGHT, debian::copyright),
     ("packaging: lintian", debian::lintian),
@@ -52,7 +57,12 @@ pub(crate) fn checks() -> Vec<Check> {
     let check = |(name, check): &Named| {
         let (name, check) = (*name, *check);
         let run = move || -> Result<Outcome> {
-            if let Some(why) = musl::missing().filter(|_| name == COPYRIGHT) {
+            let missing = match name {
+                COPYRIGHT => musl::missing(),
+                FOR_ARM => cross::missing(Arch::Arm64),
+                _ => None,
+            };
+            if let Some(why) = missing {
                 return Ok(Outcome::NotRun(why.to_owned()));
             }
             // All at once: each run of apt takes its time.
@@ -77,10 +87,18 @@ fn one_version() -> Result<Vec<String>> {
         ),
         ("packaging/arch/PKGBUILD", format!("pkgver={version}\n")),
         ("packaging/arch/PKGBUILD", format!("_kmod={}\n", crate::supplies::libkmod::VERSION)),
+        // What a user types who has a release.
+        ("README.md", format!("./vfio-early_{version}-1_amd64.deb")),
+        ("README.md", format!("./vfio-early-{version}-1.x86_64.rpm")),
+        ("README.md", format!("vfio-early-{version}-1.src.tar.gz")),
+        ("README.md", format!("vfio-early-{version}-x86_64.tar.gz")),
+        ("docs/debian.md", format!("sudo apt install ./vfio-early_{version}-1_amd64.deb")),
+        ("docs/dracut.md", format!("sudo dnf install ./vfio-early-{version}-1.x86_64.rpm")),
+        ("docs/mkinitcpio.md", format!("vfio-early-{version}-1.src.tar.gz")),
     ] {
         let text = fs::read_to_string(workspace().join(file)).with_context(|| file.to_owned())?;
         if !text.contains(&line) {
-            complaints.push(format!("{file} has no line {line:?}"));
+            complaints.push(format!("{file} has no {line:?}"));
         }
     }
     Ok(complaints)

@@ -1,6 +1,7 @@
 //! The Debian package.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -8,7 +9,9 @@ use anyhow::{Context, Result};
 use super::files::{
     COMPLETIONS, DRACUT, File, INITRAMFS_TOOLS, MANUAL, PROGRAM, UNITS, differences,
 };
+use crate::supplies::arch::Arch;
 use crate::supplies::binary::{self, workspace};
+use crate::supplies::cross::{self, Target};
 use crate::supplies::{musl, package, sbom, step};
 
 const OVERRIDES: &str = "packaging/debian/lintian-overrides";
@@ -24,9 +27,25 @@ const OF_A_PACKAGE: &[File] = &[
 ];
 
 pub(super) fn files() -> Result<Vec<String>> {
-    let package = package::build()?;
+    has_exactly_these(&package::build()?, &binary::build()?)
+}
+
+/// That which a release has for Arm, whatever the machine that makes it.
+pub(super) fn for_arm() -> Result<Vec<String>> {
+    let target = Target::of(Arch::Arm64);
+    let package = package::build_for(target)?;
+    let mut complaints = has_exactly_these(&package, &cross::build(target)?)?;
+    let said =
+        step::run(Command::new("dpkg-deb").args(["--field"]).arg(&package).arg("Architecture"))?;
+    if said != b"arm64\n" {
+        complaints.push(format!("it is for {}", String::from_utf8_lossy(&said)));
+    }
+    Ok(complaints)
+}
+
+fn has_exactly_these(package: &Path, program: &Path) -> Result<Vec<String>> {
     let tree = tempfile::tempdir()?;
-    step::run(Command::new("dpkg-deb").arg("--extract").args([&package, tree.path()]))?;
+    step::run(Command::new("dpkg-deb").arg("--extract").args([package, tree.path()]))?;
     // zsh looks elsewhere in Debian.
     let completions: Vec<File> = COMPLETIONS
         .iter()
@@ -39,7 +58,7 @@ pub(super) fn files() -> Result<Vec<String>> {
         .collect();
     let expected = [PROGRAM, MANUAL, &completions, UNITS, INITRAMFS_TOOLS, DRACUT, OF_A_PACKAGE];
     let mut complaints = differences(tree.path(), &expected)?;
-    if fs::read(tree.path().join("usr/bin/vfio-early"))? != fs::read(binary::build()?)? {
+    if fs::read(tree.path().join("usr/bin/vfio-early"))? != fs::read(program)? {
         complaints.push("the program in it is not the binary that the tests run".to_owned());
     }
     Ok(complaints)
