@@ -234,8 +234,7 @@ impl<K: Kernel> Run<'_, K> {
     fn unbind(&mut self, step: &Step) {
         let Step::Unbind(address, driver) = step else { return };
         let Some(write) = self.write(step) else { return };
-        let class = self.plan.targets[address].device.class;
-        let usage = self.sysfs.usage(*address, class);
+        let usage = self.sysfs.usage(*address);
         if let Some(usage) = usage.filter(|usage| !plan::is_released(usage, self.plan.host)) {
             let reason =
                 format!("{driver} has it, and the host has come to use it: {}", usage.words);

@@ -260,7 +260,7 @@ fn complete(
             |group| groups.contains(&group) && !device.class.is_pci_bridge(),
         );
         if is_concerned {
-            device.usage = sysfs.usage(*address, device.class);
+            device.usage = sysfs.usage(*address);
         }
     }
     let mut variants = None;

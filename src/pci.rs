@@ -103,18 +103,6 @@ impl Class {
         self.0 >> 16 == 0x03
     }
 
-    /// Sound, base class 04.
-    #[must_use]
-    pub fn is_multimedia(self) -> bool {
-        self.0 >> 16 == 0x04
-    }
-
-    /// USB controllers.
-    #[must_use]
-    pub fn is_usb(self) -> bool {
-        self.0 >> 8 == 0x0c03
-    }
-
     /// What a graphics card has: itself, its audio, and for USB-C a controller and UCSI (a serial bus of
     /// no class of its own).
     #[must_use]

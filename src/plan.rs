@@ -446,7 +446,7 @@ pub fn use_by_host(device: &Device) -> Option<&str> {
 #[must_use]
 pub fn remedy_for(user: User) -> &'static str {
     match user {
-        User::Host => "the host runs from this disk, so take it off the list",
+        User::Host => "the host runs from it, so take it off the list",
         User::Boot | User::Storage => {
             "stop that first, and let no boot ask for it again (/etc/fstab, /etc/crypttab)"
         }

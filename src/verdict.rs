@@ -133,7 +133,7 @@ pub fn advice(
     for address in members {
         let Some(device) = machine.devices.get(address) else { continue };
         let known = use_by_host(device).map(str::to_owned);
-        let asked = || sysfs?.usage(*address, device.class).filter(|usage| usage.by.is_lasting());
+        let asked = || sysfs?.usage(*address).filter(|usage| usage.by.is_lasting());
         let words = known.or_else(|| Some(asked()?.words));
         if let Some(words) = words {
             used.push(format!("{address} ({words})"));

@@ -44,7 +44,7 @@ fn each_outcome_has_its_words() {
         "0000:00:01.0 8086:1901: would be refused: class 060400 is a PCI bridge",
         "0000:00:14.0 8086:a36d: would be bound to vfio-pci, taken from xhci_hcd, group 3",
         "    warning: its IOMMU group 3 also has 0000:00:14.2 8086:a36f: ",
-        "0000:00:17.0 8086:a352: would be refused: the host uses it: sda2 is mounted on /; the host runs from this disk",
+        "0000:00:17.0 8086:a352: would be refused: the host uses it: sda2 is mounted on /; the host runs from it",
         "00:1e.0: is absent: no such device; ",
     ] {
         assert!(lines.iter().any(|line| line.starts_with(start)), "{start:?}: {lines:#?}");

@@ -2,6 +2,7 @@
 //! before.
 
 mod advice;
+mod by_network;
 mod found;
 pub mod hosts;
 mod in_use;
@@ -356,7 +357,7 @@ fn the_record_of_the_boot_counts_on_the_host_too() {
     // What is mounted now is not taken, whatever is meant.
     let report = fake.bind("vfio.host=release vfio.devs=pci:1b36:0010");
     assert_eq!(outcomes(&report), ["0000:01:00.0 refused", "0000:02:00.0 bound"]);
-    assert_says(&words(&report, "0000:01:00.0"), &["the host runs from this disk"]);
+    assert_says(&words(&report, "0000:01:00.0"), &["the host runs from it"]);
 }
 
 /// Advice that would cost the machine is not given, with the record or with a look at the host.

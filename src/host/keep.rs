@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::host::item::item;
 use crate::keep::{Entry, Kind, Record};
 use crate::pci::Address;
-use crate::sysfs::{Machine, RECORD, Sysfs, User};
+use crate::sysfs::{Machine, RECORD, Sysfs, Usage, User};
 
 /// The number of the first namespace for processes (`PROC_PID_INIT_INO` in `include/linux/proc_ns.h`).
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
@@ -91,10 +91,9 @@ pub fn of_host(sysfs: &Sysfs, machine: &Machine) -> Vec<Entry> {
     let devices = machine.devices.iter().filter(|(_, device)| !device.class.is_pci_bridge());
     let addresses: Vec<Address> = devices.map(|(address, _)| *address).collect();
     for address in &addresses {
-        if let Some(usage) = sysfs.disks_usage(*address)
-            && matches!(usage.by, User::Host | User::Boot)
-        {
-            add(Kind::Disk, *address, usage.words);
+        let usage = sysfs.disks_usage(*address).or_else(|| sysfs.links_usage(*address));
+        if let Some(Usage { words, by: User::Host | User::Boot }) = usage {
+            add(Kind::Disk, *address, words);
         }
     }
     let keyboards = sysfs.keyboards();
@@ -108,8 +107,8 @@ pub fn of_host(sysfs: &Sysfs, machine: &Machine) -> Vec<Entry> {
         }
     }
     for address in &addresses {
-        if let Some(usage) = sysfs.links_usage(*address) {
-            add(Kind::Network, *address, usage.words);
+        if let Some(Usage { words, by: User::Network }) = sysfs.links_usage(*address) {
+            add(Kind::Network, *address, words);
         }
     }
     entries

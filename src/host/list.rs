@@ -351,7 +351,7 @@ fn look_closer(entry: &mut Entry, machine: &Machine, sysfs: &Sysfs, inputs: &[In
         }
     }
     if !entry.is_given() {
-        let usage = sysfs.usage(address, entry.class);
+        let usage = sysfs.usage(address);
         let lasts =
             |by: User| by.is_lasting() && by != User::Keyboard || by == User::VirtualFunctions;
         entry.lives_from = usage.as_ref().is_some_and(|usage| lasts(usage.by));

@@ -10,37 +10,32 @@ use nix::fcntl::{OFlag, readlinkat};
 use super::usage::{Usage, User};
 use super::{Sysfs, files};
 use crate::escape;
-use crate::pci::{Address, Class};
+use crate::pci::Address;
 
 /// Of more processes only the number is told.
 const MOST_NAMES: usize = 3;
 
 impl Sysfs {
-    /// What uses the device right now. It is a matter of its class what is looked at.
-    pub(super) fn use_now(&self, address: Address, class: Class) -> Option<Usage> {
-        if class.is_display() {
-            self.open_nodes(address)
-        } else if class.is_multimedia() {
-            self.streams(address)
-        } else if class.is_usb() {
-            self.streams(address).or_else(|| self.typed_on(address))
-        } else {
-            None
-        }
+    /// What uses the device right now, of whatever class it is: an accelerator draws, too, and the
+    /// keyboard of a laptop can hang on a serial bus.
+    pub(super) fn use_now(&self, address: Address) -> Option<Usage> {
+        self.open_nodes(address)
+            .or_else(|| self.streams(address))
+            .or_else(|| self.typed_on(address))
     }
 
     /// Processes that have a graphics device's files open. Sources: `/sys/class/drm`,
-    /// `/sys/class/graphics`, `/proc/driver/nvidia`, `/proc/PID/fd`.
+    /// `/sys/class/accel`, `/sys/class/graphics`, `/proc/driver/nvidia`, `/proc/PID/fd`.
     fn open_nodes(&self, address: Address) -> Option<Usage> {
         let text = address.to_string();
-        let names = |class| {
+        let mut nodes = Vec::new();
+        for (class, folder) in [("drm", "dri/"), ("accel", "accel/"), ("graphics", "")] {
             let names = self.below(class, &text).into_iter();
-            names.filter_map(|name| name.into_string().ok())
-        };
-        // The others there are its outputs, as card0-HDMI-A-1.
-        let cards = names("drm").filter(|name| !name.contains('-'));
-        let mut nodes: Vec<String> = cards.map(|name| format!("/dev/dri/{name}")).collect();
-        nodes.extend(names("graphics").map(|name| format!("/dev/{name}")));
+            // The others there are its outputs, as card0-HDMI-A-1.
+            let names =
+                names.filter_map(|name| name.into_string().ok()).filter(|it| !it.contains('-'));
+            nodes.extend(names.map(|name| format!("/dev/{folder}{name}")));
+        }
         // The closed driver's have a number of their own, and go with no device in sysfs.
         let nvidia = format!("proc/driver/nvidia/gpus/{text}/information");
         let nvidia = self.text(nvidia).unwrap_or_default();
@@ -129,7 +124,7 @@ impl Sysfs {
     /// A keyboard that hangs on the device. In an initrd nobody types yet, and whether a keyboard has
     /// been found by then is a matter of moments.
     fn typed_on(&self, address: Address) -> Option<Usage> {
-        if self.is_initrd() {
+        if self.below("input", &address.to_string()).is_empty() || self.is_initrd() {
             return None;
         }
         let keyboards = self.keyboards();

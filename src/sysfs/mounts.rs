@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::Sysfs;
+use super::{Sysfs, User};
 
 /// A line of `/proc/self/mountinfo`.
 pub(super) struct Mount<'a> {
@@ -11,25 +11,29 @@ pub(super) struct Mount<'a> {
     pub number: &'a str,
     /// With blanks as `\040`.
     pub point: &'a str,
+    /// The same with blanks.
+    path: String,
     pub kind: &'a str,
     pub source: &'a str,
     /// Those of the file system.
     options: &'a str,
+    /// What it is to the host, by itself.
+    pub by: User,
 }
 
-/// In the order in which they were mounted.
-pub(super) fn mounts(mountinfo: &str) -> Vec<Mount<'_>> {
-    mountinfo.lines().map(mount).collect()
-}
+/// Where the host has what it runs from; `/sysroot` in an initrd.
+const OF_THE_HOST: [&str; 9] =
+    ["/", "/boot", "/boot/efi", "/efi", "/nix", "/nix/store", "/sysroot", "/usr", "/var"];
 
-fn mount(line: &str) -> Mount<'_> {
+pub(super) fn mount(line: &str) -> Mount<'_> {
     // ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE OPTIONS
     let (mount, source) = line.split_once(" - ").unwrap_or((line, ""));
     let (mut mount, mut source) = (mount.split(' ').skip(2), source.split(' '));
     let mut next = || mount.next().unwrap_or_default();
     let (number, _, point) = (next(), next(), next());
     let mut next = || source.next().unwrap_or_default();
-    Mount { number, point, kind: next(), source: next(), options: next() }
+    let (kind, source, options) = (next(), next(), next());
+    Mount { number, point, path: unescaped(point), kind, source, options, by: User::Storage }
 }
 
 /// A btrfs that is mounted.
@@ -39,22 +43,21 @@ pub(super) struct Btrfs {
     pub disks: Vec<OsString>,
     /// By which its mounts can name it; they name one disk of it.
     pub nodes: Vec<String>,
+    /// Whether one does.
+    pub has_name: bool,
 }
 
 impl Btrfs {
-    fn is_named(&self, source: &str) -> bool {
+    pub fn is_named(&self, source: &str) -> bool {
         let name = source.rsplit(['/', '=']).next().unwrap_or_default();
         self.nodes.iter().any(|node| node == source) || name.eq_ignore_ascii_case(&self.id)
     }
 
     /// A name can be any, as `/dev/root`. One that is no btrfs' is taken for that of each which no mount
     /// names: in doubt a disk stays with the host.
-    pub fn is_mounted_as(&self, mount: &Mount<'_>, all: &[Btrfs], mounts: &[Mount<'_>]) -> bool {
+    pub fn is_mounted_as(&self, mount: &Mount<'_>, all: &[Btrfs]) -> bool {
         let is_named = |it: &Btrfs| it.is_named(mount.source);
-        mount.kind == "btrfs"
-            && (is_named(self)
-                || !all.iter().any(is_named)
-                    && !mounts.iter().any(|it| it.kind == "btrfs" && self.is_named(it.source)))
+        mount.kind == "btrfs" && (is_named(self) || !self.has_name && !all.iter().any(is_named))
     }
 }
 
@@ -77,16 +80,15 @@ fn unescaped(text: &str) -> String {
 pub(super) fn containing<'m, 'a>(mounts: &'m [Mount<'a>], path: &str) -> Option<&'m Mount<'a>> {
     let path = Path::new(path);
     let length = |mount: &&Mount<'_>| {
-        let point = unescaped(mount.point);
-        path.starts_with(&point).then(|| Path::new(&point).iter().count())
+        path.starts_with(&mount.path).then(|| Path::new(&mount.path).iter().count())
     };
     mounts.iter().filter(|mount| length(mount).is_some()).max_by_key(|mount| length(mount))
 }
 
 /// The name of the unit for a mount point (`systemd-escape --path --suffix=mount`).
-fn unit(point: &str) -> String {
+fn unit(path: &str) -> String {
     let mut name = String::new();
-    for (index, byte) in unescaped(point).trim_matches('/').bytes().enumerate() {
+    for (index, byte) in path.trim_matches('/').bytes().enumerate() {
         match byte {
             b'/' => name.push('-'),
             b'.' if index == 0 => name += "\\x2e",
@@ -99,15 +101,45 @@ fn unit(point: &str) -> String {
 }
 
 impl Sysfs {
-    /// Links in the folders of what is wanted or required, as `systemctl enable` makes them.
-    pub(super) fn is_asked_for_by_unit(&self, point: &str) -> bool {
+    /// In the order in which they were mounted.
+    pub(super) fn mounts<'a>(&self, mountinfo: &'a str) -> Vec<Mount<'a>> {
+        let mut mounts: Vec<_> = mountinfo.lines().map(mount).collect();
+        let asked = self.asked_for();
+        let mut asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+        asked.sort_unstable();
+        let is_asked = |name: &str| asked.binary_search(&name).is_ok();
+        for mount in &mut mounts {
+            if OF_THE_HOST.contains(&mount.point) {
+                mount.by = User::Host;
+            } else if is_asked(&mount.path) || is_asked(&unit(&mount.path)) {
+                mount.by = User::Boot;
+            }
+        }
+        mounts
+    }
+
+    /// What a boot mounts, and does not go on without: paths of `/etc/fstab`, and of the units that an
+    /// administrator has enabled, as `systemctl enable` links them, the names.
+    fn asked_for(&self) -> Vec<String> {
+        let fstab = self.text("etc/fstab").unwrap_or_default();
+        let path = |line: &str| {
+            let mut words = line.split_whitespace().skip(1);
+            let (point, options) = (words.next()?, words.nth(1).unwrap_or_default());
+            let is_asked = !options.split(',').any(|option| matches!(option, "noauto" | "nofail"));
+            let is_line = is_asked && !line.trim_start().starts_with('#');
+            is_line.then(|| unescaped(point.trim_end_matches('/')))
+        };
+        let mut asked: Vec<_> = fstab.lines().filter_map(path).collect();
         let folder = Path::new("etc/systemd/system");
-        let unit = unit(point);
-        self.names(folder).iter().any(|name| {
+        for name in self.names(folder) {
             let is_of_target =
                 [".wants", ".requires"].iter().any(|end| name.to_string_lossy().ends_with(end));
-            is_of_target && self.is_there(folder.join(name).join(&unit))
-        })
+            if is_of_target {
+                let units = self.names(&folder.join(name)).into_iter();
+                asked.extend(units.filter_map(|unit| unit.into_string().ok()));
+            }
+        }
+        asked
     }
 }
 
@@ -143,7 +175,7 @@ mod tests {
         for (point, expected) in [
             ("/home", "home.mount"),
             ("/srv/my-data", "srv-my\\x2ddata.mount"),
-            ("/srv/a\\040b", "srv-a\\x20b.mount"),
+            ("/srv/a b", "srv-a\\x20b.mount"),
             ("/.snapshots", "\\x2esnapshots.mount"),
             ("/srv/.x_1:2", "srv-.x_1:2.mount"),
         ] {

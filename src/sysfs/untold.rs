@@ -6,12 +6,21 @@ use std::fs;
 use std::path::Path;
 
 use super::files::reading;
-use super::mounts::{Mount, containing, folders, mounts, swaps};
+use super::mounts::{Mount, containing, folders, swaps};
 use super::{Sysfs, User};
 use crate::cmdline;
 
 /// More layers of file systems on each other are none that a host has.
 const MOST_LAYERS: usize = 16;
+
+/// Where what is mounted has its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum On {
+    /// In memory, on disks of this host, or on such that are found by their being claimed (ZFS).
+    Host,
+    /// Behind a network link.
+    Network,
+}
 
 impl Sysfs {
     /// What the host needs, as it seems, that is on nothing which could be told: neither the record nor
@@ -19,28 +28,20 @@ impl Sysfs {
     #[must_use]
     pub fn untold(&self) -> Vec<String> {
         let mountinfo = self.proc("self/mountinfo");
-        let mounts = mounts(&mountinfo);
-        let mut untold = Vec::new();
-        for (index, mount) in mounts.iter().enumerate() {
-            let is_covered = mounts[index + 1..].iter().any(|it| it.point == mount.point);
-            if !is_covered
-                && self.user_of(mount) <= User::Boot
-                && !self.is_on_disk(mount, &mounts, MOST_LAYERS)
-            {
-                untold.push(format!("{} ({} of {})", mount.point, mount.kind, mount.source));
-            }
-        }
+        let mounts = self.mounts(&mountinfo);
+        let is_untold = |mount: &Mount<'_>| self.place_of(mount, &mounts, MOST_LAYERS).is_none();
+        let mut untold = needed(&mounts, User::Boot, &is_untold);
         let text = self.proc("swaps");
         let has_swap = swaps(&text).any(|(path, _)| !path.contains("zram"));
         for (path, is_file) in swaps(&text) {
-            let is_told = if is_file {
+            let place = if is_file {
                 let mount = containing(&mounts, &path);
-                mount.is_some_and(|mount| self.is_on_disk(mount, &mounts, MOST_LAYERS))
+                mount.and_then(|mount| self.place_of(mount, &mounts, MOST_LAYERS))
             } else {
-                // In memory.
-                path.contains("zram") || self.is_node_on_disk(&path, &mounts, MOST_LAYERS)
+                self.place_of_node(&path, &mounts, MOST_LAYERS)
             };
-            if !is_told {
+            // Or in memory.
+            if place.is_none() && !path.contains("zram") {
                 untold.push(format!("swap space ({path})"));
             }
         }
@@ -52,49 +53,74 @@ impl Sysfs {
         untold
     }
 
-    /// Whether it is known what a mount is on. Memory, the network and what is mounted when it is used
-    /// are no disk; the disks of ZFS are found by their being claimed.
-    fn is_on_disk(&self, mount: &Mount<'_>, mounts: &[Mount<'_>], layers: usize) -> bool {
-        let Some(layers) = layers.checked_sub(1) else { return false };
-        let is_in_told = |path: &String| {
-            containing(mounts, path)
-                .is_some_and(|it| !std::ptr::eq(it, mount) && self.is_on_disk(it, mounts, layers))
-        };
+    /// What the host runs from and has by the network, in the same words.
+    pub(super) fn by_network(&self) -> Vec<String> {
+        let mountinfo = self.proc("self/mountinfo");
+        let mounts = self.mounts(&mountinfo);
+        let is_there =
+            |mount: &Mount<'_>| self.place_of(mount, &mounts, MOST_LAYERS) == Some(On::Network);
+        needed(&mounts, User::Host, &is_there)
+    }
+
+    /// `None` where it cannot be told.
+    fn place_of(&self, mount: &Mount<'_>, mounts: &[Mount<'_>], layers: usize) -> Option<On> {
+        let layers = layers.checked_sub(1)?;
         match mount.kind {
-            "rootfs" | "tmpfs" | "ramfs" | "devtmpfs" | "autofs" | "zfs" | "nfs" | "nfs4"
-            | "cifs" | "smb3" => true,
-            "overlay" => {
-                let folders = folders(mount);
-                !folders.is_empty() && folders.iter().all(is_in_told)
+            "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "fuse.glusterfs" | "fuse.sshfs" => {
+                Some(On::Network)
             }
-            "btrfs" if !self.btrfs_systems().is_empty() => true,
+            "overlay" => {
+                let mut place = None;
+                for path in folders(mount) {
+                    let below = containing(mounts, &path).filter(|it| !std::ptr::eq(*it, mount))?;
+                    place = place.max(Some(self.place_of(below, mounts, layers)?));
+                }
+                place
+            }
+            kind if OF_THE_KERNEL.contains(&kind) => Some(On::Host),
+            "btrfs" if !self.btrfs_systems(mounts).is_empty() => Some(On::Host),
             _ => {
                 let link = self.root().join("sys/dev/block").join(mount.number);
                 reading("link", &link);
                 let target = fs::read_link(link).unwrap_or_default();
-                let is_block = |name: &OsStr| self.is_block_on_disk(name, mounts, layers);
-                target.file_name().is_some_and(is_block)
-                    || mount.source.split(':').any(|it| self.is_node_on_disk(it, mounts, layers))
+                let of_block = |name: &OsStr| self.place_of_block(name, mounts, layers);
+                let mut sources = mount.source.split(':');
+                target.file_name().and_then(of_block).or_else(|| {
+                    sources.find_map(|source| self.place_of_node(source, mounts, layers))
+                })
             }
         }
     }
 
-    fn is_node_on_disk(&self, path: &str, mounts: &[Mount<'_>], layers: usize) -> bool {
+    fn place_of_node(&self, path: &str, mounts: &[Mount<'_>], layers: usize) -> Option<On> {
         let folder = self.root().join("sys/class/block");
         let mut blocks = self.names(&folder).into_iter();
-        let block = blocks.find(|block| self.nodes(block).iter().any(|node| node == path));
-        block.is_some_and(|block| self.is_block_on_disk(&block, mounts, layers))
+        let block = blocks.find(|block| self.nodes(block).iter().any(|node| node == path))?;
+        self.place_of_block(&block, mounts, layers)
     }
 
-    /// Through what it is made of. Sources: `slaves/`, `loop/backing_file`.
-    fn is_block_on_disk(&self, block: &OsStr, mounts: &[Mount<'_>], layers: usize) -> bool {
-        let Some(layers) = layers.checked_sub(1) else { return false };
+    /// Through what it is made of. Sources: `slaves/`, `loop/backing_file`. A disk by the network has in
+    /// its path the session of iSCSI, or is one of the fabrics of `NVMe`, of nbd or of Ceph.
+    fn place_of_block(&self, block: &OsStr, mounts: &[Mount<'_>], layers: usize) -> Option<On> {
+        let layers = layers.checked_sub(1)?;
         let link = self.root().join("sys/class/block").join(block);
         reading("link", &link);
-        let Ok(path) = fs::read_link(&link) else { return false };
+        let path = fs::read_link(&link).ok()?;
         let has = |part: &str| path.iter().any(|it| it == part);
-        if !has("virtual") || has("nvme-subsystem") {
-            return true;
+        let begins = |part: &str| path.iter().any(|it| it.to_string_lossy().starts_with(part));
+        // What a card does by itself is below that.
+        if begins("pci") {
+            return Some(On::Host);
+        }
+        if ["session", "nbd", "rbd", "nvme-fabrics"].into_iter().any(begins) {
+            return Some(On::Network);
+        }
+        if has("nvme-subsystem") {
+            let is_far = self.is_path_to(&path, "nvme-fabrics");
+            return Some(if is_far { On::Network } else { On::Host });
+        }
+        if !has("virtual") {
+            return Some(On::Host);
         }
         // A partition has its disk's folder above it.
         let disk = match path.parent().and_then(Path::file_name) {
@@ -102,9 +128,48 @@ impl Sysfs {
             _ => block,
         };
         if let Some(file) = self.backing_file(disk) {
-            return containing(mounts, &file).is_some_and(|it| self.is_on_disk(it, mounts, layers));
+            return self.place_of(containing(mounts, &file)?, mounts, layers);
         }
         let slaves = self.names(&Path::new("sys/class/block").join(disk).join("slaves"));
-        slaves.iter().any(|slave| self.is_block_on_disk(slave, mounts, layers))
+        slaves.iter().filter_map(|slave| self.place_of_block(slave, mounts, layers)).max()
     }
+}
+
+/// What has its bytes nowhere else, or where it says by itself.
+const OF_THE_KERNEL: [&str; 22] = [
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "devtmpfs",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "proc",
+    "pstore",
+    "ramfs",
+    "rootfs",
+    "securityfs",
+    "sysfs",
+    "tmpfs",
+    "tracefs",
+    "zfs",
+];
+
+/// The mounts that so much depends on and that are so, in words.
+fn needed(mounts: &[Mount<'_>], by: User, is_so: &dyn Fn(&Mount<'_>) -> bool) -> Vec<String> {
+    let mut needed = Vec::new();
+    for (index, mount) in mounts.iter().enumerate() {
+        let is_needed = mount.by <= by;
+        let is_covered = || mounts[index + 1..].iter().any(|it| it.point == mount.point);
+        if is_needed && !is_covered() && is_so(mount) {
+            needed.push(format!("{} ({} of {})", mount.point, mount.kind, mount.source));
+        }
+    }
+    needed
 }

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 
 use super::Sysfs;
 use super::files::reading;
-use super::mounts::{Btrfs, Mount, containing, folders, mounts, swaps};
-use crate::pci::{Address, Class};
+use super::mounts::{Btrfs, Mount, containing, folders, mount, swaps};
+use crate::pci::Address;
 use crate::syscall;
 
 /// What the host uses a device for.
@@ -51,41 +51,71 @@ impl User {
     }
 }
 
-/// Where the host has what it runs from; `/sysroot` in an initrd.
-const OF_THE_HOST: [&str; 9] =
-    ["/", "/boot", "/boot/efi", "/efi", "/nix", "/nix/store", "/sysroot", "/usr", "/var"];
+/// What disks can be in use for, read once for all that are below a device.
+struct Uses<'m> {
+    mounts: &'m [Mount<'m>],
+    swaps: Vec<(String, bool)>,
+    systems: Vec<Btrfs>,
+    made: Vec<Made<'m>>,
+    resume: Option<String>,
+}
+
+/// What is made of a file or a folder of a mounted file system.
+struct Made<'m> {
+    of: &'m Mount<'m>,
+    /// What it is.
+    words: String,
+    /// What it is in use for; of a loop device that is still to be found out.
+    is: Result<User, OsString>,
+}
+
+/// No host has more of these: an overlay has at most 500 layers (`OVL_MAX_STACK`).
+const MOST_MADE: usize = 1024;
 
 impl Sysfs {
     /// What uses the device; `None` where nothing known does. That the host runs from it comes before
     /// all else.
     #[must_use]
-    pub fn usage(&self, address: Address, class: Class) -> Option<Usage> {
+    pub fn usage(&self, address: Address) -> Option<Usage> {
         self.virtual_functions(address)
             .or_else(|| self.disks_usage(address))
             .or_else(|| self.links_usage(address))
-            .or_else(|| self.use_now(address, class))
+            .or_else(|| self.use_now(address))
     }
 
     /// Whether the root is still that of the kernel's own rootfs, or nothing is known to be mounted.
     #[must_use]
     pub fn is_initrd(&self) -> bool {
         let mountinfo = self.proc("self/mountinfo");
-        !mounts(&mountinfo).iter().any(|mount| mount.point == "/" && mount.kind != "rootfs")
+        !mountinfo.lines().map(mount).any(|mount| mount.point == "/" && mount.kind != "rootfs")
     }
 
     /// What uses the disks below the device.
     #[must_use]
     pub fn disks_usage(&self, address: Address) -> Option<Usage> {
-        let mut seen = Vec::new();
         let disks = self.below("block", &address.to_string());
-        let known = disks.iter().filter_map(|disk| self.disk_usage(disk, &mut seen));
-        known.min_by_key(by).or_else(|| disks.iter().find_map(|disk| self.claim(disk)))
+        if disks.is_empty() {
+            return None;
+        }
+        let mountinfo = self.proc("self/mountinfo");
+        let mounts = self.mounts(&mountinfo);
+        let uses = self.uses(&mounts);
+        self.least_of(&disks, &uses, &mut Vec::new())
     }
 
-    /// What uses the network links below the device.
+    /// What uses the network links below the device. Where the host runs from what comes by the network,
+    /// it is not asked by which of them: in doubt by each.
     #[must_use]
     pub fn links_usage(&self, address: Address) -> Option<Usage> {
-        self.below("net", &address.to_string()).iter().find_map(|link| self.net_usage(link))
+        let links = self.below("net", &address.to_string());
+        let words = links.iter().find_map(|link| self.net_usage(link))?;
+        Some(match self.by_network().first() {
+            Some(mount) => Usage {
+                words: format!("{words}, and by the network comes {mount}"),
+                by: User::Host,
+            },
+            None => Usage { words, by: User::Network },
+        })
     }
 
     /// vfio-pci takes no device whose virtual functions are on (`vfio_pci_core_register_device()`),
@@ -115,7 +145,7 @@ impl Sysfs {
     /// An `NVMe` disk with several paths is no controller's: its subsystem, which is a virtual
     /// device, links to the controllers. It is so with one controller, too, where that says that
     /// there could be others.
-    fn is_path_to(&self, disk: &Path, address: &str) -> bool {
+    pub(super) fn is_path_to(&self, disk: &Path, address: &str) -> bool {
         let is_subsystem =
             |path: &&Path| path.parent().is_some_and(|above| above.ends_with("nvme-subsystem"));
         // The disk is in that folder, and a partition in the disk's.
@@ -132,57 +162,82 @@ impl Sysfs {
         self.text(Path::new("proc").join(file)).unwrap_or_default()
     }
 
-    /// Sources: `holders/` (device-mapper, md), `/sys/fs/btrfs`, `/proc/self/mountinfo`, `/proc/swaps`,
-    /// `/sys/power/resume`. What was `seen` before is not asked again: in another tree such links may go
-    /// round.
-    fn disk_usage(&self, disk: &OsStr, seen: &mut Vec<OsString>) -> Option<Usage> {
+    /// Sources: `/proc/self/mountinfo`, `/proc/swaps`, `/sys/fs/btrfs`, `/sys/power/resume`,
+    /// `loop/backing_file`.
+    fn uses<'m>(&self, mounts: &'m [Mount<'m>]) -> Uses<'m> {
+        let swaps: Vec<_> = swaps(&self.proc("swaps")).collect();
+        let mut made = Vec::new();
+        let mut add = |path: &str, words: String, is| {
+            if made.len() < MOST_MADE
+                && let Some(of) = containing(mounts, path)
+            {
+                made.push(Made { of, words, is });
+            }
+        };
+        for overlay in mounts.iter().filter(|mount| mount.by < User::Storage) {
+            for path in folders(overlay) {
+                let words = format!("the overlay on {} is made of it", overlay.point);
+                add(&path, words, Ok(overlay.by));
+            }
+        }
+        for (path, _) in swaps.iter().filter(|(_, is_file)| *is_file) {
+            add(path, format!("{path} is swap space"), Ok(User::Boot));
+        }
+        for disk in self.names(&self.root().join("sys/class/block")) {
+            if let Some(path) = self.backing_file(&disk) {
+                add(&path, format!("{path} is {}", disk.display()), Err(disk));
+            }
+        }
+        let (systems, resume) = (self.btrfs_systems(mounts), self.resume_from());
+        Uses { mounts, swaps, systems, made, resume }
+    }
+
+    /// Source, besides those of [`Sysfs::uses`]: `holders/` (device-mapper, md). What was `seen` before is
+    /// not asked again: in another tree such links may go round.
+    fn disk_usage(&self, disk: &OsStr, uses: &Uses<'_>, seen: &mut Vec<OsString>) -> Option<Usage> {
         let folder = self.root.join("sys/class/block").join(disk);
-        let holders = self.names(&folder.join("holders")).into_iter();
         let name = disk.to_string_lossy().into_owned();
         if seen.iter().any(|there| there == disk) {
             return None;
         }
         seen.push(disk.to_owned());
-        let held = holders.map(|holder| {
+        let mut least = None;
+        for holder in self.names(&folder.join("holders")) {
             let part = format!("{name} is part of {}", holder.display());
-            match self.virtual_usage(&holder, seen) {
-                Some(above) => Usage { words: format!("{part}, and {}", above.words), ..above },
-                None => Usage { words: part, by: User::Storage },
-            }
-        });
-        let held = held.min_by_key(by);
-        if held.is_some() {
-            return held;
+            let above = self.virtual_usage(&holder, uses, seen);
+            take_less(&mut least, Some(on_top(part, User::Storage, above)));
+        }
+        if least.is_some() {
+            return least;
         }
         let number = self.text(folder.join("dev")).unwrap_or_default();
         let number = number.trim();
-        let mountinfo = self.proc("self/mountinfo");
-        let mounts = mounts(&mountinfo);
-        let systems = self.btrfs_systems();
-        let system = systems.iter().find(|system| system.disks.iter().any(|it| it == disk));
+        let system = uses.systems.iter().find(|system| system.disks.iter().any(|it| it == disk));
         let nodes = self.nodes(disk);
         let is_mount = |mount: &&Mount<'_>| {
             // bcachefs names all of its disks.
             !number.is_empty() && mount.number == number
                 || mount.source.split(':').any(|source| nodes.iter().any(|node| node == source))
-                || system.is_some_and(|system| system.is_mounted_as(mount, &systems, &mounts))
+                || system.is_some_and(|system| system.is_mounted_as(mount, &uses.systems))
         };
-        let mounted = mounts.iter().filter(is_mount);
-        let mounted = mounted.map(|mount| self.mount_usage(&name, mount, &mounts, seen));
-        let mounted = mounted.min_by_key(by);
-        let is_swap = || swaps(&self.proc("swaps")).any(|(path, _)| nodes.contains(&path));
-        let of_boot = |words| Some(Usage { words, by: User::Boot });
-        if mounted.is_some() {
-            mounted
-        } else if system.is_some() {
-            Some(Usage { words: format!("{name} is part of a btrfs"), by: User::Storage })
-        } else if is_swap() {
-            of_boot(format!("{name} is swap space"))
-        } else if self.resume_from().as_deref() == Some(number) {
-            of_boot(format!("{name} is where the host resumes from (resume=)"))
-        } else {
-            None
+        for mount in uses.mounts.iter().filter(is_mount) {
+            take_less(&mut least, Some(self.mount_usage(&name, mount, uses, seen)));
         }
+        if least.is_some() {
+            return least;
+        }
+        let (words, by) = if system.is_some() {
+            (format!("{name} is part of a btrfs"), User::Storage)
+        } else if uses.swaps.iter().any(|(path, _)| nodes.contains(path)) {
+            (format!("{name} is swap space"), User::Boot)
+        } else if uses.resume.as_deref() == Some(number) {
+            (format!("{name} is where the host resumes from (resume=)"), User::Boot)
+        } else if self.partitions(&folder).is_empty() {
+            return self.claim(disk, uses.mounts);
+        } else {
+            return None;
+        };
+        Some(Usage { words, by })
     }
 
     /// What a mount of the disk of that name is to the host, and what is made of files in it.
@@ -190,38 +245,22 @@ impl Sysfs {
         &self,
         name: &str,
         mount: &Mount<'_>,
-        mounts: &[Mount<'_>],
+        uses: &Uses<'_>,
         seen: &mut Vec<OsString>,
     ) -> Usage {
+        let mut least = None;
+        let is_on_it = |made: &&Made<'_>| mount.by > User::Host && std::ptr::eq(made.of, mount);
+        for made in uses.made.iter().filter(is_on_it) {
+            let usage = match &made.is {
+                Ok(by) => Some(Usage { words: made.words.clone(), by: *by }),
+                Err(disk) => self
+                    .virtual_usage(disk, uses, seen)
+                    .map(|above| on_top(made.words.clone(), User::Storage, Some(above))),
+            };
+            take_less(&mut least, usage);
+        }
         let words = format!("{name} is mounted on {}", mount.point);
-        let own = self.user_of(mount);
-        if own == User::Host {
-            return Usage { words, by: own };
-        }
-        let is_in = |path: &str| containing(mounts, path).is_some_and(|it| std::ptr::eq(it, mount));
-        let mut above = Vec::new();
-        for overlay in mounts.iter().filter(|it| folders(it).iter().any(|path| is_in(path))) {
-            let words = format!("the overlay on {} is made of it", overlay.point);
-            above.push(Usage { words, by: self.user_of(overlay) });
-        }
-        for (path, _) in
-            swaps(&self.proc("swaps")).filter(|(path, is_file)| *is_file && is_in(path))
-        {
-            above.push(Usage { words: format!("{path} is swap space"), by: User::Boot });
-        }
-        for disk in self.names(&self.root().join("sys/class/block")) {
-            let Some(path) = self.backing_file(&disk).filter(|path| is_in(path)) else { continue };
-            if let Some(usage) = self.virtual_usage(&disk, seen) {
-                let words = format!("{path} is {}, and {}", disk.display(), usage.words);
-                above.push(Usage { words, ..usage });
-            }
-        }
-        match above.into_iter().min_by_key(by) {
-            Some(above) if above.by < own => {
-                Usage { words: format!("{words}, and {}", above.words), ..above }
-            }
-            _ => Usage { words, by: own },
-        }
+        on_top(words, mount.by, least.filter(|above| above.by < mount.by))
     }
 
     /// Of a loop device.
@@ -232,36 +271,34 @@ impl Sysfs {
     }
 
     /// What uses a block device that is no disk, or its partitions, as md's have.
-    fn virtual_usage(&self, block: &OsStr, seen: &mut Vec<OsString>) -> Option<Usage> {
-        let folder = self.root.join("sys/class/block").join(block);
-        let is_partition = |name: &OsString| folder.join(name).join("partition").exists();
-        let partitions = self.names(&folder).into_iter().filter(is_partition);
-        let above = partitions.filter_map(|block| self.disk_usage(&block, seen)).min_by_key(by);
-        above.into_iter().chain(self.disk_usage(block, seen)).min_by_key(by)
+    fn virtual_usage(
+        &self,
+        block: &OsStr,
+        uses: &Uses<'_>,
+        seen: &mut Vec<OsString>,
+    ) -> Option<Usage> {
+        let mut blocks = self.partitions(&self.root.join("sys/class/block").join(block));
+        blocks.push(block.to_owned());
+        self.least_of(&blocks, uses, seen)
     }
 
-    /// What a mount is to the host, by itself.
-    pub(super) fn user_of(&self, mount: &Mount<'_>) -> User {
-        if OF_THE_HOST.contains(&mount.point) {
-            User::Host
-        } else if self.is_asked_for(mount.point) {
-            User::Boot
-        } else {
-            User::Storage
+    fn least_of(
+        &self,
+        disks: &[OsString],
+        uses: &Uses<'_>,
+        seen: &mut Vec<OsString>,
+    ) -> Option<Usage> {
+        let mut least = None;
+        for disk in disks {
+            take_less(&mut least, self.disk_usage(disk, uses, seen));
         }
+        least
     }
 
-    /// Whether a boot mounts something there, and does not go on without it. Sources: `/etc/fstab`, and
-    /// the units that an administrator has enabled.
-    fn is_asked_for(&self, point: &str) -> bool {
-        let fstab = self.text("etc/fstab").unwrap_or_default();
-        let is_in_fstab = fstab.lines().any(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let is_here = words.next() == Some(point) && !line.trim_start().starts_with('#');
-            let options = words.nth(1).unwrap_or_default();
-            is_here && !options.split(',').any(|option| matches!(option, "noauto" | "nofail"))
-        });
-        is_in_fstab || self.is_asked_for_by_unit(point)
+    fn partitions(&self, folder: &Path) -> Vec<OsString> {
+        let mut names = self.names(folder);
+        names.retain(|name| self.is_there(folder.join(name).join("partition")));
+        names
     }
 
     /// The number of the partition that a resume is from, as in `259:1`. Source: `/sys/power/resume`.
@@ -271,14 +308,18 @@ impl Sysfs {
     }
 
     /// The mounted btrfs. Source: `/sys/fs/btrfs`.
-    pub(super) fn btrfs_systems(&self) -> Vec<Btrfs> {
+    pub(super) fn btrfs_systems(&self, mounts: &[Mount<'_>]) -> Vec<Btrfs> {
         let folder = self.root.join("sys/fs/btrfs");
         let mut systems = Vec::new();
         for name in self.names(&folder) {
             let disks = self.names(&folder.join(&name).join("devices"));
             let nodes = disks.iter().flat_map(|disk| self.nodes(disk)).collect();
             if !disks.is_empty() {
-                systems.push(Btrfs { id: name.to_string_lossy().into_owned(), disks, nodes });
+                let id = name.to_string_lossy().into_owned();
+                let mut system = Btrfs { id, disks, nodes, has_name: false };
+                let mut mounts = mounts.iter().filter(|mount| mount.kind == "btrfs");
+                system.has_name = mounts.any(|mount| system.is_named(mount.source));
+                systems.push(system);
             }
         }
         systems
@@ -294,47 +335,46 @@ impl Sysfs {
         nodes
     }
 
-    /// A ZFS pool is no holder, and its mounts name no disk; a mount of another namespace is not seen
-    /// here. Both keep anybody else from claiming the disk, which root can try.
-    fn claim(&self, disk: &OsStr) -> Option<Usage> {
+    /// A ZFS pool is no holder, nor is what has its log or its cache on another disk (XFS, bcache), and
+    /// their mounts do not name the disk; a mount of another namespace is not seen here. All of them keep
+    /// anybody else from claiming the disk, which root can try. In doubt each boot asks for it.
+    fn claim(&self, disk: &OsStr, mounts: &[Mount<'_>]) -> Option<Usage> {
         let is_here = self.root == Path::new("/");
         let claimed = if is_here { syscall::claim(&node(disk)) } else { Err(Errno::EACCES) };
-        let (mut has_zfs, mut is_hosts) = (false, false);
-        for mount in mounts(&self.proc("self/mountinfo")).iter().filter(|mount| mount.kind == "zfs")
-        {
-            has_zfs = true;
-            is_hosts |= OF_THE_HOST.contains(&mount.point);
-        }
-        let words = match claimed {
-            Err(Errno::EBUSY) => "a pool has it, or it is mounted where that is not seen from here",
-            Err(Errno::EACCES) if has_zfs => {
-                "a ZFS pool may have it: only root, on the host itself, can tell"
+        let pools = mounts.iter().filter(|mount| mount.kind == "zfs");
+        let pools = pools.map(|mount| mount.by).min();
+        let (words, by) = match (claimed, pools) {
+            (Err(Errno::EBUSY), _) => (
+                "a pool has it, or it is mounted where that is not seen from here, or is the log or \
+                 the cache of another disk",
+                pools.unwrap_or(User::Boot).min(User::Boot),
+            ),
+            (Err(Errno::EACCES), Some(by)) => {
+                ("a ZFS pool may have it: only root, on the host itself, can tell", by)
             }
             _ => return None,
         };
-        let by = if is_hosts { User::Host } else { User::Storage };
         Some(Usage { words: words.to_owned(), by })
     }
 
     /// Sources: the links `master` (bridge, bond) and `upper_…` (VLAN, macvlan), `/proc/net/route`,
     /// `/proc/net/if_inet6`.
-    fn net_usage(&self, link: &OsStr) -> Option<Usage> {
-        let of_network = |words| Some(Usage { words, by: User::Network });
+    fn net_usage(&self, link: &OsStr) -> Option<String> {
         let folder = self.root.join("sys/class/net").join(link);
         let link = &*link.to_string_lossy();
         if let Ok(Some(master)) = super::link_name(&folder.join("master")) {
-            return of_network(format!("{link} is part of {master}"));
+            return Some(format!("{link} is part of {master}"));
         }
         for name in self.names(&folder) {
             if let Some(upper) = name.to_string_lossy().strip_prefix("upper_") {
-                return of_network(format!("{upper} goes over {link}"));
+                return Some(format!("{upper} goes over {link}"));
             }
         }
         let routes = self.proc("net/route");
         let addresses = self.proc("net/if_inet6");
         let has_address = routes.lines().any(|line| line.split_whitespace().next() == Some(link))
             || addresses.lines().any(|line| line.split_whitespace().last() == Some(link));
-        if has_address { of_network(format!("{link} has an address")) } else { None }
+        has_address.then(|| format!("{link} has an address"))
     }
 }
 
@@ -343,7 +383,19 @@ fn node(disk: &OsStr) -> String {
     format!("/dev/{}", disk.to_string_lossy().replace('!', "/"))
 }
 
-/// Of several the first that the least counts for, as [`Iterator::min_by_key`] finds it.
-fn by(usage: &Usage) -> User {
-    usage.by
+/// Of several uses the first of those counts that the host needs most.
+fn take_less(least: &mut Option<Usage>, usage: Option<Usage>) {
+    if let Some(usage) = usage
+        && least.as_ref().is_none_or(|it| usage.by < it.by)
+    {
+        *least = Some(usage);
+    }
+}
+
+/// With what is on top of it, and is what counts then.
+fn on_top(words: String, by: User, above: Option<Usage>) -> Usage {
+    match above {
+        Some(above) => Usage { words: format!("{words}, and {}", above.words), by: above.by },
+        None => Usage { words, by },
+    }
 }

@@ -169,3 +169,30 @@ fn random_long_lists_end_in_as_many_outcomes() {
         assert!(serde_json::from_str::<serde_json::Value>(&json).is_ok());
     });
 }
+
+/// A host of many containers: each has an overlay of many layers and folders of one disk, mounted again.
+#[test]
+fn what_is_mounted_is_read_once_however_much_it_is() {
+    let fake = crate::keep::hosts::twin_disks().running();
+    fake.tree.write("etc/fstab", "/dev/nvme0n1p2 / ext4\n");
+    let mut counts = Vec::new();
+    for containers in [1, 300] {
+        let mut lines = vec!["22 1 259:2 / / rw - ext4 /dev/nvme0n1p2 rw".to_owned()];
+        lines.push("23 22 259:4 / /srv rw - ext4 /dev/nvme1n1p1 rw".to_owned());
+        for n in 0..containers {
+            let layers: Vec<_> = (0..20).map(|layer| format!("/srv/layers/{n}-{layer}")).collect();
+            let layers = layers.join(":");
+            lines.push(format!("24 22 0:99 / /run/{n} rw - overlay overlay rw,lowerdir={layers}"));
+            lines.push(format!("25 22 259:4 /{n} /pods/{n} rw - ext4 /dev/nvme1n1p1 rw"));
+        }
+        fake.mounts(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        let sysfs = fake.sysfs();
+        let before = reads();
+        let record = vfio_early::host::keep::record(&sysfs, true).expect("the bus can be read");
+        counts.push(reads() - before);
+        assert_eq!(record.entries.len(), 1, "{:?}", record.entries);
+        assert!(vfio_early::host::keep::untold(&sysfs).is_none());
+    }
+    // The table itself is longer.
+    assert!(counts[1] < counts[0] + 100, "{counts:?}");
+}

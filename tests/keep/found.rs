@@ -35,7 +35,7 @@ fn btrfs(fake: &Fake, id: &str, disk: &str) {
 #[test]
 #[allow(clippy::too_many_lines)] // a table
 fn the_disk_below_is_found() {
-    let cases: [(&str, Lay, Found); 13] = [
+    let cases: [(&str, Lay, Found); 16] = [
         (
             "a root that the kernel has mounted as /dev/root",
             |fake| fake.mounts(&["22 1 259:2 / / rw - ext4 /dev/root rw"]),
@@ -182,6 +182,53 @@ fn the_disk_below_is_found() {
             ],
         ),
         (
+            "what fstab has with a slash at its end",
+            |fake| {
+                fake.tree.write("etc/fstab", "/dev/nvme1n1p1 /srv/a\\040b/ ext4 defaults 0 2\n");
+                fake.mounts(&[ROOT, "23 22 259:4 / /srv/a\\040b rw - ext4 /dev/nvme1n1p1 rw"]);
+            },
+            &[
+                (FIRST, "nvme0n1p2 is mounted on /"),
+                (SECOND, "nvme1n1p1 is mounted on /srv/a\\040b"),
+            ],
+        ),
+        (
+            "a pool of ZFS on LUKS",
+            |fake| {
+                fake.mapped("nvme0n1p2", "dm-0", "253:0");
+                fake.mapped("nvme1n1p1", "dm-1", "253:1");
+                fake.mounts(&["22 1 0:31 / / rw - zfs rpool/ROOT/arch rw"]);
+            },
+            &[
+                (
+                    FIRST,
+                    "nvme0n1p2 is part of dm-0, and a ZFS pool may have it: only root, on the \
+                 host itself, can tell",
+                ),
+                (
+                    SECOND,
+                    "nvme1n1p1 is part of dm-1, and a ZFS pool may have it: only root, on the \
+                 host itself, can tell",
+                ),
+            ],
+        ),
+        (
+            "a disk of a pool of ZFS beside what a boot can do without",
+            |fake| {
+                let place = "00:1d.0/02:00.0";
+                let folder = fake.below(place, "block", "nvme/nvme1/nvme1n1/nvme1n1p3");
+                fake.tree.write(&format!("{folder}/dev"), "259:6\n");
+                fake.mounts(&[
+                    "22 1 0:31 / / rw - zfs rpool/ROOT/arch rw",
+                    "23 22 259:4 / /mnt rw - ext4 /dev/nvme1n1p1 rw",
+                ]);
+            },
+            &[
+                (FIRST, "a ZFS pool may have it: only root, on the host itself, can tell"),
+                (SECOND, "a ZFS pool may have it: only root, on the host itself, can tell"),
+            ],
+        ),
+        (
             "/home by a unit that nobody asks for",
             |fake| {
                 fake.tree.write("etc/systemd/system/home.mount", "[Mount]\n");
@@ -278,6 +325,15 @@ fn what_cannot_be_told_is_told() {
     ]);
     let text = crate::check::words(&mut fake, "vfio.devs=1b36:0010@02:00.0").join(" ");
     assert!(!text.contains("could be told"), "{text}");
+    // So is what the kernel itself has, though fstab asks for it.
+    let (mut fstab, mut mounts) = (String::new(), vec![ROOT.to_owned()]);
+    for kind in ["proc", "hugetlbfs", "efivarfs", "debugfs", "bpf", "ceph", "fuse.sshfs"] {
+        fstab.extend(["none /a/", kind, " ", kind, " defaults 0 0\n"]);
+        mounts.push(format!("23 22 0:50 / /a/{kind} rw - {kind} none rw"));
+    }
+    fake.tree.write("etc/fstab", &fstab);
+    fake.mounts(&mounts.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(keep_by_program(&fake).0, "");
 }
 
 /// A disk behind VMD goes with that alone, and with the root on one of them not even so.

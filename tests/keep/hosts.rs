@@ -246,3 +246,22 @@ pub fn single_gpu() -> Board {
         },
     )
 }
+
+/// What is in use is not of the class that one would think of: an accelerator that is no display, and
+/// the keyboard of a laptop on I2C.
+pub fn odd_classes() -> Board {
+    Board::new(
+        &[
+            ("00:00.0", "8086:4621", 0x06_0000, 0, ""),
+            ("00:15.0", "8086:51e8", 0x0c_8000, 1, "intel-lpss"),
+            ("00:1c.0", "8086:51b8", 0x06_0400, 2, "pcieport"),
+            ("00:1c.0/01:00.0", "1002:74a0", 0x12_0000, 3, "amdgpu"),
+        ],
+        "",
+        |fake| {
+            let folder = "i2c_designware.0/i2c-0/i2c-ELAN/0018:04F3:0001.0001/input/input5";
+            fake.keyboard("00:15.0", folder, "ELAN Keyboard");
+            fake.mounts(&["22 1 0:31 / / rw - tmpfs tmpfs rw"]);
+        },
+    )
+}

@@ -67,6 +67,29 @@ fn a_card_that_a_process_has_open_is_kept_until_the_process_ends() {
     }
 }
 
+/// By its class an accelerator is no display, and what runs on it ends with it all the same.
+#[test]
+fn an_accelerator_that_a_process_has_open_is_kept() {
+    let item = "vfio.devs=1002:74a0@00:1c.0/00.0";
+    for (class, name, file, is_its) in [
+        ("drm", "renderD130", "/dev/dri/renderD130", true),
+        ("accel", "accel0", "/dev/accel/accel0", true),
+        ("accel", "accel0", "/dev/accel/accel1", false),
+        ("accel", "accel0", "/dev/accel0", false),
+    ] {
+        let mut fake = hosts::odd_classes().running();
+        fake.below("00:1c.0/01:00.0", class, &format!("{class}/{name}"));
+        process(&fake, 812, "python3", &[file]);
+        let report = fake.bind(item);
+        let expected = if is_its { "refused" } else { "bound" };
+        assert_eq!(outcomes(&report), [format!("0000:01:00.0 {expected}")], "{file}");
+        if is_its {
+            let said = format!("python3 (812) has {file} open");
+            assert_says(&words(&report, "0000:01:00.0"), &[&said]);
+        }
+    }
+}
+
 #[test]
 fn a_framebuffer_that_a_process_has_open_keeps_its_card() {
     for (framebuffer, is_its) in [("fb0", true), ("fb1", false)] {
@@ -152,6 +175,18 @@ fn a_keyboard_that_somebody_may_type_on_stays_on_a_running_host_alone() {
     let mut fake = desktop();
     fake.mounts(&["1 1 0:2 / / rw - rootfs rootfs rw"]);
     assert_eq!(outcomes(&fake.bind(item)), ["0000:30:00.3 bound"]);
+}
+
+/// That of a laptop hangs on no USB controller.
+#[test]
+fn a_keyboard_on_i2c_stays_like_any_other() {
+    let board = hosts::odd_classes();
+    for (release, expected) in [("", "refused"), ("vfio.host=release ", "bound")] {
+        let report = board.running().bind(&format!("{release}vfio.devs=8086:51e8@00:15.0"));
+        assert_eq!(outcomes(&report), [format!("0000:00:15.0 {expected}")]);
+    }
+    let record = super::record(&board.running());
+    assert!(record.contains("keyboard 8086:51e8@00:15.0  # ELAN Keyboard\n"), "{record}");
 }
 
 /// The process comes after the next boot's initrd.
