@@ -147,6 +147,54 @@ fn nobody_is_told_to_list_a_whole_group_without_an_if() {
     }
 }
 
+/// The lines of code on all pages that hold this.
+fn code_with(wanted: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for page in pages() {
+        let text = read(&page);
+        let blocks = text.split("\n```").skip(1).step_by(2);
+        found.extend(
+            blocks.flat_map(str::lines).filter(|line| line.contains(wanted)).map(str::to_owned),
+        );
+    }
+    found
+}
+
+/// `add-all` looks for images where Debian's kernels have none.
+#[test]
+fn kernel_install_is_called_as_in_the_tests() {
+    let script = workspace().join("qemu-tests/src/guest/debian/make-images");
+    let tried = "kernel-install add \"$release\" \"/boot/vmlinuz-$release\"";
+    assert!(read(&script).contains(tried));
+    let told = code_with("kernel-install");
+    assert!(told.len() >= 2, "{told:?}");
+    for line in told {
+        assert_eq!(line, format!("sudo {}", tried.replace("$release", "$(uname -r)")));
+    }
+}
+
+/// The rules of kernels say that it never exists: what is read there looks like nothing left.
+#[test]
+fn nobody_is_told_to_read_a_parameter_that_vfio_pci_does_not_show() {
+    let told = code_with("parameters/ids");
+    assert!(told.is_empty(), "{told:?}");
+    let text = read(&workspace().join("docs/coming-from.md"));
+    assert!(!text.contains("parameters/ids"), "docs/coming-from.md");
+}
+
+/// A fresh Debian sid, and Ubuntu since 25.10, have dracut in the place of initramfs-tools.
+#[test]
+fn the_page_for_debian_says_first_what_dracut_has_in_the_place_of_its_commands() {
+    let text = read(&workspace().join("docs/debian.md"));
+    let (start, rest) = text.split_once("\n## ").expect("it has headings");
+    for (command, in_dracut) in
+        [("lsinitramfs", "lsinitrd"), ("update-initramfs -u -k all", "dracut -f --regenerate-all")]
+    {
+        assert!(rest.contains(command), "{command} is told no more");
+        assert!(start.contains(command) && start.contains(in_dracut), "{command}: {start}");
+    }
+}
+
 #[test]
 fn headings_are_no_comments_of_code() {
     let text = "# Page\n```sh\n# comment\n```\n## `vfio-pci.ids=` and softdeps\n";
