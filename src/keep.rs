@@ -96,7 +96,7 @@ impl Record {
     pub fn find(&self, folder: &str, id: Id, id_at: impl Fn(&Place) -> Option<Id>) -> Vec<Kept> {
         let kept = |entry: &Entry| {
             let Entry { kind, item, reason } = entry;
-            let mut words = reason.clone();
+            let mut words = if reason.is_empty() { &item.text } else { reason }.clone();
             match (&item.choice, item.guard) {
                 (Choice::Place(place), Some(guard)) => {
                     if !guard.matches(&id) {

@@ -182,6 +182,7 @@ pub fn check(mut request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> i
     if next_boot.is_some() && plan.taken().any(|(_, device, _)| device.class.may_have_disks()) {
         report.warnings.extend(host::keep::untold(sysfs));
     }
+    report.warnings.extend(sysfs.hidden_users());
     Ok(Check {
         report: Report { next_boot: next_boot.unwrap_or_default(), ..report },
         has_screen: machine.screen.is_some(),
@@ -233,9 +234,6 @@ fn machine(
     Ok((machine, late))
 }
 
-/// Of more wrong lines of the record nothing is said.
-const MOST_WRONG: usize = 8;
-
 /// Adds what is only asked of the devices that the request means, and of the modules.
 fn complete(
     machine: &mut Machine,
@@ -244,7 +242,6 @@ fn complete(
     sysfs: &Sysfs,
     kernel: &mut impl Kernel,
 ) {
-    record.wrong.iter().take(MOST_WRONG).for_each(|why| log::warn!("{why}; left out"));
     if !record.entries.is_empty() {
         sysfs.know(record, machine);
     }

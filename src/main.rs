@@ -466,7 +466,7 @@ fn keep(sysfs: &Sysfs, root: &Path) -> u8 {
             return exit_status(true, false);
         }
     };
-    record.wrong.iter().for_each(|why| say(&format!("/{RECORD}, {why}; left out")));
+    record.wrong.iter().for_each(|why| say(why));
     if record.entries.is_empty() {
         say(&match elsewhere {
             Some(why) => format!(

@@ -241,7 +241,8 @@ fn what_the_administrator_wrote_is_in_the_record_too() {
     let record = keep::record(&fake.sysfs(), true).expect("the PCI bus can be read");
     let texts: Vec<_> = record.entries.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["disk pci:8086:0a54  # the archive", "disk 1b36:0010@00:1c.0/00.0"]);
-    assert_eq!(record.wrong, ["line 3: \"nonsense\" is not as in: disk 144d:a808@00:1d.0/00.0"]);
+    let told = "/etc/vfio-early/keep, line 3: \"nonsense\" is not as in: disk 144d:a808@00:1d.0/00.0; left out";
+    assert_eq!(record.wrong, [told]);
     // In a chroot or a container, what is in use is another system's.
     let record = keep::record(&fake.sysfs(), false).expect("nothing else is read");
     assert_eq!(record.entries.len(), 2);

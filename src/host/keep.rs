@@ -41,8 +41,7 @@ pub fn elsewhere() -> Option<&'static str> {
 /// # Errors
 /// When the PCI bus cannot be read; the error names the file.
 pub fn record(sysfs: &Sysfs, runs_here: bool) -> io::Result<Record> {
-    let text = sysfs.text(RECORD).unwrap_or_default();
-    let mut record = Record::parse(&text);
+    let mut record = sysfs.record_in(RECORD).unwrap_or_default();
     if runs_here {
         record.add(of_host(sysfs, &sysfs.whole_machine()?));
     }

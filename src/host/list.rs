@@ -15,7 +15,7 @@ use crate::host::item::item;
 use crate::host::keep;
 use crate::host::names::Names;
 use crate::host::paste::length_without_lists;
-use crate::keep::{Kind, Record};
+use crate::keep::Kind;
 use crate::pci::{Address, Class, Id};
 use crate::plan::{self, Targets, is_vfio_driver};
 use crate::remedy::Why;
@@ -234,7 +234,7 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
         let booted = &machine.platform.booted;
         plan::no_group(&machine, booted, &machine.devices[&entry.address])
     });
-    let mut record = Record::parse(&sysfs.text(RECORD).unwrap_or_default());
+    let mut record = sysfs.record_in(RECORD).unwrap_or_default();
     record.add(keep::of_host(sysfs, &machine));
     let record = record.entries;
     let none_goes = Targets::new();

@@ -8,7 +8,7 @@ use crate::cmdline::Request;
 use crate::keep::{Kind, Record};
 use crate::plan::{self, Decision, Plan, Target};
 use crate::report::NextBoot;
-use crate::sysfs::{Machine, Sysfs};
+use crate::sysfs::{Machine, RECORD_OF_BOOT, Sysfs};
 
 /// Each such device, in address order; `now` is the plan of this moment, and `lives_from` the record that
 /// an initrd would get that is made now.
@@ -28,7 +28,7 @@ pub fn next_boot(
     };
     let anew = by(lives_from);
     // Where this boot's initrd asked for no device, it has left no record.
-    let of_boot = sysfs.record_of_boot().map(|record| by(&record));
+    let of_boot = sysfs.record_in(RECORD_OF_BOOT).map(|record| by(&record));
     let mut next_boot = Vec::new();
     for (address, target) in &now.targets {
         let Some(anew) = anew.targets.get(address) else { continue };

@@ -1,11 +1,11 @@
 //! What only `list` asks of a device: nothing of it is read on the way to a binding.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::usage::target;
 use super::{Sysfs, link_name};
 use crate::cmdline::Request;
 use crate::escape;
@@ -81,15 +81,19 @@ impl Sysfs {
                 continue;
             }
             let path = folder.join(name);
-            let link = fs::read_link(&path).unwrap_or_default();
-            if link.iter().any(|part| part == "sound" || part == "virtual") {
+            let text = |name: &str| self.text(path.join(name)).unwrap_or_default();
+            let mut link = target(&path);
+            let has = |wanted: &str| link.iter().any(|part| part == wanted);
+            let is_by_bluetooth = last_word(&text("id/bustype")) == BLUETOOTH;
+            if is_by_bluetooth && has("uhid") {
+                link = self.radio();
+            } else if has("sound") || has("virtual") {
                 continue;
             }
-            let text = |name: &str| self.text(path.join(name)).unwrap_or_default();
             let has_keys = last_word(&text("capabilities/key")) & KEYS == KEYS;
             let is_keyboard = has_keys
                 && last_word(&text("capabilities/led")) != 0
-                && last_word(&text("id/bustype")) != BLUETOOTH
+                && !is_by_bluetooth
                 && !self.is_token(&folder.join(&link));
             let input = Input {
                 address: link.iter().rev().find_map(|part| part.to_str()?.parse().ok()),
@@ -115,6 +119,14 @@ impl Sysfs {
             keyboards.retain(|input| input.is_keyboard);
         }
         keyboards
+    }
+
+    /// Where the first radio of Bluetooth is: what feeds a keyboard through a program (`BlueZ`) tells nothing of it.
+    /// Source: `/sys/class/bluetooth`.
+    fn radio(&self) -> PathBuf {
+        let folder = self.root.join("sys/class/bluetooth");
+        let radio = self.names(&folder).into_iter().min();
+        radio.map(|radio| target(&folder.join(radio))).unwrap_or_default()
     }
 
     /// Whether the USB device that this path is below has an interface for smart cards or FIDO. Sources:

@@ -2,6 +2,7 @@
 //! right before it is taken.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -50,6 +51,19 @@ impl Sysfs {
         let names = holders[..holders.len().min(MOST_NAMES)].join(", ");
         let verb = if holders.len() > 1 { "have" } else { "has" };
         Some(Usage { words: format!("{names}{more} {verb} {node} open"), by: User::Screen })
+    }
+
+    /// That who uses a device is hidden from who asks, in words: another user than root sees neither which
+    /// files a process has open nor whether a disk is claimed.
+    #[must_use]
+    pub fn hidden_users(&self) -> Option<String> {
+        let why = self.entries("proc/1/fd").err()?;
+        (why.kind() != ErrorKind::NotFound).then(|| {
+            format!(
+                "what others use cannot be seen (/proc/1/fd: {why}), so that bind may refuse more than \
+                 this tells: ask as root"
+            )
+        })
     }
 
     /// The processes that have one of these files open, and the first that one has.

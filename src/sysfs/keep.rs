@@ -1,5 +1,6 @@
 //! The record of what the host lives from, where an initrd or a run before has left it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::{Device, Machine, Sysfs};
@@ -11,24 +12,32 @@ pub const RECORD: &str = "etc/vfio-early/keep";
 /// Where the initrd's is after the boot.
 pub const RECORD_OF_BOOT: &str = "run/vfio-early/keep";
 
+/// Of more wrong lines nothing is said.
+const MOST_WRONG: usize = 8;
+
 impl Sysfs {
-    /// The lines of both files, as far as they are there.
+    /// The lines of both files, as far as they are there; tells what is wrong with them.
     #[must_use]
     pub fn record(&self) -> Record {
         let mut record = Record::default();
         for file in [RECORD, RECORD_OF_BOOT] {
-            let Ok(text) = self.text(file) else { continue };
-            let read = Record::parse(&text);
-            record.wrong.extend(read.wrong.into_iter().map(|why| format!("/{file}, {why}")));
+            let read = self.record_in(file).unwrap_or_default();
+            read.wrong.iter().take(MOST_WRONG).for_each(|why| log::warn!("{why}"));
             record.add(read.entries);
         }
         record
     }
 
-    /// That of the initrd of this boot; `None` where it had none, or was asked for no device.
+    /// What a file has, and what is wrong with the rest of it; `None` where there is none.
     #[must_use]
-    pub fn record_of_boot(&self) -> Option<Record> {
-        Some(Record::parse(&self.text(RECORD_OF_BOOT).ok()?))
+    pub fn record_in(&self, file: &str) -> Option<Record> {
+        let mut record = match self.text(file) {
+            Ok(text) => Record::parse(&text),
+            Err(why) if why.kind() == ErrorKind::NotFound => return None,
+            Err(why) => Record { wrong: vec![format!("all of it: {why}")], ..Record::default() },
+        };
+        record.wrong.iter_mut().for_each(|why| *why = format!("/{file}, {why}; left out"));
+        Some(record)
     }
 
     /// Adds to a machine what a record knows of it.

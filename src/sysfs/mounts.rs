@@ -144,11 +144,15 @@ impl Sysfs {
 }
 
 /// A swap space: the path, and whether it is a file.
-pub(super) fn swaps(text: &str) -> impl Iterator<Item = (String, bool)> {
-    text.lines().skip(1).filter_map(|line| {
+pub(super) fn swaps(text: &str) -> Vec<(String, bool)> {
+    let mut swaps = Vec::new();
+    for line in text.lines().skip(1) {
         let mut words = line.split_whitespace();
-        Some((unescaped(words.next()?), words.next() == Some("file")))
-    })
+        if let Some(path) = words.next() {
+            swaps.push((unescaped(path), words.next() == Some("file")));
+        }
+    }
+    swaps
 }
 
 /// That an overlay is made of.

@@ -2,11 +2,10 @@
 //! [`Sysfs::usage`] goes from the disk upwards.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::Path;
 
-use super::files::reading;
 use super::mounts::{Mount, containing, folders, swaps};
+use super::usage::target;
 use super::{Sysfs, User};
 use crate::cmdline;
 
@@ -31,9 +30,9 @@ impl Sysfs {
         let mounts = self.mounts(&mountinfo);
         let is_untold = |mount: &Mount<'_>| self.place_of(mount, &mounts, MOST_LAYERS).is_none();
         let mut untold = needed(&mounts, User::Boot, &is_untold);
-        let text = self.proc("swaps");
-        let has_swap = swaps(&text).any(|(path, _)| !path.contains("zram"));
-        for (path, is_file) in swaps(&text) {
+        let swaps = swaps(&self.proc("swaps"));
+        let has_swap = swaps.iter().any(|(path, _)| !path.contains("zram"));
+        for (path, is_file) in swaps {
             let place = if is_file {
                 let mount = containing(&mounts, &path);
                 mount.and_then(|mount| self.place_of(mount, &mounts, MOST_LAYERS))
@@ -80,9 +79,7 @@ impl Sysfs {
             kind if OF_THE_KERNEL.contains(&kind) => Some(On::Host),
             "btrfs" if !self.btrfs_systems(mounts).is_empty() => Some(On::Host),
             _ => {
-                let link = self.root().join("sys/dev/block").join(mount.number);
-                reading("link", &link);
-                let target = fs::read_link(link).unwrap_or_default();
+                let target = target(&self.root().join("sys/dev/block").join(mount.number));
                 let of_block = |name: &OsStr| self.place_of_block(name, mounts, layers);
                 let mut sources = mount.source.split(':');
                 target.file_name().and_then(of_block).or_else(|| {
@@ -103,23 +100,24 @@ impl Sysfs {
     /// its path the session of iSCSI, or is one of the fabrics of `NVMe`, of nbd or of Ceph.
     fn place_of_block(&self, block: &OsStr, mounts: &[Mount<'_>], layers: usize) -> Option<On> {
         let layers = layers.checked_sub(1)?;
-        let link = self.root().join("sys/class/block").join(block);
-        reading("link", &link);
-        let path = fs::read_link(&link).ok()?;
-        let has = |part: &str| path.iter().any(|it| it == part);
-        let begins = |part: &str| path.iter().any(|it| it.to_string_lossy().starts_with(part));
+        let path = target(&self.root().join("sys/class/block").join(block));
+        if path.as_os_str().is_empty() {
+            return None;
+        }
+        let text = path.to_string_lossy();
+        let has = |part: &str| text.contains(part);
         // What a card does by itself is below that.
-        if begins("pci") {
+        if has("/pci") {
             return Some(On::Host);
         }
-        if ["session", "nbd", "rbd", "nvme-fabrics"].into_iter().any(begins) {
+        if has("/session") || has("/nbd") || has("/rbd") || has("/nvme-fabrics/") {
             return Some(On::Network);
         }
-        if has("nvme-subsystem") {
+        if has("/nvme-subsystem/") {
             let is_far = self.is_path_to(&path, "nvme-fabrics");
             return Some(if is_far { On::Network } else { On::Host });
         }
-        if !has("virtual") {
+        if !has("/virtual/") {
             return Some(On::Host);
         }
         // A partition has its disk's folder above it.

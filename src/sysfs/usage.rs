@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
@@ -133,11 +133,8 @@ impl Sysfs {
     pub(super) fn below(&self, class: &str, address: &str) -> Vec<OsString> {
         let folder = self.root.join("sys/class").join(class);
         let is_below = |name: &OsString| {
-            let link = folder.join(name);
-            reading("link", &link);
-            fs::read_link(link).is_ok_and(|path| {
-                path.iter().any(|part| part == address) || self.is_path_to(&path, address)
-            })
+            let path = target(&folder.join(name));
+            has_part(&path, address) || self.is_path_to(&path, address)
         };
         self.names(&folder).into_iter().filter(is_below).collect()
     }
@@ -146,16 +143,12 @@ impl Sysfs {
     /// device, links to the controllers. It is so with one controller, too, where that says that
     /// there could be others.
     pub(super) fn is_path_to(&self, disk: &Path, address: &str) -> bool {
-        let is_subsystem =
-            |path: &&Path| path.parent().is_some_and(|above| above.ends_with("nvme-subsystem"));
-        // The disk is in that folder, and a partition in the disk's.
-        let Some(subsystem) = disk.ancestors().find(is_subsystem) else { return false };
-        let folder = self.root.join("sys/class/block").join(subsystem);
-        self.names(&folder).into_iter().any(|link| {
-            let link = folder.join(link);
-            reading("link", &link);
-            fs::read_link(link).is_ok_and(|path| path.iter().any(|part| part == address))
-        })
+        const FOLDER: &str = "/nvme-subsystem/";
+        let path = disk.to_string_lossy();
+        let Some((above, below)) = path.split_once(FOLDER) else { return false };
+        let name = below.split('/').next().unwrap_or_default();
+        let folder = self.root.join("sys/class/block").join([above, FOLDER, name].concat());
+        self.names(&folder).into_iter().any(|link| has_part(&target(&folder.join(link)), address))
     }
 
     pub(super) fn proc(&self, file: &str) -> String {
@@ -165,7 +158,7 @@ impl Sysfs {
     /// Sources: `/proc/self/mountinfo`, `/proc/swaps`, `/sys/fs/btrfs`, `/sys/power/resume`,
     /// `loop/backing_file`.
     fn uses<'m>(&self, mounts: &'m [Mount<'m>]) -> Uses<'m> {
-        let swaps: Vec<_> = swaps(&self.proc("swaps")).collect();
+        let swaps = swaps(&self.proc("swaps"));
         let mut made = Vec::new();
         let mut add = |path: &str, words: String, is| {
             if made.len() < MOST_MADE
@@ -376,6 +369,16 @@ impl Sysfs {
             || addresses.lines().any(|line| line.split_whitespace().last() == Some(link));
         has_address.then(|| format!("{link} has an address"))
     }
+}
+
+/// Where a link leads; nowhere where it is none.
+pub(super) fn target(link: &Path) -> PathBuf {
+    reading("link", link);
+    fs::read_link(link).unwrap_or_default()
+}
+
+fn has_part(path: &Path, wanted: &str) -> bool {
+    path.iter().any(|part| part == wanted)
 }
 
 /// Where devtmpfs has the disk: `!` stands for `/` in sysfs.

@@ -83,6 +83,36 @@ fn what_types_is_a_keyboard_unless_something_tells_that_it_is_not() {
     }
 }
 
+/// A program (`BlueZ`) feeds it, so that it hangs on nothing; its radio does.
+#[test]
+fn a_keyboard_that_bluez_feeds_hangs_on_the_radio() {
+    let fed = "devices/virtual/misc/uhid/0005:046D:B342.0004/input/input9";
+    for (bustype, radio, item) in [
+        ("0005\n", Some("00:1b.0/03:00.0"), Some("1b21:2142@00:1b.0/00.0")),
+        ("0005\n", Some("00:14.0"), Some("8086:a36d@00:14.0")),
+        // By UART.
+        ("0005\n", None, None),
+        // What a program makes of nothing.
+        ("0003\n", Some("00:14.0"), None),
+    ] {
+        let fake = hosts::encrypted().running();
+        fake.tree.write(&format!("sys/{fed}/name"), "MX Keys\n");
+        fake.tree.link_up("class/input/input9", fed);
+        let keys = "ffffffffffffffff fffffffffffffffe\n";
+        fake.tree.write(&format!("sys/{fed}/capabilities/key"), keys);
+        fake.tree.write(&format!("sys/{fed}/id/bustype"), bustype);
+        if let Some(place) = radio {
+            fake.below(place, "bluetooth", "usb1/1-9/1-9:1.0/bluetooth/hci0");
+        }
+        // Another one is better.
+        assert_eq!(names(&fake), ["Cherry Keyboard"]);
+        fake.tree.write("sys/class/input/input3/capabilities/key", "0\n");
+        let record = super::record(&fake);
+        let line = record.lines().find_map(|line| line.strip_prefix("keyboard "));
+        assert_eq!(line, item.map(|item| format!("{item}  # MX Keys")).as_deref(), "{radio:?}");
+    }
+}
+
 fn hid(fake: &Fake, descriptor: &[u8]) {
     let folder = format!("{USB_DEVICE}/3-1:1.1/0003:1050:0407.0003");
     fake.tree.folder(&folder);

@@ -1,5 +1,7 @@
 //! What is told of a part of what was asked for: the last keyboards, half a card, one of twins.
 
+use std::process::Command;
+
 use super::{hosts, record};
 use crate::fake::Fake;
 use crate::outcome::{assert_says, outcomes, words};
@@ -94,4 +96,58 @@ fn what_an_item_takes_is_told_also_where_its_first_device_stays() {
     let report = board.in_initrd("disk 02:00.0\n").bind("vfio.devs=1022:43d5@02:00.*");
     assert!(outcomes(&report).contains(&"0000:02:00.1 bound".to_owned()), "{report:?}");
     assert_says(&words(&report, "0000:02:00.1"), &["with it 1022:43d5@02:00.* takes 0000:02:00.1"]);
+}
+
+/// Where the record cannot be read it keeps nothing, and that is said.
+#[test]
+fn a_record_that_cannot_be_read_is_told() {
+    for (what, lay) in [
+        ("Is a directory", (|fake, file| fake.tree.folder(file)) as fn(&Fake, &str)),
+        ("Too many levels of symbolic links", |fake, file| fake.tree.link(file, "keep")),
+    ] {
+        for file in ["etc/vfio-early/keep", "run/vfio-early/keep"] {
+            let fake = hosts::twin_disks().running();
+            fake.tree.folder(file.trim_end_matches("/keep"));
+            lay(&fake, file);
+            let told = format!("vfio-early: /{file}, all of it: {what}");
+            for command in [&["list", "02:00.0"][..], &["check", "1b36:0010@02:00.0"], &["keep"]] {
+                let mut program = Command::new(env!("CARGO_BIN_EXE_vfio-early"));
+                let program = program.arg("--root").arg(fake.tree.root()).args(command);
+                let output = program.output().expect("it can be started");
+                let said = String::from_utf8_lossy(&output.stderr);
+                // The record of the boot is no part of the next one.
+                let is_told = command != ["keep"] || file.starts_with("etc");
+                assert_eq!(said.contains(&told), is_told, "{command:?}: {said}");
+                assert!(!is_told || said.contains("; left out"), "{command:?}: {said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_line_without_a_reason_is_told_by_its_item() {
+    let board = hosts::twin_disks();
+    let report = board.in_initrd("disk 00:1d.0/00.0\n").bind("vfio.devs=1b36:0010@02:00.0");
+    let said = "by the record in its initrd: 00:1d.0/00.0;";
+    assert_says(&words(&report, "0000:02:00.0"), &[said]);
+}
+
+/// Another user than root does not see what others have open.
+#[test]
+fn check_says_that_it_does_not_see_what_others_use() {
+    let mut fake = hosts::twin_disks().running();
+    for (is_hidden, lay) in [
+        (false, (|_| ()) as fn(&Fake)),
+        (false, |fake| fake.tree.folder("proc/1/fd")),
+        // Who may do anything is not kept from a folder.
+        (true, |fake| {
+            std::fs::remove_dir(fake.tree.root().join("proc/1/fd")).expect("it is empty");
+            fake.tree.write("proc/1/fd", "");
+        }),
+    ] {
+        lay(&fake);
+        let text = crate::check::words(&mut fake, "vfio.devs=1b36:0010@02:00.0").join(" ");
+        let said = "what others use cannot be seen (/proc/1/fd: ";
+        assert_eq!(text.contains(said) && text.contains("ask as root"), is_hidden, "{text}");
+    }
 }
