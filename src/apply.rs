@@ -13,7 +13,7 @@ use crate::kmsg::phase_over;
 use crate::modules::Needed;
 use crate::others;
 use crate::pci::Address;
-use crate::plan::{self, Driver, ONLY_BY_IOMMUFD, OtherDisplay, Plan, RESERVED, Step};
+use crate::plan::{self, Driver, ONLY_BY_IOMMUFD, OtherDisplay, Plan, Step};
 use crate::remedy::{self, Cause, Sight, Why};
 use crate::sysfs::{IOMMU_TYPE1, Sysfs, VFIO_PCI, VGACON};
 
@@ -75,18 +75,19 @@ const COMING: Duration = Duration::from_secs(10);
 /// The console driver over all framebuffers (`drivers/video/fbdev/core/fbcon.c`).
 const FBCON: &str = "frame buffer device";
 
-/// Performs the plan.
+/// Writes the first overrides of the plan: from then on no other driver can have the devices. What was
+/// written, each to the device's `driver_override`.
+pub fn claim(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Vec<(Address, String)> {
+    let mut run = Run::new(plan, sysfs, kernel);
+    run.write_each(plan.first_overrides());
+    let written =
+        |(address, fate): (&Address, &Fate)| Some((*address, fate.driver_override.clone()?));
+    run.fates.iter().filter_map(written).collect()
+}
+
+/// Performs the plan, less the overrides that a `claim` has written.
 pub fn apply(plan: &Plan, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Applied {
-    let mut run = Run {
-        plan,
-        sysfs,
-        kernel,
-        fates: BTreeMap::new(),
-        viable: BTreeMap::new(),
-        no_interface: None,
-        warnings: Vec::new(),
-        drivers: Vec::new(),
-    };
+    let mut run = Run::new(plan, sysfs, kernel);
     let had_console = run.takes_a_display() && run.has_console();
     for batch in plan.steps.chunk_by(|one, next| discriminant(one) == discriminant(next)) {
         run.perform(batch);
@@ -175,7 +176,26 @@ fn by_level<'a>(modules: impl Iterator<Item = &'a Needed>) -> Vec<&'a Needed> {
     sorted.into_iter().map(|(_, module)| module).collect()
 }
 
-impl<K: Kernel> Run<'_, K> {
+impl<'a, K: Kernel> Run<'a, K> {
+    fn new(plan: &'a Plan, sysfs: &'a Sysfs, kernel: &'a mut K) -> Self {
+        let mut fates = BTreeMap::<_, Fate>::new();
+        for (address, target) in &plan.targets {
+            if let Some(name) = &target.device.claimed {
+                fates.entry(*address).or_default().driver_override = Some(name.clone());
+            }
+        }
+        Run {
+            plan,
+            sysfs,
+            kernel,
+            fates,
+            viable: BTreeMap::new(),
+            no_interface: None,
+            warnings: Vec::new(),
+            drivers: Vec::new(),
+        }
+    }
+
     fn attribute(&self, address: Address, name: &str) -> String {
         [&self.plan.targets[&address].device.folder, "/", name].concat()
     }
@@ -196,21 +216,7 @@ impl<K: Kernel> Run<'_, K> {
             self.read_bound();
             self.take_from_late_drivers(batch);
         }
-        let mut steps = Vec::new();
-        let mut writes = Vec::new();
-        for step in batch {
-            if let Some(write) = self.write(step) {
-                steps.push(step);
-                writes.push(write);
-            }
-        }
-        for (step, result) in steps.into_iter().zip(self.kernel.perform(&writes)) {
-            match (step, result) {
-                (Step::Override(address, driver), Ok(())) => self.overridden(*address, driver),
-                (step, Err(errno)) => self.failed(step, errno),
-                _ => {}
-            }
-        }
+        self.write_each(batch);
         if let Some(Step::Override(..)) = batch.first() {
             self.find_hung(&self.bound_before());
         }
@@ -226,6 +232,25 @@ impl<K: Kernel> Run<'_, K> {
         }
         if !modules.is_empty() {
             self.load_drivers(&modules);
+        }
+    }
+
+    /// Performs the writes of steps that are no more than one.
+    fn write_each(&mut self, batch: &[Step]) {
+        let mut steps = Vec::new();
+        let mut writes = Vec::new();
+        for step in batch {
+            if let Some(write) = self.write(step) {
+                steps.push(step);
+                writes.push(write);
+            }
+        }
+        for (step, result) in steps.into_iter().zip(self.kernel.perform(&writes)) {
+            match (step, result) {
+                (Step::Override(address, driver), Ok(())) => self.overridden(*address, driver),
+                (step, Err(errno)) => self.failed(step, errno),
+                _ => {}
+            }
         }
     }
 
@@ -317,7 +342,14 @@ impl<K: Kernel> Run<'_, K> {
     /// The write of a step that is no more than one and still of use.
     fn write(&mut self, step: &Step) -> Option<Write> {
         let (address, write) = match step {
-            Step::Override(address, driver) => (address, self.override_of(*address, driver)),
+            Step::Override(address, driver) => {
+                let fate = self.fates.get(address);
+                // By a `claim`, which has left only what it had written.
+                if fate.is_some_and(|fate| fate.driver_override.as_ref() == Some(driver)) {
+                    return None;
+                }
+                (address, self.override_of(*address, driver))
+            }
             // Its own `unbind`, and not that of the link `driver`: whatever else has the device by now
             // keeps it.
             Step::Unbind(address, driver) => {
@@ -555,14 +587,11 @@ impl<K: Kernel> Run<'_, K> {
             log::info!("the console goes on at {address} (fb{number})");
             return;
         }
-        let from: Vec<_> = from.iter().filter(|address| self.is_of_use(**address)).collect();
-        let overrides: Vec<_> =
-            from.iter().map(|address| self.override_of(**address, RESERVED)).collect();
-        for (address, result) in from.into_iter().zip(self.kernel.perform(&overrides)) {
-            if result.is_ok() {
-                self.overridden(*address, RESERVED);
+        // They are reserved.
+        for address in from {
+            if self.is_of_use(*address) {
+                self.give_up(*address, no_framebuffer(to, self.sysfs));
             }
-            self.give_up(*address, no_framebuffer(to, self.sysfs));
         }
     }
 

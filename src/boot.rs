@@ -1,14 +1,16 @@
-//! What changes devices: `bind` in the initrd, `finish` in the real root, `release` by hand.
+//! What changes devices: at boot in two moments, `claim` before udev and `bind` beside it; `finish` in the real
+//! root; `release` by hand.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use log::Level;
-use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
+use vfio_early::Claim;
+use vfio_early::claimed::{Claimed, Left};
 use vfio_early::cmdline::{Host, Request};
 use vfio_early::escape;
 use vfio_early::host::released::{self, Released};
@@ -17,8 +19,45 @@ use vfio_early::kernel::Live;
 use vfio_early::kmsg;
 use vfio_early::pci::Address;
 use vfio_early::report::{Outcome, Report, exit_status};
-use vfio_early::report_file::{self, FOLDER, NAME};
+use vfio_early::report_file::{self, FOLDER, Lock, NAME};
 use vfio_early::sysfs::{RECORD, Sysfs};
+
+use super::Command;
+
+/// No `bind` is at work for longer: a minute, and as much again for `vfio.wait=`.
+const LONGEST: Duration = Duration::from_secs(130);
+
+/// The exit status of a `claim` that has left the rest to `bind`; other ones are as of that.
+const CLAIMED: u8 = 5;
+
+/// Runs one of the commands for devices that are asked for; the exit status.
+pub fn run(command: Command, request: Request, sysfs: Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
+    let folder = Path::new(FOLDER);
+    let Ok(_lock) = alone() else { return exit_status(true, request.strict) };
+    if command == Command::Claim {
+        return claim(request, &sysfs, text, kernel);
+    }
+    match report_file::take(folder) {
+        Some(Left::Done(status)) => status,
+        Some(Left::Claimed(claimed)) => bind(request, sysfs, claimed, text, kernel),
+        None if command == Command::Bind => bind(request, sysfs, Claimed::default(), text, kernel),
+        None => report_file::exit_status(folder).unwrap_or_else(|| {
+            log::error!("vfio-early was killed, or did not run: it has left no report");
+            exit_status(true, request.strict)
+        }),
+    }
+}
+
+/// Waits until no other one is at work; an error, with a line in the log, where that does not come to its
+/// end. Where there is no place for a lock, nobody else has it, and the report has a line about it.
+fn alone() -> Result<Option<Lock>, ()> {
+    let lock = report_file::lock(Path::new(FOLDER), LONGEST);
+    if lock.as_ref().is_ok_and(Option::is_none) {
+        log::error!("another vfio-early does not come to its end; see the kernel log (dmesg)");
+        return Err(());
+    }
+    Ok(lock.unwrap_or_default())
+}
 
 /// What to do when something below that folder cannot be read.
 pub fn remedy(why: &io::Error, folder: &str) -> String {
@@ -35,48 +74,65 @@ const NO_RECORD: &str = "this initrd has no record of what the host lives from, 
     by it: make the initrd anew on the running host (NixOS: the option keep); if none is wanted, \
     vfio.host=release says so";
 
-/// Does all that is asked for, and tells what became of it; the exit status. What was named by hand is told
-/// beside what the report of the boot has.
-pub fn bind(request: Request, is_named: bool, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
+fn claim(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     let strict = request.strict;
+    let (left, status) = match vfio_early::claim(request, sysfs, kernel) {
+        Ok(Claim::Claimed(claimed)) => {
+            let (count, took) = (claimed.count(), claimed.took.as_micros());
+            let (whole, part) = (took / 1000, took % 1000 / 100);
+            log::info!("claimed {count} in {whole}.{part} ms: no other driver can have them");
+            (Left::Claimed(claimed), CLAIMED)
+        }
+        Ok(Claim::Done(report)) => {
+            let status = tell(*report, sysfs, text);
+            (Left::Done(status), status)
+        }
+        Err(why) => {
+            log::error!("no device is claimed: {why}; {}", remedy(&why, "/sys"));
+            return exit_status(true, strict);
+        }
+    };
+    if let Err(why) = report_file::leave(&left, Path::new(FOLDER)) {
+        log::warn!("no word for vfio-early bind in {FOLDER}, which looks anew: {why}");
+    }
+    status
+}
+
+fn bind(request: Request, sysfs: Sysfs, claimed: Claimed, text: &[u8], kernel: &mut Live) -> u8 {
+    let strict = request.strict;
+    let took = claimed.took;
+    let sysfs = sysfs.knowing(claimed.devices);
+    match vfio_early::bind(request, &sysfs, kernel) {
+        Ok(report) => {
+            let claimed_us = u64::try_from(took.as_micros()).ok().filter(|us| *us > 0);
+            tell(Report { claimed_us, ..report }, &sysfs, text)
+        }
+        Err(why) => {
+            log::error!("no device is bound: {why}; {}", remedy(&why, "/sys"));
+            exit_status(true, strict)
+        }
+    }
+}
+
+/// Takes what is named by hand; the exit status. It is told beside what the report of the boot has.
+pub fn bind_named(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
+    let strict = request.strict;
+    let Ok(_lock) = alone() else { return exit_status(true, strict) };
     let report = match vfio_early::bind(request, sysfs, kernel) {
-        Ok(report) => report,
+        Ok(report) => whole(report, sysfs, text),
         Err(why) => {
             log::error!("no device is bound: {why}; {}", remedy(&why, "/sys"));
             return exit_status(true, strict);
         }
     };
-    let command_line = String::from_utf8_lossy(text).into_owned();
-    let report = Report { command_line, kernel: sysfs.kernel_release(), ..report };
     let folder = Path::new(FOLDER);
-    let then = if is_named { finish::read(&folder.join(NAME), text, sysfs) } else { Ok(None) };
-    let saved = match then {
+    let saved = match finish::read(&folder.join(NAME), text, sysfs) {
         Ok(Some(then)) => add(then, &report, true),
         Ok(None) => report_file::save(&report, folder),
         Err(why) => Err(io::Error::other(why)),
     };
-    if let Err(why) = saved {
-        log::warn!("no report in {FOLDER}: {why}");
-    }
-    // Of an initrd, which will be gone.
-    if kmsg::in_initrd() {
-        match sysfs.bytes(RECORD) {
-            Ok(record) => {
-                if let Err(why) = report_file::write(report_file::RECORD, &record, folder) {
-                    log::warn!("no record in {FOLDER}: {why}");
-                }
-            }
-            Err(_) if report.request.host == Host::Keep => log::info!("{NO_RECORD}"),
-            Err(_) => {}
-        }
-    }
-    kmsg::phase_over("report");
-    for (level, line) in report.lines() {
-        log::log!(level, "{line}");
-    }
-    if !kmsg::is_kernels_log() {
-        taken(&report, sysfs);
-    }
+    say(&report, saved);
+    taken(&report, sysfs);
     report.exit_status
 }
 
@@ -95,16 +151,22 @@ fn taken(report: &Report, sysfs: &Sysfs) {
 }
 
 /// Does what the initrd had to leave; whether all was well there.
-pub fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> bool {
+pub fn finish(request: Request, sysfs: Sysfs, text: &[u8], kernel: &mut Live) -> bool {
     if let Err(why) = rule() {
         log::warn!("devices that come later are not taken: no rule for udev: {why}");
     }
     let folder = Path::new(FOLDER);
-    let then = match finish::read(&folder.join(NAME), text, sysfs) {
+    let Ok(_lock) = alone() else { return false };
+    let left = report_file::take(folder);
+    let then = match finish::read(&folder.join(NAME), text, &sysfs) {
         Ok(Some(then)) => then,
         Ok(None) => {
             log::warn!("vfio-early has not run in the initrd: what is not in use is taken now");
-            bind(request, false, sysfs, text, kernel);
+            let claimed = match left {
+                Some(Left::Claimed(claimed)) => claimed,
+                _ => Claimed::default(),
+            };
+            bind(request, sysfs, claimed, text, kernel);
             return false;
         }
         Err(why) => {
@@ -113,10 +175,10 @@ pub fn finish(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -
         }
     };
     let was_well = finish::was_well(&then);
-    for line in finish::given_back(&then, sysfs) {
+    for line in finish::given_back(&then, &sysfs) {
         log::warn!("{line}");
     }
-    let now = match vfio_early::finish(request, &then, sysfs, kernel) {
+    let now = match vfio_early::finish(request, &then, &sysfs, kernel) {
         Ok(Some(now)) => now,
         Ok(None) => return was_well,
         Err(why) => {
@@ -161,7 +223,7 @@ pub fn hotplug(
     }
     let folder = Path::new(FOLDER);
     // Several that come at once have a run each.
-    let lock = File::open(folder).map(|it| Flock::lock(it, FlockArg::LockExclusive));
+    let lock = alone();
     let saved = match finish::read(&folder.join(NAME), text, sysfs) {
         Ok(Some(then)) => add(then, &report, false),
         // There is no rule before there is a report.
@@ -208,4 +270,42 @@ pub fn release(request: &Request, sysfs: &Sysfs, kernel: &mut Live) -> u8 {
         log::log!(*level, "{line}");
     }
     exit_status(lines.iter().any(|(level, _)| *level == Level::Error), false)
+}
+
+/// Tells what became of it; the exit status.
+fn tell(report: Report, sysfs: &Sysfs, text: &[u8]) -> u8 {
+    let folder = Path::new(FOLDER);
+    let report = whole(report, sysfs, text);
+    let saved = report_file::save(&report, folder);
+    // Of an initrd, which will be gone.
+    if kmsg::in_initrd() {
+        match sysfs.bytes(RECORD) {
+            Ok(record) => {
+                if let Err(why) = report_file::write(report_file::RECORD, &record, folder) {
+                    log::warn!("no record in {FOLDER}: {why}");
+                }
+            }
+            Err(_) if report.request.host == Host::Keep => log::info!("{NO_RECORD}"),
+            Err(_) => {}
+        }
+    }
+    kmsg::phase_over("report");
+    say(&report, saved);
+    if !kmsg::is_kernels_log() {
+        taken(&report, sysfs);
+    }
+    report.exit_status
+}
+
+/// With what the run itself does not know.
+fn whole(report: Report, sysfs: &Sysfs, text: &[u8]) -> Report {
+    let command_line = String::from_utf8_lossy(text).into_owned();
+    Report { command_line, kernel: sysfs.kernel_release(), ..report }
+}
+
+fn say(report: &Report, saved: io::Result<()>) {
+    if let Err(why) = saved {
+        log::warn!("no report in {FOLDER}: {why}");
+    }
+    report.lines().iter().for_each(|(level, line)| log::log!(*level, "{line}"));
 }

@@ -6,6 +6,7 @@
 //! ([`verdict`]), and what reads back makes the [`report::Report`].
 
 pub mod apply;
+pub mod claimed;
 pub mod cmdline;
 pub mod console;
 pub mod escape;
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use apply::Applied;
+use claimed::Claimed;
 use cmdline::{Foreign, Request};
 use host::check::Check;
 use keep::Record;
@@ -46,19 +48,70 @@ use report::Report;
 use sysfs::{Iommu, Machine, Sysfs};
 use verdict::Question;
 
-/// Does what the command line asks for, and tells what became of it.
+/// Does what the command line asks for, and tells what became of it; goes on from where [`claim`] has
+/// left off, if `sysfs` knows of that.
 ///
 /// # Errors
 /// When the PCI bus cannot be read; nothing was written then.
 pub fn bind(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<Report> {
     let start = Instant::now();
+    let (machine, plan) = look(&request, sysfs, kernel)?;
+    carry_out(request, machine, plan, sysfs, kernel, start)
+}
+
+/// What came of a [`claim`].
+#[derive(Debug)]
+pub enum Claim {
+    /// The overrides are written, and no other driver can have the devices: udev may start, and
+    /// [`bind`] goes on beside it.
+    Claimed(Claimed),
+    /// What is asked for could not go on beside udev: it is done.
+    Done(Box<Report>),
+}
+
+/// Does what has to be done before udev starts. That is to write the overrides, or all of it
+/// ([`Plan::can_go_on_beside_udev`]).
+///
+/// # Errors
+/// As [`bind`].
+pub fn claim(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<Claim> {
+    let start = Instant::now();
+    let (mut machine, plan) = look(&request, sysfs, kernel)?;
+    if !plan.can_go_on_beside_udev(&request, &machine) {
+        let report = carry_out(request, machine, plan, sysfs, kernel, start)?;
+        return Ok(Claim::Done(Box::new(report)));
+    }
+    for (address, name) in apply::claim(&plan, sysfs, kernel) {
+        if let Some(device) = machine.devices.get_mut(&address) {
+            device.claimed = Some(name);
+        }
+    }
+    phase_over("override");
+    Ok(Claim::Claimed(Claimed { took: start.elapsed(), devices: machine.devices }))
+}
+
+/// Reads the machine, and makes the plan.
+fn look(request: &Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Result<(Machine, Plan)> {
     phase_over("parse");
-    let (mut machine, late) = machine(&request, sysfs, kernel)?;
+    let (machine, late) = machine(request, sysfs, kernel)?;
     phase_over("read");
-    let mut plan = plan::plan(&request, &machine, late);
+    let plan = plan::plan(request, &machine, late);
     phase_over("plan");
-    plan.to_string().lines().for_each(|line| log::debug!("plan: {line}"));
-    phase_over("log of the plan");
+    if log::max_level() >= log::Level::Debug {
+        plan.to_string().lines().for_each(|line| log::debug!("plan: {line}"));
+        phase_over("log of the plan");
+    }
+    Ok((machine, plan))
+}
+
+fn carry_out(
+    request: Request,
+    mut machine: Machine,
+    mut plan: Plan,
+    sysfs: &Sysfs,
+    kernel: &mut impl Kernel,
+    start: Instant,
+) -> io::Result<Report> {
     let mut applied = apply::apply(&plan, sysfs, kernel);
     if machine.has_groups_later() {
         (machine, plan, applied) =

@@ -36,16 +36,16 @@ const VERSION: &str =
 const HELP: &str = "\
 Gives the PCI devices of vfio.devs=, on the kernel command line, to vfio-pci.
 
-usage: vfio-early [bind] [--cmdline TEXT] [--dry-run] | bind ITEM...
+usage: vfio-early [bind] [--cmdline TEXT] [--dry-run] | bind ITEM... | claim
        vfio-early list [FILTER...] [--json | --format NAME] | release ITEM...
-       vfio-early check [TEXT] [--json] | status [--json] | finish | keep
+       vfio-early check [TEXT] [--json] | status [--json] | finish | keep | wait
        vfio-early verify [FILTER...] [--open] [--user NAME] [--memory SIZE]
 
   bind            the initrd's run; later it takes what is not bound, or ITEMs
+  claim, wait     the part of it that is before udev; until bind is over
   release         gives each ITEM back to the host's driver, unless a VM has it
   finish          what the initrd had to leave, and nothing that was given back
-  list            the devices by IOMMU group, with the items to paste; a FILTER
-                  is gpu, usb, net, storage, an id, or any item of vfio.devs=
+  list            the items to paste; FILTER: gpu, usb, net, storage, id, item
   check           what bind would do here; TEXT is items or a command line
   status          the last report against what holds now
   verify          try what a VM does when it starts, short of its devices
@@ -56,14 +56,16 @@ usage: vfio-early [bind] [--cmdline TEXT] [--dry-run] | bind ITEM...
   --root DIR      read DIR/proc and DIR/sys; bind is a dry run then
   --json, --help, --version; more is in vfio-early(8), vfio-early.cmdline(7)
 
-exit status: 0 well, 1 not bound (3: vfio.strict), 2 wrong arguments, 4 unusable
+exit status: 0 well, 1 not bound (3: strict), 2 arguments, 4 unusable, 5 claimed
 ";
 
 const WRONG_ARGUMENTS: u8 = 2;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Command {
+    Claim,
     Bind,
+    Wait,
     List,
     Check,
     Status,
@@ -93,9 +95,10 @@ struct Arguments {
     command_after: Vec<String>,
 }
 
-const COMMANDS: [(&str, Command); 9] = [
+const COMMANDS: [(&str, Command); 11] = [
     ("bind", Command::Bind),
     ("check", Command::Check),
+    ("claim", Command::Claim),
     ("finish", Command::Finish),
     ("hotplug", Command::Hotplug),
     ("keep", Command::Keep),
@@ -103,6 +106,7 @@ const COMMANDS: [(&str, Command); 9] = [
     ("release", Command::Release),
     ("status", Command::Status),
     ("verify", Command::Verify),
+    ("wait", Command::Wait),
 ];
 
 /// Unlike `print!`, does not panic where nobody listens.
@@ -170,10 +174,11 @@ fn arguments(
         }
     }
     let (is_bind, is_release) = (command == Command::Bind, command == Command::Release);
+    let is_of_boot = matches!(command, Command::Claim | Command::Bind | Command::Wait);
     let named = if words.is_empty() && !is_release { None } else { Some(named::read(&words)?) };
     let is_silent = matches!(command, Command::Keep | Command::Finish | Command::Hotplug);
     let writes = matches!(command, Command::Finish | Command::Hotplug | Command::Release);
-    let wrong = if json && (is_bind || is_release || is_silent) {
+    let wrong = if json && (is_of_boot || is_release || is_silent) {
         "--json is for list, check, status and verify"
     } else if command != Command::Verify && verify != verify::Options::default() {
         "--open, --user and --memory are for verify"
@@ -189,7 +194,7 @@ fn arguments(
         "--root reads another tree, where finish, hotplug and release could write nothing"
     } else if command == Command::Hotplug && address.is_none() {
         "hotplug needs the address of a device"
-    } else if is_bind && !dry_run && root != Path::new("/") {
+    } else if is_of_boot && !dry_run && root != Path::new("/") {
         "--root reads another tree and writes nothing: add --dry-run"
     } else {
         ""
@@ -310,17 +315,14 @@ fn run(words: Vec<OsString>) -> u8 {
         kmsg::into_the_kernels_log();
         boot::hotplug(&request, address, &sysfs, &text, &mut kernel)
     } else if request.asks_for_devices() {
-        if arguments.command == Command::Finish {
-            let asked = request.clone();
-            let was_well = boot::finish(request, &sysfs, &text, &mut kernel);
-            let status = status(&asked, &sysfs, &arguments.root, false);
-            if status == exit_status(false, false) && !was_well {
-                say_so(&arguments.command_after);
-            }
-            status
-        } else {
-            boot::bind(request, is_named, &sysfs, &text, &mut kernel)
+        match arguments.command {
+            Command::Finish => finish(request, sysfs, &text, &mut kernel, &arguments.command_after),
+            _ if is_named => boot::bind_named(request, &sysfs, &text, &mut kernel),
+            command => boot::run(command, request, sysfs, &text, &mut kernel),
         }
+    } else if matches!(arguments.command, Command::Claim | Command::Wait) {
+        // `bind` says what there is to say.
+        exit_status(false, false)
     } else {
         nothing_asked(&request);
         exit_status(false, false)
@@ -353,6 +355,25 @@ fn generate(request: &Request, folder: &OsStr) -> u8 {
         nothing_asked(request);
     }
     exit_status(false, false)
+}
+
+/// What is left, and then what holds.
+fn finish(
+    request: Request,
+    sysfs: Sysfs,
+    text: &[u8],
+    kernel: &mut Live,
+    command: &[String],
+) -> u8 {
+    let asked = request.clone();
+    let was_well = boot::finish(request, sysfs, text, kernel);
+    // It has no other root.
+    let root = Path::new("/");
+    let status = status(&asked, &Sysfs::new(root), root, false);
+    if status == exit_status(false, false) && !was_well {
+        say_so(command);
+    }
+    status
 }
 
 /// Becomes that command, if there is one.

@@ -427,7 +427,7 @@ impl Address {
     #[must_use]
     pub fn digits(self) -> Digits {
         let Address { domain, bus, device, function } = self;
-        let digits = Digits::new().hex(domain, 4).mark(b':').hex(bus.into(), 2).mark(b':');
+        let digits = Digits::default().hex(domain, 4).mark(b':').hex(bus.into(), 2).mark(b':');
         digits.hex(device.into(), 2).mark(b'.').hex(function.into(), 1)
     }
 }
@@ -435,13 +435,15 @@ impl Address {
 impl Id {
     /// Vendor and device; the subsystem is for matching.
     fn digits(self) -> Digits {
-        Digits::new().hex(self.vendor.into(), 4).mark(b':').hex(self.device.into(), 4)
+        Digits::default().hex(self.vendor.into(), 4).mark(b':').hex(self.device.into(), 4)
     }
 }
 
 impl Class {
-    fn digits(self) -> Digits {
-        Digits::new().hex(self.0, 6)
+    /// As it is displayed, for less.
+    #[must_use]
+    pub fn digits(self) -> Digits {
+        Digits::default().hex(self.0, 6)
     }
 }
 

@@ -193,6 +193,27 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Whether udev may start once the overrides are written, beside the rest of the steps. While a host
+    /// driver has one of the devices it may not: udev would have it used, as by LVM or RAID. Nor while
+    /// devices are waited for, or where it is not known yet which ones an item means.
+    #[must_use]
+    pub fn can_go_on_beside_udev(&self, request: &Request, machine: &Machine) -> bool {
+        let is_harmless = |step: &Step| !matches!(step, Step::Unbind(..) | Step::LoadIommu(_));
+        let is_group = |item: &Item| matches!(item.choice, Choice::Group(_));
+        let is_open = machine.has_groups_later() && request.items.iter().any(is_group);
+        request.wait == 0 && !is_open && self.steps.iter().all(is_harmless)
+    }
+
+    /// The overrides that come before all else.
+    #[must_use]
+    pub fn first_overrides(&self) -> &[Step] {
+        let is_other = |step: &Step| !matches!(step, Step::Override(..));
+        let end = self.steps.iter().position(is_other).unwrap_or(self.steps.len());
+        &self.steps[..end]
+    }
+}
+
 /// What is requested, by address.
 pub type Targets = BTreeMap<Address, Target>;
 
@@ -612,8 +633,21 @@ fn other_display((address, device): &(Address, &Device)) -> Option<OtherDisplay>
 
 fn steps(targets: &Targets, console: Option<Step>, machine: &Machine) -> Vec<Step> {
     let mut steps = Vec::new();
+    // With the console on them they must not be bound, whoever loads the vfio driver meanwhile.
+    let last: &[Address] = match &console {
+        Some(Step::HandOver { from, .. }) => from,
+        _ => &[],
+    };
+    let mut later = Vec::new();
     for (address, target) in targets {
         let name = match &target.decision {
+            Decision::Take(driver) if last.contains(address) => {
+                let name = driver.first_override();
+                if name != RESERVED {
+                    later.push(Step::Override(*address, name.to_owned()));
+                }
+                RESERVED
+            }
             // Also for a device that is bound already: it may have come there by its id alone.
             Decision::Take(driver) => driver.first_override(),
             Decision::Reserve(_) => RESERVED,
@@ -622,6 +656,7 @@ fn steps(targets: &Targets, console: Option<Step>, machine: &Machine) -> Vec<Ste
         steps.push(Step::Override(*address, name.to_owned()));
     }
     steps.extend(console);
+    steps.extend(later);
     if !machine.iommu_modules.is_empty() && taken(targets).next().is_some() {
         steps.push(Step::LoadIommu(machine.iommu_modules.clone()));
     }

@@ -122,6 +122,9 @@ pub struct Report {
     pub exit_status: u8,
     /// Microseconds from the start of the program to the last check.
     pub elapsed_us: u64,
+    /// Microseconds that `claim` took before, where udev started after that; `None` where all was done
+    /// before it.
+    pub claimed_us: Option<u64>,
 }
 
 /// From here on only devices that are not bound get a line of their own.
@@ -137,7 +140,7 @@ fn more(count: usize, what: &str) -> Option<(Level, String)> {
     Some((Level::Error, format!("{more} more items are {what}; the report has them all")))
 }
 
-/// Makes the report; `elapsed_us`, `command_line` and `kernel` are the caller's.
+/// Makes the report; `elapsed_us`, `claimed_us`, `command_line` and `kernel` are the caller's.
 #[must_use]
 pub fn report(
     request: Request,
@@ -182,6 +185,7 @@ pub fn report(
         devices,
         groups,
         elapsed_us: 0,
+        claimed_us: None,
     }
 }
 

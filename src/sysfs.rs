@@ -65,6 +65,8 @@ pub struct Device {
     /// The host's modules for it that the initrd has; asked only of a graphics device that no
     /// driver has.
     pub modules: Vec<HostModule>,
+    /// What `claim` has written to its `driver_override`, where this goes on from there.
+    pub claimed: Option<String>,
 }
 
 /// A module of the host's for a device.
@@ -169,6 +171,8 @@ pub struct Sysfs {
     sys: Option<OwnedFd>,
     /// The root, where it is another than that of the running kernel.
     confined: Option<OwnedFd>,
+    /// What `claim` has read, which is not read again.
+    known: BTreeMap<Address, Device>,
 }
 
 /// The folder `sys` below a root, as a place where paths begin.
@@ -221,7 +225,13 @@ impl Sysfs {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let is_other = root != Path::new("/");
         let confined = is_other.then(|| open(&root, flags, Mode::empty()).ok()).flatten();
-        Sysfs { root, sys, confined }
+        Sysfs { root, sys, confined, known: BTreeMap::new() }
+    }
+
+    /// The same, with devices that are taken for what they were when `claim` read them.
+    #[must_use]
+    pub fn knowing(self, known: BTreeMap<Address, Device>) -> Self {
+        Sysfs { known, ..self }
     }
 
     /// What all paths are below.
@@ -486,8 +496,12 @@ impl Sysfs {
     fn read_groups(&self, devices: &mut BTreeMap<Address, Device>) {
         let groups = self.root.join("sys/kernel/iommu_groups");
         for number in groups_of(devices).into_keys() {
+            let known = self.known.iter().filter(|(_, device)| device.group == Some(number));
+            let known: BTreeSet<_> = known.map(|(address, _)| *address).collect();
             let members = groups.join(number.to_string()).join("devices");
-            for address in self.addresses(&members).unwrap_or_default() {
+            let members =
+                if known.is_empty() { self.addresses(&members).unwrap_or_default() } else { known };
+            for address in members {
                 if !devices.contains_key(&address)
                     && let Some(device) = self.device(address)
                 {
@@ -521,8 +535,13 @@ impl Sysfs {
     }
 
     fn read_all(&self, devices: &mut BTreeMap<Address, Device>) -> io::Result<()> {
-        let drivers = self.drivers();
+        let mut drivers = None;
         for address in self.addresses(&self.pci().join("devices"))? {
+            if let Some(device) = self.known_device(address) {
+                devices.insert(address, device);
+                continue;
+            }
+            let drivers = drivers.get_or_insert_with(|| self.drivers());
             let read = |folder| self.device_in(folder, || drivers.get(&address).cloned());
             // The folders of one bus are side by side, which saves the link to each.
             let beside = devices.last_key_value().and_then(|(other, device)| {
@@ -541,11 +560,21 @@ impl Sysfs {
 
     /// One device; `None` where there is none, or it goes away while it is read.
     fn device(&self, address: Address) -> Option<Device> {
+        if let Some(device) = self.known_device(address) {
+            return Some(device);
+        }
         let read = |folder: String| {
             let link = [&folder, "/driver"].concat();
             self.device_in(folder, || self.link_name(&link).ok().flatten())
         };
         present(address, self.folder(address).and_then(read))
+    }
+
+    /// One that `claim` has read. Whether it is still there is looked at before each write.
+    fn known_device(&self, address: Address) -> Option<Device> {
+        let device = self.known.get(&address)?.clone();
+        let display = device.class.is_display().then(|| self.display(&device.folder));
+        Some(Device { display, ..device })
     }
 
     /// The device in a folder ([`Device::folder`]).
@@ -564,10 +593,7 @@ impl Sysfs {
             driver: driver(),
             group: self.group_in(&folder),
             folder,
-            usage: None,
-            kept: Vec::new(),
-            variant: None,
-            modules: Vec::new(),
+            ..Device::default()
         })
     }
 

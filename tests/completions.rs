@@ -51,7 +51,7 @@ fn bash_completes_commands_options_and_addresses() {
         ("vfio-early l", "list"),
         (
             "vfio-early ",
-            "bind release list check status finish verify keep --cmdline --dry-run --root --help --version",
+            "bind claim wait release list check status finish verify keep --cmdline --dry-run --root --help --version",
         ),
         (
             "vfio-early list --format ",
@@ -165,7 +165,7 @@ fn fish_completes_commands_and_options() {
     );
     for (line, expected) in [
         ("vfio-early l", "list"),
-        ("vfio-early ", "bind check finish keep list release status verify"),
+        ("vfio-early ", "bind check claim finish keep list release status verify wait"),
         (
             "vfio-early list --format ",
             "cloud-hypervisor crosvm incus kubevirt libvirt nix proxmox qemu",

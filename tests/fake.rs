@@ -18,6 +18,8 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use vfio_early::Claim;
+use vfio_early::claimed::{Claimed, Left};
 use vfio_early::cmdline;
 use vfio_early::kernel::{Kernel, Write};
 use vfio_early::modules::Needed;
@@ -278,6 +280,23 @@ impl Fake {
     pub fn try_bind(&mut self, text: &[u8]) -> io::Result<Report> {
         let sysfs = self.sysfs();
         vfio_early::bind(cmdline::parse(text), &sysfs, self)
+    }
+
+    /// What has to come before udev.
+    pub fn claim(&mut self, text: &str) -> Claim {
+        let sysfs = self.sysfs();
+        let claim = vfio_early::claim(cmdline::parse(text.as_bytes()), &sysfs, self);
+        claim.expect("the PCI bus can be read")
+    }
+
+    /// The rest of it, by what was left, which goes through a file.
+    pub fn go_on(&mut self, text: &str, claimed: Claimed) -> Report {
+        let Some(Left::Claimed(claimed)) = Left::parse(&Left::Claimed(claimed).text()) else {
+            panic!("what is left can be read")
+        };
+        let sysfs = self.sysfs().knowing(claimed.devices);
+        let report = vfio_early::bind(cmdline::parse(text.as_bytes()), &sysfs, self);
+        report.expect("the PCI bus can be read")
     }
 
     /// The process is killed right before the write of that number, from 0; whether it got there.

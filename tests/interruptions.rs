@@ -5,16 +5,16 @@ use crate::fake::Fake;
 use crate::machine::{Function, Line, Machine, desktop};
 use crate::outcome::outcomes;
 
-struct Case {
-    name: &'static str,
-    machine: Machine,
+pub struct Case {
+    pub name: &'static str,
+    pub machine: Machine,
     /// Loaded before.
     host: &'static [&'static str],
-    text: &'static str,
+    pub text: &'static str,
 }
 
 impl Case {
-    fn boot(&self) -> Fake {
+    pub fn boot(&self) -> Fake {
         let mut fake = self.machine.boot();
         for module in self.host {
             fake.load(module);
@@ -30,7 +30,16 @@ impl Case {
     }
 }
 
-fn cases() -> Vec<Case> {
+/// A desktop with these modules loaded.
+pub fn loaded(modules: &[&str]) -> Fake {
+    let mut fake = desktop().boot();
+    for module in modules {
+        fake.load(module);
+    }
+    fake
+}
+
+pub fn cases() -> Vec<Case> {
     let edu = |place: &str| Function::new(&format!("0000:00:{place}"), "1234:11e8", 0x00_ff00);
     let case = |name, machine, host, text| Case { name, machine, host, text };
     let several = "vfio.devs=01:00.*,00:14.0,8086:15b8@00:19.0,144d:a808@00:1c.0/00.0";

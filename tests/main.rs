@@ -42,6 +42,7 @@ mod hostile;
 
 // The program's commands, and what they tell.
 mod check;
+mod claim;
 mod list;
 mod next_initrd;
 mod paste;

@@ -68,13 +68,13 @@ fn flags(text: &str) -> Words {
     words.filter(|word| word.len() > 2 && word.starts_with("--")).map(str::to_owned).collect()
 }
 
-/// The first words of the help's lines for commands.
+/// The first words of the help's lines for commands, of which two can be on one line.
 fn commands() -> Words {
     let help = help();
     let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
-    let words = lines.filter(|line| line.starts_with(char::is_alphabetic)).map(|line| {
-        let (word, _) = line.split_once(' ').expect("a word and what it is");
-        word.to_owned()
+    let words = lines.filter(|line| line.starts_with(char::is_alphabetic)).flat_map(|line| {
+        let (words, _) = line.split_once("  ").expect("words and what they are");
+        words.split(", ").map(str::to_owned)
     });
     words.collect()
 }
@@ -86,7 +86,8 @@ fn words(texts: &[&str]) -> Words {
 #[test]
 fn every_command_and_option_has_a_page_and_a_completion() {
     let page = page("vfio-early.8");
-    let all = ["bind", "check", "finish", "keep", "list", "release", "status", "verify"];
+    let all =
+        ["bind", "check", "claim", "finish", "keep", "list", "release", "status", "verify", "wait"];
     assert_eq!(commands(), words(&all));
     assert_eq!(defined(&page, "# COMMANDS"), commands());
     let in_help = flags(&help());

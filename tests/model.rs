@@ -101,6 +101,7 @@ fn a_program_that_goes_wrong_is_told() {
         (Mutant::Neighbour("0000:00:05.0"), "drivers come", "is not ours and was touched"),
         (Mutant::UnbindsFromAny, "drivers come", "takes 0000:00:04.0 from vfio-pci"),
         (Mutant::NoOverride, "vfio-pci was there before", "not [\"bound\"]"),
+        (Mutant::NoOverride, "at claimed: a disk", "udev starts, and 0000:00:03.0 is not claimed"),
     ] {
         let explored = with(mutant.clone(), title);
         let found = explored.complaints.keys().any(|text| text.contains(complaint));
@@ -110,7 +111,13 @@ fn a_program_that_goes_wrong_is_told() {
 
 #[test]
 fn the_right_program_is_told_of_nothing_by_the_same_means() {
-    for title in ["a disk is asked for", "no vfio-pci", "drivers come", "vfio-pci was there"] {
+    for title in [
+        "a disk is asked for",
+        "no vfio-pci",
+        "drivers come",
+        "vfio-pci was there",
+        "at claimed: a disk",
+    ] {
         let explored = with(Mutant::None, title);
         assert!(explored.complaints.is_empty(), "{title}: {:#?}", explored.complaints);
         // Else only writes were points, and what is read between them was all read at once.

@@ -64,6 +64,7 @@ fn the_json_has_every_field_of_the_format() {
     let report = Report {
         command_line: "vfio.devs=…".to_owned(),
         kernel: Some("6.1.0".to_owned()),
+        claimed_us: Some(123),
         elapsed_us: 1234,
         ..report
     };
@@ -144,6 +145,7 @@ fn the_json_has_every_field_of_the_format() {
         ],
         "warnings": ["…"],
         "exit_status": 3,
+        "claimed_us": 123,
         "elapsed_us": 1234,
     });
     assert_eq!(found, expected, "{found:#}");

@@ -10,7 +10,7 @@ use qemu_tests::machine::observed::{BEFORE, Execution, HOST, Observed, Predictio
 use qemu_tests::scenario::{Scenario, Sides};
 use qemu_tests::scenario::{answers, matrix, table};
 use vfio_early::report::{Report, exit_status};
-use vfio_early::{cmdline, kmsg, report_file};
+use vfio_early::{Claim, cmdline, kmsg, report_file};
 
 use crate::fake::Fake;
 use crate::journal;
@@ -59,7 +59,7 @@ fn parameters(fake: &Fake) -> BTreeMap<String, String> {
 }
 
 /// What `main` does with the command line that the tree has.
-fn run(fake: &mut Fake, folder: &Path) -> Execution {
+fn run(fake: &mut Fake, folder: &Path, beside: &[&str]) -> Execution {
     let text = fake.sysfs().cmdline().expect("the tree has a command line");
     let request = cmdline::parse(&text);
     let check = vfio_early::check(request.clone(), &fake.sysfs(), fake);
@@ -71,7 +71,11 @@ fn run(fake: &mut Fake, folder: &Path) -> Execution {
     let mut execution = Execution { prediction: Some(prediction), ..Execution::default() };
     if request.asks_for_devices() {
         let command_line = String::from_utf8_lossy(&text).into_owned();
-        let report = fake.try_bind(&text).expect("the PCI bus can be read");
+        let report = if beside.is_empty() {
+            fake.try_bind(&text).expect("the PCI bus can be read")
+        } else {
+            in_two_moments(fake, &command_line, beside)
+        };
         let report = Report { command_line, kernel: fake.sysfs().kernel_release(), ..report };
         report_file::save(&report, folder).expect("the report can be written");
         for (level, line) in report.lines() {
@@ -93,6 +97,18 @@ fn run(fake: &mut Fake, folder: &Path) -> Execution {
     execution
 }
 
+/// Loads these modules after the first.
+fn in_two_moments(fake: &mut Fake, text: &str, modules: &[&str]) -> Report {
+    let claim = fake.claim(text);
+    for module in modules {
+        fake.load(module);
+    }
+    match claim {
+        Claim::Claimed(claimed) => fake.go_on(text, claimed),
+        Claim::Done(report) => *report,
+    }
+}
+
 /// What the fake kernel makes of a scenario.
 pub fn observe(scenario: &Scenario, line: Line) -> Observed {
     let mut fake = Machine::of_scenario(scenario, line).boot();
@@ -104,7 +120,8 @@ pub fn observe(scenario: &Scenario, line: Line) -> Observed {
     seen.moments.insert(BEFORE.to_owned(), moment(&fake));
     journal::start();
     for number in 1..=scenario.runs.len() {
-        seen.executions.push(run(&mut fake, &folder.path().join("vfio-early")));
+        let beside = if number == 1 { scenario.beside.as_slice() } else { &[] };
+        seen.executions.push(run(&mut fake, &folder.path().join("vfio-early"), beside));
         seen.moments.insert(format!("after {number}"), moment(&fake));
     }
     let record = |(level, text)| Record { level: kmsg::printk_level(level), text };

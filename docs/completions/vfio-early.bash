@@ -17,7 +17,7 @@ _vfio_early() {
     for ((index = 1; index < ${#words[@]}; index++)); do
         case ${words[index]} in
         --root) root=${words[++index]-} ;;
-        bind | release | list | check | status | finish | verify | keep) command=${command:-${words[index]}} ;;
+        bind | claim | wait | release | list | check | status | finish | verify | keep) command=${command:-${words[index]}} ;;
         esac
     done
 
@@ -39,11 +39,12 @@ _vfio_early() {
         ;;
     *)
         case $command in
-        '') candidates='bind release list check status finish verify keep --cmdline --dry-run --root --help --version' ;;
+        '') candidates='bind claim wait release list check status finish verify keep --cmdline --dry-run --root --help --version' ;;
         bind)
             candidates='--cmdline --dry-run --root --help'
             candidates+=" $(_vfio_early_addresses "$root")"
             ;;
+        claim | wait) candidates='--cmdline --help' ;;
         release)
             candidates='--cmdline --help'
             candidates+=" $(_vfio_early_addresses)"

@@ -45,7 +45,11 @@ let
   noParameters = filter (word: !elem word config.boot.kernelParams) parameters;
   noModules = missing modules (initrd.availableKernelModules ++ initrd.kernelModules);
 
-  units = [ "vfio-early" ] ++ optional cfg.strict "vfio-early-strict";
+  units = [
+    "vfio-early"
+    "vfio-early-claim"
+  ]
+  ++ optional cfg.strict "vfio-early-strict";
   hasUnit =
     packages: name: lib.any (package: lib.hasSuffix "${name}.service" (package.name or "")) packages;
   # It starts the units.
@@ -75,8 +79,11 @@ let
   );
 
   scripted =
-    check "boot.initrd.preDeviceCommands" "`vfio-early bind`" (
-      contains "vfio-early bind" initrd.preDeviceCommands
+    check "boot.initrd.preDeviceCommands" "`vfio-early claim`" (
+      contains "vfio-early claim" initrd.preDeviceCommands
+    )
+    ++ check "boot.initrd.postDeviceCommands" "`vfio-early wait`" (
+      contains "vfio-early wait" initrd.postDeviceCommands
     )
     ++ check "boot.initrd.extraUtilsCommands" "`copy_bin_and_libs ${program}`" (
       contains program initrd.extraUtilsCommands

@@ -332,6 +332,7 @@ in
         systemd = mkIf (!isScripted) {
           packages = map unit [
             "vfio-early"
+            "vfio-early-claim"
             "vfio-early-strict"
           ];
           # A unit's ExecStart= brings nothing into the initrd.
@@ -350,11 +351,25 @@ in
         extraUtilsCommands = mkIf isScripted ''
           copy_bin_and_libs ${program}
         '';
-        # After the mounts and boot.initrd.kernelModules, before udev.
+        # After the mounts and boot.initrd.kernelModules, before udev: that waits until no other driver
+        # can have the devices, and the rest goes on beside it.
         preDeviceCommands = mkIf isScripted (
           lib.mkBefore ''
-            vfio-early bind
-            if [ $? -eq 3 ]; then
+            vfio-early claim
+            vfioEarly=$?
+            if [ $vfioEarly -eq 5 ]; then
+                vfio-early bind </dev/null >/dev/null 2>&1 &
+            fi
+          ''
+        );
+        # Before a resume and the root.
+        postDeviceCommands = mkIf isScripted (
+          lib.mkBefore ''
+            if [ $vfioEarly -ne 0 ]; then
+                vfio-early wait
+                vfioEarly=$?
+            fi
+            if [ $vfioEarly -eq 3 ]; then
                 echo "vfio-early: vfio.strict is set, and not all devices are with their vfio driver"
                 fail
             fi

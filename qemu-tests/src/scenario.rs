@@ -12,7 +12,9 @@
 //!   of the modules in [`Scenario::before`] take theirs;
 //! - the binary's library runs once for each of [`Scenario::runs`], with
 //!   [`Scenario::command_line`], and without the modules in [`Scenario::left_out`];
-//! - then the drivers of [`Scenario::host_modules`] take what they can get;
+//!   in the first one the drivers of [`Scenario::beside`] take what they can get between `claim` and
+//!   `bind`;
+//! - then those of [`Scenario::host_modules`] do;
 //! - before each of them it is asked what is going to come of it, and nothing comes of the question;
 //! - what was seen on the way is an `Observed`: the report as JSON with `644` as its mode, the
 //!   moments `before`, `after 1` … and, with host modules, `host`, and the log's lines;
@@ -103,6 +105,9 @@ pub struct Scenario {
     pub before: Vec<&'static str>,
     /// Arguments of each run of the binary.
     pub runs: Vec<Vec<&'static str>>,
+    /// Host drivers that are loaded beside the second moment of the first run, which is in one where
+    /// there are none.
+    pub beside: Vec<&'static str>,
     /// Host drivers that are loaded at the end.
     pub host_modules: Vec<&'static str>,
     /// Where it can run.
@@ -158,6 +163,7 @@ pub fn scenario(name: &'static str) -> Scenario {
         lacking: Vec::new(),
         before: Vec::new(),
         runs: vec![Vec::new()],
+        beside: Vec::new(),
         host_modules: Vec::new(),
         sides: Sides::Both,
         wanted: Vec::new(),
@@ -450,7 +456,12 @@ impl Scenario {
         if !self.before.is_empty() {
             machine = machine.load(self.before.iter().copied());
         }
-        for arguments in &self.runs {
+        let mut runs = self.runs.iter();
+        if !self.beside.is_empty() {
+            runs.next();
+            machine = machine.run_beside(self.beside.iter().copied());
+        }
+        for arguments in runs {
             machine = machine.run(arguments.iter().copied());
         }
         machine

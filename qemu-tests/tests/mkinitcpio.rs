@@ -135,6 +135,7 @@ fn with_systemd_the_units_and_the_generator_are_added_and_no_runtime_hook() {
         added,
         [
             "add_systemd_unit vfio-early.service",
+            "add_systemd_unit vfio-early-claim.service",
             "add_systemd_unit vfio-early-strict.service",
             "add_symlink /usr/lib/systemd/system-generators/vfio-early-generator \
              /usr/bin/vfio-early",
@@ -190,22 +191,36 @@ fn drivers_of_displays_that_stay_are_added_and_of_nothing_else() {
     assert_eq!(added[4..], modules, "one more, given away");
 }
 
+const UDEV: &str = "udev starts";
+const ROOT: &str = "the root is mounted";
+
 #[test]
 fn the_boot_goes_on_whether_all_is_bound_or_not() {
+    let seen = Hooks::new().run("0");
+    assert_eq!(seen, ["program claim", UDEV, ROOT, END], "nothing is asked for, or all is bound");
     for status in ["0", "1"] {
-        let seen = Hooks::new().run(status);
-        assert_eq!(seen, ["program bind", "udev starts", END], "{status}");
+        let seen = Hooks::new().run(&format!("1 {status}"));
+        assert_eq!(seen, ["program claim", UDEV, "program wait", ROOT, END], "{status}");
+    }
+}
+
+#[test]
+fn what_is_claimed_is_bound_beside_udev_and_waited_for() {
+    for status in ["0", "1"] {
+        // What is in the background prints nothing, and its shell counts its run.
+        let seen = Hooks::new().run(&format!("5 {status}"));
+        assert_eq!(seen, ["program claim", UDEV, "program wait", ROOT, END], "{status}");
     }
 }
 
 #[test]
 fn strict_stops_after_udev_in_the_emergency_shell_until_all_is_bound() {
-    let seen = Hooks::new().run("3 3 0").join("\n");
+    let seen = Hooks::new().run("3 3 3 0").join("\n");
     let parts: Vec<&str> = seen.split_inclusive("launch_interactive_shell\n").collect();
     let [first, second, last] = parts[..] else { panic!("{seen}") };
-    assert_eq!(first, second.replacen("bind\n", "bind\nudev starts\n", 1));
+    let start = format!("program claim\n{UDEV}\nprogram wait\n{ROOT}\n");
+    assert_eq!(first, second.replacen("program bind\n", &start, 1));
     for part in [
-        "program bind\nudev starts\n",
         "run_hookfunctions run_emergencyhook emergency hook splash keyboard\n",
         "ERROR: vfio.strict is given, and not all of vfio.devs=",
     ] {
@@ -217,14 +232,14 @@ fn strict_stops_after_udev_in_the_emergency_shell_until_all_is_bound() {
 /// Whether the boot is strict the program itself says, asked again.
 #[test]
 fn a_program_that_was_killed_stops_a_strict_boot_and_no_other() {
-    // Killed, the first time; 3 is for a strict boot alone.
+    // Killed, twice; 3 is for a strict boot alone.
     for (statuses, stops) in
-        [("137 0", false), ("137 1", false), ("137 3 0", true), ("137 137", false)]
+        [("137 137 0", false), ("137 137 1", false), ("137 137 3 0", true), ("137 137 137", false)]
     {
         let seen = Hooks::new().run(statuses);
-        let start = ["program bind", "ERROR: vfio-early ended with exit status 137", "udev starts"];
-        assert_eq!(seen[..3], start, "{statuses}");
-        assert_eq!(seen[3], "program status", "{statuses}");
+        let killed = "ERROR: vfio-early claim ended with exit status 137";
+        let start = ["program claim", killed, UDEV, "program wait", ROOT, "program status"];
+        assert_eq!(seen[..6], start, "{statuses}");
         let shells = seen.iter().filter(|line| *line == "launch_interactive_shell").count();
         assert_eq!(shells, usize::from(stops), "{statuses}: {seen:?}");
         assert_eq!(seen.last().unwrap(), END, "{statuses}");
@@ -234,5 +249,6 @@ fn a_program_that_was_killed_stops_a_strict_boot_and_no_other() {
 #[test]
 fn a_program_that_is_not_there_is_told() {
     let seen = Hooks::new().run_program("/nowhere/vfio-early");
-    assert_eq!(seen, ["ERROR: vfio-early ended with exit status 127", "udev starts", END]);
+    let told = "ERROR: vfio-early claim ended with exit status 127";
+    assert_eq!(seen, [told, UDEV, ROOT, END]);
 }

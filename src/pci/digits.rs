@@ -2,6 +2,7 @@
 //! else, and `write!` and `from_str_radix` are made for more than that.
 
 /// Numbers with marks between them.
+#[derive(Default)]
 pub struct Digits {
     text: [u8; Digits::LONGEST],
     length: usize,
@@ -11,10 +12,6 @@ impl Digits {
     /// `ffffffff:ff:1f.7`.
     const LONGEST: usize = 16;
 
-    pub(super) fn new() -> Self {
-        Digits { text: [0; Digits::LONGEST], length: 0 }
-    }
-
     pub(super) fn mark(mut self, mark: u8) -> Self {
         self.text[self.length] = mark;
         self.length += 1;
@@ -22,7 +19,8 @@ impl Digits {
     }
 
     /// At least so many digits of a number.
-    pub(super) fn hex(mut self, number: u32, digits: u32) -> Self {
+    #[must_use]
+    pub fn hex(mut self, number: u32, digits: u32) -> Self {
         let mut left = digits;
         while left < 8 && number >> (4 * left) != 0 {
             left += 1;

@@ -24,6 +24,10 @@ pub struct Case {
     pub other_ends: &'static [(&'static str, &'static [&'static str])],
     /// What others load.
     pub loads: &'static [&'static str],
+    /// Whether `claim` runs first, and `bind` goes on from there while udev is at work.
+    pub two_moments: bool,
+    /// What udev loads then.
+    pub coldplug: &'static [&'static str],
     /// Where others probe, bind and unbind.
     pub rival_at: &'static [&'static str],
     /// Where they pull devices.
@@ -64,6 +68,8 @@ impl Case {
             end: "bound",
             other_ends: &[],
             loads: &[],
+            two_moments: false,
+            coldplug: &[],
             rival_at: &[],
             pulls: &[],
             overrides: &[],
@@ -73,6 +79,19 @@ impl Case {
             mutant: Mutant::None,
         }
     }
+
+    /// In two moments, with all that others load as udev's, and vfio-pci loaded by anybody.
+    fn beside_udev(self, name: &'static str) -> Self {
+        let coldplug = self.loads;
+        Case { name, two_moments: true, coldplug, loads: &["vfio-pci"], ..self }
+    }
+}
+
+/// The same without a device that has its driver before udev starts.
+fn free() -> Machine {
+    let mut machine = small();
+    machine.functions.retain(|function| function.address != BUILT_IN);
+    machine
 }
 
 /// A network card, a device that a built-in driver has, one that is not what its guard says, and one
@@ -227,7 +246,42 @@ pub fn all() -> Vec<Case> {
         other_ends: &[("0000:01:00.0", &["bound", "failed", "reserved"])],
         ..display("the second display", OTHER, "vfio.devs=01:00.0")
     });
+    cases.extend(beside_udev(&cases));
     cases
+}
+
+/// Those in which udev starts when the devices are claimed.
+fn beside_udev(cases: &[Case]) -> Vec<Case> {
+    let named =
+        |name: &str| cases.iter().find(|case| case.name == name).expect("it is there").clone();
+    let free = Case {
+        machine: free(),
+        text: "vfio.devs=8086:15b8@00:03.0,10de:1c03@00:05.0",
+        asked: &[(CARD, Some(NIC)), (OTHER_ID, Some((0x10de, 0x1c03)))],
+        rival_at: &[CARD, OTHER_ID],
+        loads: &["e1000e"],
+        ..plain(Line::V6_1)
+    };
+    vec![
+        Case { machine: self::free().line(Line::V6_12), ..free.clone() }
+            .beside_udev("udev starts at claimed: drivers come, others bind and unbind"),
+        Case { pulls: &[CARD], loads: &["e1000e", "other"], rival_at: &[CARD], ..free.clone() }
+            .beside_udev("udev starts at claimed: devices are pulled and others come"),
+        Case { overrides: &["", "e1000e", "vfio-pci"], rival_at: &[CARD], ..free.clone() }
+            .beside_udev("udev starts at claimed: another tool writes overrides"),
+        Case { loads: &["nvme"], ..storage() }
+            .beside_udev("udev starts at claimed: a disk is asked for"),
+        Case { depth: 1, ..named("drivers come, others bind and unbind") }
+            .beside_udev("udev starts when all is done: a driver has a device"),
+        Case { depth: 1, ..named("a device comes during the wait") }
+            .beside_udev("udev starts when all is done: a device comes during the wait"),
+        Case { loads: &["nic_vfio_pci", "e1000e"], ..named("a variant of vfio-pci") }
+            .beside_udev("udev starts at claimed: a variant of vfio-pci"),
+        Case { loads: &["i915", "nouveau"], ..named("the boot display") }
+            .beside_udev("udev starts at claimed: the boot display"),
+        Case { loads: &["i915", "nouveau"], ..named("the second display") }
+            .beside_udev("udev starts at claimed: the second display"),
+    ]
 }
 
 impl Case {

@@ -205,6 +205,28 @@ impl Watch {
         }
     }
 
+    /// udev starts. From now on no driver may get what is asked for, and what would be taken from one
+    /// that has it has been.
+    pub fn at_claimed(&mut self, case: &Case, fake: &Fake, done: bool) {
+        if self.loaded && !done {
+            self.complain("a module was loaded before udev started".to_owned());
+        }
+        for (address, guard) in case.asked {
+            let device = fake.devices().find(|device| device.address == *address);
+            let Some(device) = device.filter(|it| guard.is_none_or(|id| id == it.id)) else {
+                continue;
+            };
+            let way = self.way(address);
+            if way.ours.is_none() && !way.excused && !way.rival_since {
+                self.complain(format!("udev starts, and {address} is not claimed"));
+            }
+            let of_host = device.driver.filter(|driver| !is_vfio_driver(driver));
+            if let (Some(driver), false, false) = (of_host, done, self.way(address).rival_since) {
+                self.complain(format!("udev starts, and {driver} has {address}"));
+            }
+        }
+    }
+
     /// We did something else than to read.
     pub fn other(&mut self) {
         self.looks = false;

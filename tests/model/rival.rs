@@ -66,7 +66,9 @@ fn store(attribute: impl Into<String>, value: &str) -> Write {
 pub fn possible(case: &Case, world: &World) -> Vec<Act> {
     let fake = &world.fake;
     let mut acts = Vec::new();
-    acts.extend(case.loads.iter().filter(|module| !fake.is_loaded(module)).map(|m| Act::Load(m)));
+    let coldplug = if world.claimed { case.coldplug } else { &[] };
+    let loads = case.loads.iter().chain(coldplug);
+    acts.extend(loads.filter(|module| !fake.is_loaded(module)).map(|module| Act::Load(module)));
     for (function, _) in &world.away {
         let is_free = !fake.devices().any(|device| device.address == function.address);
         // After a card has come, the kernel waits 100 ms before it first looks at it (PCI Express Base

@@ -15,11 +15,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use vfio_early::cmdline;
+use vfio_early::Claim;
+use vfio_early::cmdline::{self, Request};
 use vfio_early::kernel::{Kernel, Write};
 use vfio_early::modules::Needed;
 use vfio_early::report::Report;
-use vfio_early::sysfs::HostModule;
+use vfio_early::sysfs::{HostModule, Sysfs};
 use vfio_early::variant::Variants;
 
 use super::case::Case;
@@ -81,6 +82,8 @@ pub struct World {
     pub mounted: BTreeSet<String>,
     /// Not yet heard of.
     pub uevents: usize,
+    /// Whether udev has started.
+    pub claimed: bool,
     pub watch: Watch,
     pub segments: Vec<Segment>,
     /// The reads before the last act, in its segment, that it makes a difference to.
@@ -141,6 +144,7 @@ impl World {
             slow: 0,
             mounted: BTreeSet::new(),
             uevents: 0,
+            claimed: false,
             watch: Watch::default(),
             segments: Vec::new(),
             dependent: Vec::new(),
@@ -232,7 +236,7 @@ impl World {
 
     /// Ends the run where all that can follow is known.
     fn is_known(&mut self) {
-        let key = hash(&(self.state(), self.history.finish(), &self.watch));
+        let key = hash(&(self.state(), self.history.finish(), self.claimed, &self.watch));
         let Some((own, others)) = self.known.split_last() else { return };
         // Where fewer acts came before, more is explored.
         let others = others.iter().any(|known| known.borrow().contains(&key));
@@ -278,6 +282,14 @@ impl World {
         }
         self.watch.after_write(write, result, &before, &self.fake, &self.mounted);
         result
+    }
+
+    /// `claim` is over, and udev starts; whether all was done by it.
+    fn claimed(&mut self, done: bool) {
+        self.point(Op::Other("udev".to_owned()));
+        self.claimed = true;
+        let case = Rc::clone(&self.case);
+        self.watch.at_claimed(&case, &self.fake, done);
     }
 
     /// How many reads there were.
@@ -375,6 +387,23 @@ impl Kernel for Shared {
     }
 }
 
+/// What `claim` and `bind` do, or `bind` alone.
+fn in_moments(case: &Case, request: Request, sysfs: Sysfs, kernel: &mut Shared) -> Report {
+    const BUS: &str = "the bus is there";
+    if !case.two_moments {
+        return vfio_early::bind(request, &sysfs, kernel).expect(BUS);
+    }
+    let claim = vfio_early::claim(request.clone(), &sysfs, kernel).expect(BUS);
+    kernel.0.borrow_mut().claimed(matches!(claim, Claim::Done(_)));
+    match claim {
+        Claim::Done(report) => *report,
+        Claim::Claimed(claimed) => {
+            let sysfs = sysfs.knowing(claimed.devices);
+            vfio_early::bind(request, &sysfs, kernel).expect(BUS)
+        }
+    }
+}
+
 /// One run of `bind`, from power-on to its report; the world as it is then, and how it ended.
 pub fn run(case: &Rc<Case>, schedule: &Schedule, stop: bool, known: &[Known]) -> (World, End) {
     let mut world = World::new(case);
@@ -399,7 +428,7 @@ pub fn run(case: &Rc<Case>, schedule: &Schedule, stop: bool, known: &[Known]) ->
     let run = panic::catch_unwind(AssertUnwindSafe(|| {
         let mut kernel = Shared(Rc::clone(&shared), case.mutant.clone());
         let request = cmdline::parse(case.text.as_bytes());
-        let report = vfio_early::bind(request, &sysfs, &mut kernel).expect("the bus is there");
+        let report = in_moments(case, request, sysfs, &mut kernel);
         let report = kernel.1.report(report);
         let mut world = shared.borrow_mut();
         world.point(Op::Other("the end".to_owned()));

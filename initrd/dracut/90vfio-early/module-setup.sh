@@ -59,11 +59,11 @@ install() {
         # rd.driver.pre= as 01-parse-kernel.sh.
         # shellcheck disable=SC2154 # moddir is dracut's
         inst_hook cmdline 00 "$moddir/vfio-early.sh"
-        inst_hook pre-mount 00 "$moddir/vfio-early-strict.sh"
+        inst_hook pre-mount 00 "$moddir/vfio-early-wait.sh"
         return
     fi
     # shellcheck disable=SC2154 # systemdsystemunitdir and systemdutildir are dracut's
-    inst_multiple "$systemdsystemunitdir"/vfio-early{,-strict}.service
+    inst_multiple "$systemdsystemunitdir"/vfio-early{,-claim,-strict}.service
     # It starts them, where the command line asks for devices.
     # shellcheck disable=SC2154
     ln_r /usr/bin/vfio-early "$systemdutildir/system-generators/vfio-early-generator"

@@ -38,6 +38,7 @@ let
       initrd = {
         inherit (config.boot.initrd) availableKernelModules;
         preDeviceCommands = textOf "preDeviceCommands";
+        postDeviceCommands = textOf "postDeviceCommands";
         extraUtilsCommands = textOf "extraUtilsCommands";
         inherit (config.boot.initrd.systemd) services storePaths;
         contents = lib.mapAttrs (

@@ -101,7 +101,7 @@ let
   # Without the scripted initrd: its options are gone, or are there to say so.
   afterwards = lib.recursiveUpdate always { boot.initrd.systemd.enable = option types.bool true; };
   removed = lib.recursiveUpdate afterwards {
-    boot.initrd = lib.genAttrs [ "extraUtilsCommands" "preDeviceCommands" ] (
+    boot.initrd = lib.genAttrs [ "extraUtilsCommands" "postDeviceCommands" "preDeviceCommands" ] (
       name:
       mkOption {
         visible = false;

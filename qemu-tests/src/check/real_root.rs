@@ -26,8 +26,9 @@ pub(crate) const ROOT_DISK: &str = "0000:00:02.0";
 /// chroot, where only what the administrator wrote can be known.
 pub(crate) const RECORD: &str = "disk 1af4:1001@00:02.0  # vda is mounted on /\n";
 
-/// The moment after the program has run in the initrd; the one before is
-/// [`BEFORE`].
+/// The moment when udev may start; the one before the program has run at all is [`BEFORE`].
+pub(crate) const CLAIMED: &str = "claimed";
+/// The moment after all is done in the initrd.
 pub(crate) const AFTER_INITRD: &str = "after";
 
 /// Two network cards of which one is to be asked for, an NVM disk, a USB controller, and what is
@@ -101,7 +102,7 @@ pub(crate) struct Line {
 #[derive(Debug)]
 pub(crate) struct Seen<'a> {
     pub run: &'a Run,
-    /// Names of the processes before the program ran in the initrd, and after it.
+    /// Names of the processes before the program ran in the initrd, and when the devices were claimed.
     pub processes: [&'a str; 2],
     pub journal: Vec<Line>,
     /// Unit to property to value.
@@ -121,8 +122,18 @@ pub(crate) struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn read(run: &'a Run) -> Result<Self, String> {
         let shells: Vec<&str> = run.shells.iter().map(String::as_str).collect();
-        let [before, after, journal, units, jobs, mounts, stopped, record, lives_from, given_back] =
-            shells[..]
+        let [
+            before,
+            claimed,
+            journal,
+            units,
+            jobs,
+            mounts,
+            stopped,
+            record,
+            lives_from,
+            given_back,
+        ] = shells[..]
         else {
             return Err(format!("the guest told {} things, and not 10", shells.len()));
         };
@@ -133,7 +144,7 @@ impl<'a> Seen<'a> {
         });
         Ok(Self {
             run,
-            processes: [before, after],
+            processes: [before, claimed],
             journal: journal.lines().filter_map(line).collect(),
             units: units.collect(),
             jobs: jobs.trim(),
@@ -165,6 +176,12 @@ impl<'a> Seen<'a> {
         self.run.moments.get(moment)?.driver(address)
     }
 
+    /// When the program said how many are bound.
+    pub(crate) fn summed_up(&self) -> Option<f64> {
+        let mut lines = self.journal.iter().filter(|line| line.who == "vfio-early");
+        Some(lines.find(|line| line.text.contains(" bound") && line.text.ends_with(" ms"))?.time)
+    }
+
     /// When the program said something.
     pub(crate) fn spoken(&self) -> Option<f64> {
         self.first("vfio-early", "")
@@ -183,15 +200,16 @@ fn line(text: &str) -> Option<Line> {
     })
 }
 
-/// Nobody is of udev among the processes before and after the program's run in the initrd.
+/// Nobody is of udev among the processes before the program ran in the initrd, and when the devices were
+/// claimed.
 pub(crate) fn without_udev(seen: &Seen, wrong: &mut Wrong) {
-    for (moment, processes) in ["before", "after"].iter().zip(seen.processes) {
+    for (moment, processes) in [BEFORE, CLAIMED].iter().zip(seen.processes) {
         wrong.unless(
             processes.lines().count() > 1,
-            format!("{moment} the run nobody looked at the processes"),
+            format!("{moment}: nobody looked at the processes"),
         );
         let udev: Vec<&str> = processes.lines().filter(|name| name.contains("udev")).collect();
-        wrong.unless(udev.is_empty(), format!("{moment} the run there were {udev:?}"));
+        wrong.unless(udev.is_empty(), format!("{moment}: there were {udev:?}"));
     }
 }
 
@@ -215,12 +233,22 @@ pub(crate) fn in_the_real_root_on(device: &str, seen: &Seen, wrong: &mut Wrong) 
 /// there for everybody, and `vfio-early status` is right.
 pub(crate) fn bound(seen: &Seen, wrong: &mut Wrong, addresses: &[&str], others: &[&str]) {
     for address in addresses {
-        for (moment, wanted) in
-            [(BEFORE, None), (AFTER_INITRD, Some("vfio-pci")), (HOST, Some("vfio-pci"))]
-        {
+        for (moment, wanted) in [
+            (BEFORE, &[None][..]),
+            // `bind` is at work beside who looks.
+            (CLAIMED, &[None, Some("vfio-pci")]),
+            (AFTER_INITRD, &[Some("vfio-pci")]),
+            (HOST, &[Some("vfio-pci")]),
+        ] {
             let found = seen.driver(moment, address);
-            wrong.unless(found == wanted, format!("{moment}: {address} is on {found:?}"));
+            wrong.unless(wanted.contains(&found), format!("{moment}: {address} is on {found:?}"));
         }
+        let claimed = seen.run.moments.get(CLAIMED).and_then(|at| at.devices.get(*address));
+        let claimed = claimed.and_then(|device| device.driver_override.as_deref());
+        wrong.unless(
+            claimed.is_some_and(|name| name.starts_with("vfio-")),
+            format!("when udev could start, the override of {address} was {claimed:?}"),
+        );
     }
     let status = seen.run.last();
     let wanted = i32::from(!others.is_empty());

@@ -210,9 +210,11 @@ fn listed(system: &System, image: &Image, wrong: &mut Wrong) {
         [("root", &one.root, &other.root), ("initrd", &one.initrd, &other.initrd)]
             .map(|(what, one, other)| (what, one.clone(), other.clone()))
     };
-    // The first initrd is from before the harness looked into it, and lists its scripts in ORDER.
-    let its = ["harness", "scripts/panic", "scripts/local-top d ", "/ORDER"];
-    let is_ours = |line: &&str| !its.iter().any(|name| line.contains(name));
+    // The first initrd is from before the harness looked into it: its scripts, those of their folders that have
+    // no other ones, and the lists in ORDER.
+    let folders = ["scripts/panic", "scripts/init-premount d", "scripts/local-top d"];
+    let its = ["harness", "/ORDER"].into_iter().chain(folders);
+    let is_ours = |line: &&str| !its.clone().any(|name| line.contains(name));
     for (what, before, purged) in pairs(before, purged) {
         let [gone, left] = differing(&before, &purged);
         let gone: Vec<_> = gone.into_iter().filter(is_ours).collect();
@@ -230,10 +232,11 @@ fn listed(system: &System, image: &Image, wrong: &mut Wrong) {
     let of_generator: &[&str] = match system.generator {
         Generator::InitramfsTools => &[
             "./scripts/init-top/00-vfio-early f 755 ",
-            "./scripts/init-premount/00-vfio-early-strict f 755 ",
+            "./scripts/init-premount/00-vfio-early-wait f 755 ",
         ],
         Generator::Dracut => &[
             "/system/vfio-early.service f 644 ",
+            "/system/vfio-early-claim.service f 644 ",
             "/system/vfio-early-strict.service f 644 ",
             "/system-generators/vfio-early-generator l ",
         ],
@@ -356,12 +359,12 @@ fn stopped(seen: &Seen, wrong: &mut Wrong) {
         wrong.unless(screen.contains(text), format!("the screen did not show {text:?}: {screen}"));
     }
     without_udev(seen, wrong);
-    // What is there is bound before udev; what is not, when the user has mended that and left the
-    // shell. Then the boot goes on.
+    // What is there is bound; what is not, when the user has mended that and left the shell. Then the
+    // boot goes on.
     for (moment, network, disk) in [
         (BEFORE, None, None),
-        (AFTER_INITRD, Some("vfio-pci"), None),
         ("stopped", Some("vfio-pci"), None),
+        (AFTER_INITRD, Some("vfio-pci"), Some("vfio-pci")),
         (HOST, Some("vfio-pci"), Some("vfio-pci")),
     ] {
         let found = (seen.driver(moment, NETWORK), seen.driver(moment, DISK));
@@ -395,7 +398,8 @@ mod tests {
 
     use crate::supplies::binary::workspace;
 
-    const STATUS: &str = "run/initramfs/vfio-early-status";
+    /// That there is something to wait for.
+    const BEGUN: &str = "run/initramfs/vfio-early";
 
     /// Runs a script of ours with all its paths below that folder, where the program is this one.
     fn run(script: &str, folder: &Path, program: &str) {
@@ -426,47 +430,61 @@ mod tests {
 
     #[test]
     fn the_program_says_by_its_exit_status_whether_there_is_more_to_do() {
-        for (program, status, said) in [
-            ("exit 0", None, ""),
-            ("exit 1", None, ""),
-            ("exit 3", Some("3\n"), ""),
-            ("exit 2", Some("2\n"), "<3>vfio-early: ended with exit status 2\n"),
-            ("kill -KILL $$", Some("137\n"), "<3>vfio-early: ended with exit status 137\n"),
+        for (claim, goes_on, is_begun, said) in [
+            ("exit 0", false, false, ""),
+            ("exit 1", false, true, ""),
+            ("exit 3", false, true, ""),
+            ("exit 5", true, true, ""),
+            ("exit 2", false, true, "<3>vfio-early: claim ended with exit status 2\n"),
+            ("kill -KILL $$", false, true, "<3>vfio-early: claim ended with exit status 137\n"),
         ] {
             let folder = tempfile::tempdir().unwrap();
-            run("init-top/00-vfio-early", folder.path(), program);
-            let read = |path| fs::read_to_string(folder.path().join(path)).ok();
-            assert_eq!(read(STATUS).as_deref(), status, "{program}");
-            assert_eq!(read("dev/kmsg").as_deref(), Some(said), "{program}");
+            let program = format!("case $1 in claim) {claim} ;; bind) : >ROOT/bound ;; esac");
+            run("init-top/00-vfio-early", folder.path(), &program);
+            let is_there = |path: &str| folder.path().join(path).exists();
+            if goes_on {
+                // In the background; where it does not, this has no end.
+                while !is_there("bound") {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+            }
+            assert_eq!(is_there("bound"), goes_on, "{claim}");
+            assert_eq!(is_there(BEGUN), is_begun, "{claim}");
+            let read = fs::read_to_string(folder.path().join("dev/kmsg")).unwrap();
+            assert_eq!(read, said, "{claim}");
         }
     }
 
     #[test]
     fn a_strict_boot_stops_until_all_is_bound() {
         // What is strict the program knows best; where it was killed, it is asked again.
-        for (status, asked_again, shells) in [
+        for (waited, asked_again, shells) in [
             (None, "exit 3", 0),
-            (Some("3"), "exit 0", 2),
-            (Some("137"), "exit 3", 2),
-            (Some("137"), "exit 1", 0),
-            (Some("137"), "exit 0", 0),
-            (Some("137"), "kill -KILL $$", 0),
-            (Some("2"), "exit 1", 0),
+            (Some("exit 0"), "exit 3", 0),
+            (Some("exit 1"), "exit 3", 0),
+            (Some("exit 3"), "exit 0", 2),
+            (Some("kill -KILL $$"), "exit 3", 2),
+            (Some("kill -KILL $$"), "exit 1", 0),
+            (Some("kill -KILL $$"), "exit 0", 0),
+            (Some("kill -KILL $$"), "kill -KILL $$", 0),
+            (Some("exit 2"), "exit 1", 0),
         ] {
             let folder = tempfile::tempdir().unwrap();
-            if let Some(status) = status {
-                let path = folder.path().join(STATUS);
+            if waited.is_some() {
+                let path = folder.path().join(BEGUN);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
-                fs::write(path, format!("{status}\n")).unwrap();
+                fs::write(path, "").unwrap();
             }
             // It is of use when the user has left the second shell.
             let bind = "[ $(grep -c 'vfio.strict is given' ROOT/shells) -ge 2 ] || exit 3";
-            let program = format!("case $1 in status) {asked_again} ;; bind) {bind} ;; esac");
-            run("init-premount/00-vfio-early-strict", folder.path(), &program);
+            let wait = waited.unwrap_or("exit 3");
+            let program =
+                format!("case $1 in wait) {wait} ;; status) {asked_again} ;; bind) {bind} ;; esac");
+            run("init-premount/00-vfio-early-wait", folder.path(), &program);
             let said = fs::read_to_string(folder.path().join("shells")).unwrap_or_default();
             let found = said.matches("vfio.strict is given").count();
-            assert_eq!(found, shells, "{status:?}, {asked_again}: {said}");
-            assert!(!folder.path().join(STATUS).exists());
+            assert_eq!(found, shells, "{waited:?}, {asked_again}: {said}");
+            assert!(!folder.path().join(BEGUN).exists());
         }
     }
 }

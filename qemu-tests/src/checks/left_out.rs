@@ -150,7 +150,7 @@ pub(crate) const LIST: &[LeftOut] = &[
         kernels: &[LINES[0], LINES[2], LINES[3], NIXOS],
         name: "screens: ",
         but: Some(&[
-            "the boot card is given away, the other card's driver in the initrd",
+            "the boot card is given away while udev loads the other card's driver",
             "the only card stays with the host",
         ]),
         why: "all of them are run on 6.1, which takes the console most readily",

@@ -108,6 +108,11 @@ fn boot_card(line: &str) -> Vec<Case> {
             .alive(OTHER)
             .maps("0000:00:01.0")
             .logs("the console goes on at 0000:00:05.0"),
+        boot_card("the boot card is given away while udev loads the other card's driver")
+            .beside_udev()
+            .outcome("0000:00:01.0", "bound")
+            .alive(OTHER)
+            .maps("0000:00:01.0"),
         boot_card("the boot card is given away, the other card's driver comes later")
             .outcome("0000:00:01.0", "reserved")
             .later("0000:00:01.0", "bound")

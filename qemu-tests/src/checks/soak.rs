@@ -70,7 +70,11 @@ pub fn case(seed: u64, kernel: Option<&str>) -> Case {
     let is_module = |module: &&'static str| !matrix::built_in(kernel).contains(module);
     scenario.before.retain(is_module);
     scenario.host_modules.retain(is_module);
-    let scenario = request::add(scenario, &mut random);
+    let mut scenario = request::add(scenario, &mut random);
+    // Every other one in two moments, with the host's drivers loaded as udev does beside the second.
+    if random.once_in(2) {
+        scenario.beside = request::beside(&scenario);
+    }
     Case { seed, kernel, memory, processors, scenario }
 }
 
@@ -80,9 +84,10 @@ impl Case {
         let Self { kernel, memory, processors, scenario, .. } = self;
         format!(
             "{kernel}, {:?}, {processors} processors, {memory} MiB, {} of the host's modules \
-             before; {}",
+             before, {} beside; {}",
             scenario.topology.iommu,
             scenario.before.len(),
+            scenario.beside.len(),
             scenario.command_line
         )
     }
@@ -176,18 +181,19 @@ mod tests {
 
     #[test]
     fn command_lines_are_short_enough_and_every_outcome_comes_up() {
-        let (mut outcomes, mut rejected, mut before) = (Vec::new(), 0, 0);
+        let (mut outcomes, mut rejected, mut before, mut beside) = (Vec::new(), 0, 0, 0);
         for seed in 0..300 {
             let Case { scenario, .. } = case(seed, None);
             assert!(scenario.command_line.len() < 1500, "{seed}");
             outcomes.extend(scenario.wanted.iter().map(|wanted| wanted.outcome));
             rejected += scenario.rejected.len();
             before += scenario.before.len();
+            beside += scenario.beside.len();
         }
         for outcome in ["bound", "refused", "absent"] {
             let count = outcomes.iter().filter(|other| **other == outcome).count();
             assert!(count > 50, "{outcome}: {count}");
         }
-        assert!(rejected > 50 && before > 100, "{rejected} {before}");
+        assert!(rejected > 50 && before > 100 && beside > 200, "{rejected} {before} {beside}");
     }
 }

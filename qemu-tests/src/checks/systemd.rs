@@ -4,13 +4,15 @@
 //! udev in both. What is observed takes no part in the ordering: commands before and after the
 //! unit's own, processes of that moment, the journal.
 
+mod given_back;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::check::Boot;
 use crate::check::real_root::{
-    self, DISK, NETWORK, OTHER_NETWORK, Seen, USB, Wrong, bound, in_the_real_root,
+    self, CLAIMED, DISK, Line, NETWORK, Seen, USB, Wrong, bound, in_the_real_root,
     one_bound_one_absent, shell_was_used, untouched, without_errors, without_udev,
 };
 use crate::checks::dracut::image::{self, Image, Init, Unit};
@@ -57,6 +59,7 @@ const WITH_A_SHELL: &str = "console=tty0 quiet SYSTEMD_SULOGIN_FORCE=1";
 const STRAY: &str = "vfio.strict vfio_devs=00:03.0";
 const OFF: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0 vfio.off";
 
+const CLAIM: &str = "vfio-early-claim.service";
 const INITRD: &str = "vfio-early.service";
 const STRICT: &str = "vfio-early-strict.service";
 const FINISH: &str = "vfio-early-finish.service";
@@ -133,9 +136,16 @@ fn all(line: &str) -> Vec<Case> {
         ONE_ABSENT,
         red_and_going_on,
     );
+    // Without vfio.strict, whose unit makes the switch wait as well.
+    let slow = boots(
+        "the real root waits for a bind that takes long, and udev does not",
+        "harness.slow vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0",
+        slow,
+    );
     match line {
         "6.1" => vec![
             verify,
+            slow,
             bound,
             stopped,
             nothing,
@@ -224,68 +234,17 @@ fn all_bound(seen: &Seen, wrong: &mut Wrong) {
     in_the_real_root(seen, wrong);
     bound(seen, wrong, &[NETWORK, DISK, USB], &[]);
     without_errors(seen, wrong);
-    for unit in [INITRD, STRICT] {
+    for unit in [CLAIM, INITRD, STRICT] {
         let finished = seen.first("systemd", &format!("Finished {unit}"));
         wrong.unless(finished.is_some(), format!("{unit} did not finish in the initrd"));
     }
     wrong.unless(seen.state(FINISH) == "active", format!("{FINISH} is {}", seen.state(FINISH)));
-    given_back(seen, wrong);
+    given_back::holds(seen, wrong);
 }
 
-/// What libvirt has given back is the host's, however often the unit is started, until somebody says
-/// otherwise. Nothing changes, not even the report.
-fn given_back(seen: &Seen, wrong: &mut Wrong) {
-    let found = |moment: &str| {
-        let told = seen.given_back.lines().find_map(|line| line.strip_prefix(moment));
-        told.and_then(|told| told.strip_prefix(": ")?.split_once(", "))
-    };
-    let report = found("before").map(|(_, report)| report);
-    wrong.unless(report.is_some(), format!("nobody gave it back: {}", seen.given_back));
-    for (moment, driver) in [
-        ("before", "vfio-pci"),
-        ("given back", "e1000e"),
-        ("restarted", "e1000e"),
-        ("started where it had failed", "e1000e"),
-        ("stopped and started", "e1000e"),
-    ] {
-        let is_so = found(moment) == report.map(|report| (driver, report));
-        wrong.unless(is_so, format!("{moment}: not {driver}: {}", seen.given_back));
-    }
-    let is_back = found("taken back").is_some_and(|(driver, _)| driver == "vfio-pci");
-    wrong.unless(is_back, format!("it is not taken back: {}", seen.given_back));
-    let said = "0000:00:03.0 was bound at boot and is with e1000e now: it is left there";
-    came_again(seen, wrong, &found);
-    let times = seen.given_back.matches(said).count();
-    wrong.unless(times == 3, format!("told {times} times, of 3 starts: {}", seen.given_back));
-}
-
-/// What is listed is bound whenever it comes, and what was released or is not listed is the host's.
-fn came_again<'s>(
-    seen: &Seen,
-    wrong: &mut Wrong,
-    found: &dyn Fn(&str) -> Option<(&'s str, &'s str)>,
-) {
-    let mut is_on = |moment: &str, driver: &str| {
-        let is_so = found(moment).is_some_and(|(found, _)| found == driver);
-        wrong.unless(is_so, format!("{moment}: not {driver}: {}", seen.given_back));
-    };
-    for turn in 1..=3 {
-        is_on(&format!("came again with its driver loaded, {turn}"), "vfio-pci");
-        is_on(&format!("came again without its driver loaded, {turn}"), "vfio-pci");
-        for address in [NETWORK, DISK, USB] {
-            is_on(&format!("all came at once, {turn}, {address}"), "vfio-pci");
-        }
-        is_on(&format!("all came at once, {turn}, {OTHER_NETWORK}"), "e1000e");
-    }
-    is_on("released, and came again", "e1000e");
-    is_on("taken by its name", "vfio-pci");
-}
-
-/// The unit had ended before the first udev daemon was started, and none was alive meanwhile.
+/// The devices were claimed before the first udev daemon was started, and none was alive meanwhile.
 fn before_udev(seen: &Seen, wrong: &mut Wrong) {
-    let finished = seen
-        .first("systemd", &format!("Finished {INITRD}"))
-        .or_else(|| seen.first("systemd", &format!("Failed to start {INITRD}")));
+    let finished = seen.first("systemd", &format!("Finished {CLAIM}"));
     let starting = seen.first("systemd", "Starting systemd-udevd.service");
     let speaking = seen.first("systemd-udevd", "");
     let coldplug = seen.first("systemd", "Starting systemd-udev-trigger.service");
@@ -293,13 +252,52 @@ fn before_udev(seen: &Seen, wrong: &mut Wrong) {
         [("udev was started", starting), ("udev spoke", speaking), ("coldplug began", coldplug)]
     {
         let (Some(finished), Some(time)) = (finished, time) else {
-            wrong.0.push(format!("the journal lacks it: {INITRD} {finished:?}, {what} {time:?}"));
+            wrong.0.push(format!("the journal lacks it: {CLAIM} {finished:?}, {what} {time:?}"));
             continue;
         };
-        wrong
-            .unless(finished < time, format!("{what} at {time} s, {INITRD} ended at {finished} s"));
+        wrong.unless(finished < time, format!("{what} at {time} s, {CLAIM} ended at {finished} s"));
     }
     without_udev(seen, wrong);
+    // The modules and the binding are of the other unit.
+    let found = seen.driver(CLAIMED, NETWORK);
+    wrong.unless(found.is_none(), format!("{CLAIMED}: {NETWORK} is on {found:?}"));
+    before_the_real_root(seen, wrong);
+    // What the user sees of it.
+    let moments = [seen.first("vfio-early", "claimed "), seen.summed_up()];
+    wrong.unless(
+        moments[0].is_some() && moments[0] < moments[1],
+        format!("the journal says at {moments:?} s when they were claimed, and when all was done"),
+    );
+}
+
+/// All was done before the initrd could be left.
+fn before_the_real_root(seen: &Seen, wrong: &mut Wrong) {
+    let done = seen
+        .first("systemd", &format!("Finished {INITRD}"))
+        .or_else(|| seen.first("systemd", &format!("Failed to start {INITRD}")));
+    for left in ["Reached target initrd-root-fs.target", "Starting initrd-switch-root.service"] {
+        let time = seen.first("systemd", left);
+        wrong.unless(
+            done.is_some() && time.is_some() && done < time,
+            format!("{INITRD} ended at {done:?} s, {left} at {time:?} s"),
+        );
+    }
+}
+
+/// The bind takes 20 s: udev and the mount of the root have not waited for it, and the switch has.
+fn slow(seen: &Seen, wrong: &mut Wrong) {
+    before_udev(seen, wrong);
+    in_the_real_root(seen, wrong);
+    bound(seen, wrong, &[NETWORK, DISK, USB], &[]);
+    without_errors(seen, wrong);
+    let done = seen.first("systemd", &format!("Finished {INITRD}"));
+    for early in ["Started systemd-udevd.service", "Mounted sysroot.mount"] {
+        let time = seen.first("systemd", early);
+        wrong.unless(
+            time.is_some() && time < done,
+            format!("{early} at {time:?} s, {INITRD} ended at {done:?} s"),
+        );
+    }
 }
 
 /// Without the parameter no unit is started; what looks like it is told by the generator in the initrd,
@@ -313,7 +311,7 @@ fn nothing(seen: &Seen, wrong: &mut Wrong) {
 }
 
 fn not_started(seen: &Seen, wrong: &mut Wrong) {
-    for unit in [INITRD, STRICT, FINISH] {
+    for unit in [CLAIM, INITRD, STRICT, FINISH] {
         let state = seen.state(unit);
         wrong.unless(state == "inactive", format!("{unit} is {state}"));
         let started = seen.first("systemd", &format!("Starting {unit}"));
@@ -337,6 +335,11 @@ fn red_and_going_on(seen: &Seen, wrong: &mut Wrong) {
         let found = (seen.state(unit), seen.property(unit, "ExecMainStatus"));
         wrong.unless(found == ("failed", status), format!("{unit} is {found:?}"));
     }
+    // No target that the switch wants starts it again.
+    let starting = format!("Starting {INITRD}");
+    let is_start = |line: &&Line| line.who == "systemd" && line.text.starts_with(&starting);
+    let times = seen.journal.iter().filter(is_start).count();
+    wrong.unless(times == 1, format!("{INITRD} was started {times} times"));
     let strict = seen.property(STRICT, "ConditionResult");
     wrong.unless(strict == "no", format!("{STRICT} has run, its condition is {strict}"));
     let emergency = seen.state("emergency.target");

@@ -109,10 +109,11 @@ impl Job<'_> {
         let (outcome, run) = self.bench.run(self.contender, self.devices, self.look)?;
         let again = outcome.milliseconds_again().map(|again| format!(", then {again:.3} ms"));
         eprintln!(
-            "{}, {} devices, {}: {:.3} ms{} ({:?}; {:.0} s to boot)",
+            "{}, {} devices, {}: claimed {:.3} ms, done {:.3} ms{} ({:?}; {:.0} s to boot)",
             self.kernel,
             self.devices,
             self.contender.name,
+            outcome.milliseconds_claimed(),
             outcome.milliseconds(),
             again.unwrap_or_default(),
             self.look,
@@ -346,7 +347,7 @@ fn calls(run: &Run) -> Result<Calls> {
         let number = words.get(3).and_then(|word| word.parse::<u64>().ok());
         if let (Some(number), Some(name)) = (number, words.last().filter(|name| **name != "total"))
         {
-            calls.insert((*name).to_owned(), number);
+            *calls.entry((*name).to_owned()).or_insert(0) += number;
         }
     }
     if calls.is_empty() {

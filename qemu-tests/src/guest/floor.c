@@ -3,10 +3,13 @@
  * to start. An override each, the modules in order, a look at each driver. It closes nothing, plans
  * nothing and says nothing. With --read it asks for each device's ids and IOMMU group first, without
  * which nothing can be decided or refused.
+ *
+ * For who measures, it tells through file 3 when the overrides stood.
  */
 #include <fcntl.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DRIVER "vfio-pci"
@@ -20,6 +23,8 @@ int main(int argc, char **argv)
 	int missing = 0;
 	char path[64];
 	char link[128];
+	struct timespec time;
+	long long claimed;
 
 	if (argc > 1 && strcmp(argv[1], "--read") == 0)
 		module++;
@@ -47,6 +52,8 @@ int main(int argc, char **argv)
 		if (write(open(path, O_WRONLY), DRIVER, strlen(DRIVER)) < 0)
 			return 3;
 	}
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	claimed = time.tv_sec * 1000000000LL + time.tv_nsec;
 	for (int i = module; i < first; i++) {
 		const char *end = strrchr(argv[i], '.');
 		int flags = strcmp(end, ".ko") == 0 ? 0 : COMPRESSED;
@@ -62,5 +69,5 @@ int main(int argc, char **argv)
 		    memcmp(link + length - strlen(DRIVER), DRIVER, strlen(DRIVER)) != 0)
 			missing = 1;
 	}
-	return missing;
+	return write(3, &claimed, sizeof(claimed)) < 0 || missing;
 }

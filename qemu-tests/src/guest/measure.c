@@ -6,8 +6,11 @@
  * when it first comes to it, and the second run is without that.
  *
  * /bench/contenders/CONTENDER has its environment (NAME=VALUE) and its words, one a line; the word
- * ADDRESSES stands for all lines of /bench/devices/COUNT.
+ * ADDRESSES stands for all lines of /bench/devices/COUNT. Behind the word THEN comes another command: with
+ * the first one's end the devices are claimed. One whose environment has MOMENT tells that by itself, as
+ * the time on this clock, through the file of that number.
  */
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +34,8 @@
 #define CALLS "/run/bench-calls"
 /* MODULE_INIT_COMPRESSED_FILE in include/uapi/linux/module.h. */
 #define COMPRESSED 4
+/* The file's number that MOMENT names. */
+#define MOMENT 3
 
 static FILE *port;
 
@@ -150,29 +155,63 @@ static void send_kernel_log(int only_phases)
 			fprintf(port, "%s\n", line);
 }
 
-/* Runs the contender; the nanoseconds from its start to its end. */
-static long long run(char **arguments, char **environment, int *status, struct rusage *usage)
+/* What a run took. */
+struct run {
+	/* Nanoseconds to the end, and until the devices were claimed: to the end, too, of who has no
+	 * such moment. */
+	long long end;
+	long long claimed;
+	/* The most that one process had, in KiB. */
+	long memory;
+	int status;
+};
+
+/* Runs the commands of the contender, one after the other; after each is a NULL, after the last two. */
+static struct run run(char **arguments, char **environment)
 {
 	int output = open(OUTPUT, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 	int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	struct run run = { .claimed = -1 };
+	struct rusage usage;
+	long long moment;
+	int tells = 0;
+	int ends[2];
 
+	for (int i = 0; environment[i]; i++)
+		tells |= !strncmp(environment[i], "MOMENT=", 7);
+	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
+		fail("no pipe");
 	note("measure: begin");
 	long long begin = now();
-	pid_t child = vfork();
-	if (child == 0) {
-		dup2(nothing, 0);
-		dup2(output, 1);
-		dup2(output, 2);
-		execve(arguments[0], arguments, environment);
-		_exit(127);
+	while (*arguments) {
+		pid_t child = vfork();
+		if (child == 0) {
+			dup2(nothing, 0);
+			dup2(output, 1);
+			dup2(output, 2);
+			if (tells)
+				dup2(ends[1], MOMENT);
+			execve(arguments[0], arguments, environment);
+			_exit(127);
+		}
+		if (child < 0 || wait4(child, &run.status, 0, &usage) != child)
+			fail("cannot run the contender");
+		if (usage.ru_maxrss > run.memory)
+			run.memory = usage.ru_maxrss;
+		run.end = now() - begin;
+		while (*arguments++)
+			;
+		if (run.claimed < 0)
+			run.claimed = run.end;
 	}
-	if (child < 0 || wait4(child, status, 0, usage) != child)
-		fail("cannot run the contender");
-	long long end = now();
 	note("measure: end");
+	if (tells && read(ends[0], &moment, sizeof(moment)) == sizeof(moment))
+		run.claimed = moment - begin;
 	close(output);
 	close(nothing);
-	return end - begin;
+	close(ends[0]);
+	close(ends[1]);
+	return run;
 }
 
 static void store(const char *address, const char *attribute, const char *value)
@@ -216,6 +255,7 @@ static void undo(char **devices, int device_count)
 	if (left)
 		fail("modules that cannot be removed");
 	unlink("/run/vfio-early/report.json");
+	unlink("/run/vfio-early/lock");
 	rmdir("/run/vfio-early");
 }
 
@@ -249,8 +289,8 @@ static void open_port(void)
 
 int main(int argc, char **argv)
 {
-	struct rusage usage;
-	int word_count, device_count, status;
+	long long boot = now();
+	int word_count, device_count;
 
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
@@ -262,12 +302,14 @@ int main(int argc, char **argv)
 		fail("it takes a contender and a count");
 	char **words = lines("contenders", argv[argc - 2], &word_count);
 	char **devices = lines("devices", argv[argc - 1], &device_count);
-	char **arguments = calloc(word_count + device_count + 1, sizeof(*arguments));
+	char **arguments = calloc(2 * (word_count + device_count + 1), sizeof(*arguments));
 	char **environment = calloc(word_count + 1, sizeof(*environment));
 	int argument_count = 0, variable_count = 0;
 	for (int i = 0; i < word_count; i++) {
 		if (argument_count == 0 && strchr(words[i], '='))
 			environment[variable_count++] = words[i];
+		else if (strcmp(words[i], "THEN") == 0)
+			arguments[argument_count++] = NULL;
 		else if (strcmp(words[i], "ADDRESSES") != 0)
 			arguments[argument_count++] = words[i];
 		else
@@ -279,12 +321,14 @@ int main(int argc, char **argv)
 	 * are counted: the idle machine's clock jumps. */
 	sleep(2);
 
-	long long first = run(arguments, environment, &status, &usage);
-	long long again = -1;
+	struct run first = run(arguments, environment);
+	struct run again = { .end = -1 };
+	int status = first.status;
 	if (getenv("AGAIN")) {
 		undo(devices, device_count);
 		sleep(1);
-		again = run(arguments, environment, &status, &usage);
+		again = run(arguments, environment);
+		status = again.status;
 	}
 	fprintf(port, "\n@@ exit 1\n%d\n",
 		WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
@@ -294,11 +338,12 @@ int main(int argc, char **argv)
 	for (int i = 0; i < device_count; i++)
 		bound += strcmp(target(devices[i], "driver"), "vfio-pci") == 0;
 	const char *stopped = device_count ? start(devices[device_count - 1]) : NULL;
-	fprintf(port, "\n@@ shell 1\nns %lld\nagain %lld\nmemory %ld\nbound %d\ntype1 %d\nstopped %s\n",
-		first, again, usage.ru_maxrss, bound,
+	fprintf(port, "\n@@ shell 1\nboot %lld\nclaimed %lld\nns %lld\nagain %lld\nmemory %ld\nbound %d\ntype1 %d\nstopped %s\n",
+		boot, first.claimed, first.end, again.end, first.memory, bound,
 		access("/sys/module/vfio_iommu_type1", F_OK) == 0, stopped ? stopped : "-");
 	fprintf(port, "\n@@ shell 2\n");
 	send(CALLS);
+	send(CALLS "-then");
 	fprintf(port, "\n@@ shell 3\n");
 	send_kernel_log(1);
 	fprintf(port, "\n@@ kernel log\n");

@@ -140,7 +140,7 @@ impl Vm {
 
     fn all_steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        let is_run = |step: &Step| matches!(step, Step::Run(_));
+        let is_run = |step: &Step| matches!(step, Step::Run(_) | Step::RunBeside(_));
         let mut asked = self.steps.clone();
         if !self.without_program && !asked.iter().any(is_run) {
             asked.push(Step::Run(vec![PROGRAM.to_owned()]));
@@ -174,7 +174,11 @@ impl Vm {
 
 /// The question what a run of `bind` is going to do; none where the step is something else.
 fn check_before(step: &Step) -> Option<Step> {
-    let Step::Run(words) = step else { return None };
+    let words = match step {
+        Step::Run(words) => words.as_slice(),
+        Step::RunBeside(_) => &[PROGRAM.to_owned()],
+        _ => return None,
+    };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let arguments = match words[..] {
         [PROGRAM] => &[][..],

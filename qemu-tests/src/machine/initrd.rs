@@ -72,6 +72,9 @@ pub enum Step {
     Check(Vec<String>),
     /// Runs a program with arguments; the first run is number 1.
     Run(Vec<String>),
+    /// Runs the binary in its two moments, and loads modules by name, with what they need, beside
+    /// the second; also numbered as a run.
+    RunBeside(Vec<String>),
     /// Runs a line of shell and notes what it prints; also numbered from 1.
     Shell(String),
 }
@@ -174,22 +177,23 @@ fn render(
 ) -> Result<String> {
     let mut text = String::new();
     let (mut runs, mut shells) = (0, 0);
+    let paths = |modules: &[String]| -> Result<Vec<String>> {
+        let mut words = Vec::new();
+        for module in modules {
+            for path in catalogue.load_order(module)? {
+                if !present.contains(&path) {
+                    bail!("the step that loads {module} needs {path}, which was left out");
+                }
+                let path = file_name_in_initrd(&path, compression);
+                words.push(format!("/lib/modules/{}/{path}", catalogue.release));
+            }
+        }
+        Ok(words)
+    };
     for step in steps {
         let (verb, words) = match step {
             Step::Moment(name) => ("moment", vec![name.clone()]),
-            Step::Load(modules) => {
-                let mut words = Vec::new();
-                for module in modules {
-                    for path in catalogue.load_order(module)? {
-                        if !present.contains(&path) {
-                            bail!("the step that loads {module} needs {path}, which was left out");
-                        }
-                        let path = file_name_in_initrd(&path, compression);
-                        words.push(format!("/lib/modules/{}/{path}", catalogue.release));
-                    }
-                }
-                ("load", words)
-            }
+            Step::Load(modules) => ("load", paths(modules)?),
             Step::LoadLate(modules) => {
                 let mut words = Vec::new();
                 for module in modules {
@@ -202,6 +206,11 @@ fn render(
             Step::Run(words) => {
                 runs += 1;
                 ("run", [vec![runs.to_string()], words.clone()].concat())
+            }
+            Step::RunBeside(modules) => {
+                runs += 1;
+                let words = vec![runs.to_string(), "two_moments".to_owned()];
+                ("run", [words, paths(modules)?].concat())
             }
             Step::Shell(line) => {
                 shells += 1;
@@ -440,5 +449,18 @@ mod tests {
         let steps = [Step::Run(vec!["/bin/vfio-early".to_owned(), "a'b c".to_owned()])];
         let text = render(&steps, &catalogue, &[], Compression::AsPackaged).unwrap();
         assert_eq!(text, "run '1' '/bin/vfio-early' 'a'\\''b c'\n");
+    }
+
+    #[test]
+    fn modules_beside_a_run_are_named_by_their_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalogue = catalogue(folder.path());
+        let present = catalogue.load_order("vfio").unwrap();
+        let steps = |module: &str| [Step::RunBeside(vec![module.to_owned()])];
+        let text = render(&steps("vfio"), &catalogue, &present, Compression::AsPackaged).unwrap();
+        let path = "/lib/modules/6.12.0/kernel/vfio.ko.xz";
+        assert_eq!(text, format!("run '1' 'two_moments' '{path}'\n"));
+        let not_there = render(&steps("vfio_pci"), &catalogue, &present, Compression::AsPackaged);
+        assert!(not_there.unwrap_err().to_string().contains("which was left out"));
     }
 }

@@ -161,6 +161,15 @@ impl Vm {
         self
     }
 
+    /// Runs the binary in its two moments, as a run of it, and loads the host's drivers beside the
+    /// second.
+    pub fn run_beside<I: IntoIterator<Item: Into<String>>>(mut self, modules: I) -> Self {
+        let modules: Vec<String> = modules.into_iter().map(Into::into).collect();
+        self.contents.modules.extend(modules.iter().cloned());
+        self.steps.push(Step::RunBeside(modules));
+        self
+    }
+
     /// Asks before each run of `bind` what it is going to do; the answer is in
     /// [`Execution::prediction`](super::observed::Execution).
     pub fn asking_first(mut self) -> Self {

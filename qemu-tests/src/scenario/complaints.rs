@@ -297,7 +297,12 @@ impl Check<'_> {
                 _ if is_listed(&scenario.host_modules) => host_driver,
                 _ => before,
             };
-            let after = if outcome == Some("bound") { vfio } else { before };
+            let after = match outcome {
+                Some("bound") => vfio,
+                Some("failed") => before,
+                _ if is_listed(&scenario.beside) => host_driver,
+                _ => before,
+            };
             self.same(&format!("{address}: the driver"), &at(&last).driver(address), &after);
             if !scenario.host_modules.is_empty() {
                 let what = format!("{address}: the driver after the host's modules");

@@ -240,11 +240,13 @@ impl Contender {
     /// When the kernel has no vfio-pci.
     pub fn words(&self, kernel: &Kernel) -> Result<Vec<String>> {
         let words = match &self.way {
-            Way::Program => vec!["/bin/vfio-early".to_owned()],
+            Way::Program => ["/bin/vfio-early", "claim", "THEN", "/bin/vfio-early", "bind"]
+                .map(str::to_owned)
+                .into(),
             // systemd names three folders, and only the first counts.
             Way::Generator => [LINK, "/run", "/run", "/run"].map(str::to_owned).to_vec(),
             Way::Floor(arguments) => {
-                let mut words = vec!["/bin/floor".to_owned()];
+                let mut words = vec!["MOMENT=3".to_owned(), "/bin/floor".to_owned()];
                 words.extend(arguments.iter().map(|argument| (*argument).to_owned()));
                 words.extend(initrd::load_order(kernel, &["vfio_pci", "vfio_iommu_type1"])?);
                 words.extend(["--", "ADDRESSES"].map(str::to_owned));

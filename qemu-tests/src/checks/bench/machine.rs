@@ -35,6 +35,13 @@ const ID: &str = "1234:11e8";
 pub struct Outcome {
     /// From its start to its end, on the guest's clock; where that counts instructions, so many.
     pub nanoseconds: u64,
+    /// Until no other driver could have the devices, and udev might have started; who has no such
+    /// moment makes all wait until its end.
+    #[serde(default)]
+    pub claimed: u64,
+    /// From the kernel's start to that of its first program.
+    #[serde(skip)]
+    pub boot: u64,
     /// The same of a second run in the same boot, where there was one.
     #[serde(skip)]
     pub again: Option<u64>,
@@ -54,6 +61,11 @@ impl Outcome {
     /// The time.
     pub fn milliseconds(&self) -> f64 {
         Duration::from_nanos(self.nanoseconds).as_secs_f64() * 1e3
+    }
+
+    /// The time until udev might start.
+    pub fn milliseconds_claimed(&self) -> f64 {
+        Duration::from_nanos(self.claimed).as_secs_f64() * 1e3
     }
 
     /// The time of the second run.
@@ -159,9 +171,13 @@ impl Bench {
             put(contender.name, &words);
             // Its environment comes first.
             let variables = words.iter().take_while(|word| word.contains('=')).count();
-            let strace = ["/bench/bin/strace", "-f", "-c", "-o", "/run/bench-calls"];
+            let strace = |to: &str| ["/bench/bin/strace", "-f", "-c", "-o", to].map(str::to_owned);
             let mut traced = words;
-            traced.splice(variables..variables, strace.map(str::to_owned));
+            if let Some(then) = traced.iter().position(|word| word == "THEN") {
+                let second = traced.split_off(then + 1);
+                traced.extend(strace("/run/bench-calls-then").into_iter().chain(second));
+            }
+            traced.splice(variables..variables, strace("/run/bench-calls"));
             put(&format!("{}-calls", contender.name), &traced);
         }
         for count in counts {
@@ -218,6 +234,8 @@ impl Bench {
         };
         let outcome = Outcome {
             nanoseconds: field("ns")?.parse()?,
+            claimed: field("claimed")?.parse()?,
+            boot: field("boot")?.parse()?,
             again: field("again")?.parse().ok(),
             memory_kib: field("memory")?.parse()?,
             status: run.last().status,

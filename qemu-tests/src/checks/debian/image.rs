@@ -18,7 +18,8 @@ const MAKE_IMAGES: &str = include_str!("../../guest/debian/make-images");
 const INITRAMFS_TOOLS: &[(&str, &str)] = &[
     ("hooks/harness", include_str!("../../guest/initramfs-tools/hook")),
     ("scripts/init-top/00-harness", include_str!("../../guest/initramfs-tools/before")),
-    ("scripts/init-top/01-harness", include_str!("../../guest/initramfs-tools/after")),
+    ("scripts/init-top/01-harness", include_str!("../../guest/initramfs-tools/claimed")),
+    ("scripts/init-premount/01-harness", include_str!("../../guest/initramfs-tools/after")),
     ("scripts/local-top/harness", include_str!("../../guest/initramfs-tools/passphrase")),
     ("scripts/panic/harness", include_str!("../../guest/initramfs-tools/panic")),
 ];

@@ -22,14 +22,22 @@ pub(crate) const HARNESS: &[(&str, &str)] = &[
         include_str!("../../guest/dracut/module-setup.sh"),
     ),
     ("usr/lib/dracut/modules.d/91harness/before.sh", include_str!("../../guest/dracut/before.sh")),
+    (
+        "usr/lib/dracut/modules.d/91harness/claimed.sh",
+        include_str!("../../guest/dracut/claimed.sh"),
+    ),
     ("usr/lib/dracut/modules.d/91harness/after.sh", include_str!("../../guest/dracut/after.sh")),
     (
         "usr/lib/dracut/modules.d/91harness/emergency.sh",
         include_str!("../../guest/dracut/emergency.sh"),
     ),
     (
+        "usr/lib/systemd/system/vfio-early-claim.service.d/harness.conf",
+        include_str!("../../guest/systemd/claim.conf"),
+    ),
+    (
         "usr/lib/systemd/system/vfio-early.service.d/harness.conf",
-        include_str!("../../guest/systemd/harness.conf"),
+        include_str!("../../guest/systemd/bind.conf"),
     ),
     ("usr/lib/harness/user", include_str!("../../guest/systemd/user")),
     (

@@ -50,8 +50,12 @@ pub(super) fn set_up(nixpkgs: &Path, kernel: &Kernel, program: &Path) -> Result<
             list("stand-ins", stand_ins(&derivations, parts)?),
             list("upstream-units", upstream_units(&derivations)),
             File::text(
+                "usr/lib/systemd/system/vfio-early-claim.service.d/harness.conf",
+                include_str!("../../guest/systemd/claim.conf"),
+            ),
+            File::text(
                 "usr/lib/systemd/system/vfio-early.service.d/harness.conf",
-                include_str!("../../guest/systemd/harness.conf"),
+                include_str!("../../guest/systemd/bind.conf"),
             ),
             File::text(
                 "usr/lib/systemd/system/harness-emergency.service",

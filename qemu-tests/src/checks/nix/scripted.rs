@@ -10,7 +10,8 @@ use crate::supplies::kernels::Kernel;
 
 /// Stage 1 as far as it matters here, for busybox' ash: the mounts are there, then
 /// `boot.initrd.kernelModules` are loaded, then come `boot.initrd.preDeviceCommands`, then udev
-/// loads a driver for each device. There `fail` asks for a key, one of which is to go on.
+/// loads a driver for each device, then come `boot.initrd.postDeviceCommands`. There `fail` asks for a
+/// key, one of which is to go on.
 const STAGE_1: &str = "\
 fail() {
     echo 'fail'
@@ -27,11 +28,11 @@ state() {
 modprobe nvme
 state 'kernelModules'
 @preDeviceCommands@
-state 'preDeviceCommands'
 for alias in /sys/bus/pci/devices/*/modalias; do
     modprobe -q \"$(cat $alias)\"
 done
-state 'udev'
+@postDeviceCommands@
+state 'postDeviceCommands'
 ";
 
 /// Boots it with and without a device that is missing, and with and without `vfio.strict`.
@@ -40,10 +41,12 @@ state 'udev'
 /// When a machine does not come to its end.
 pub fn problems(kernel: &Kernel, program: &Path) -> Result<Vec<String>> {
     let expected = expected::read()?;
-    let commands = expected["configurations"]["scripted"]["initrd"]["preDeviceCommands"]
-        .as_str()
-        .context("expected.json has no preDeviceCommands")?;
-    let script = STAGE_1.replace("@preDeviceCommands@", commands.trim_end());
+    let mut script = STAGE_1.to_owned();
+    for name in ["preDeviceCommands", "postDeviceCommands"] {
+        let commands = expected["configurations"]["scripted"]["initrd"][name].as_str();
+        let commands = commands.with_context(|| format!("expected.json has no {name}"))?;
+        script = script.replace(&format!("@{name}@"), commands.trim_end());
+    }
     let stops = "vfio-early: vfio.strict is set, and not all devices are with their vfio driver\n\
                  fail\n";
     let mut problems = Vec::new();
@@ -65,10 +68,8 @@ pub fn problems(kernel: &Kernel, program: &Path) -> Result<Vec<String>> {
             "kernelModules: 0000:00:03.0 none\n\
              kernelModules: 0000:00:04.0 nvme\n\
              {between}\
-             preDeviceCommands: 0000:00:03.0 vfio-pci\n\
-             preDeviceCommands: 0000:00:04.0 nvme\n\
-             udev: 0000:00:03.0 vfio-pci\n\
-             udev: 0000:00:04.0 nvme\n"
+             postDeviceCommands: 0000:00:03.0 vfio-pci\n\
+             postDeviceCommands: 0000:00:04.0 nvme\n"
         );
         let said = run.shells.first().map_or("", |text| text.as_str()).trim_end();
         if said != wanted.trim_end() {

@@ -23,6 +23,7 @@ pub(super) const COMPLETIONS: &[File] = &[
 ];
 pub(super) const UNITS: &[File] = &[
     ("644", "usr/lib/systemd/system/vfio-early-finish.service"),
+    ("644", "usr/lib/systemd/system/vfio-early-claim.service"),
     ("644", "usr/lib/systemd/system/vfio-early-strict.service"),
     ("644", "usr/lib/systemd/system/vfio-early.service"),
     ("link", GENERATOR),
@@ -33,12 +34,12 @@ pub(super) const GENERATOR: &str = "usr/lib/systemd/system-generators/vfio-early
 pub(super) const ALWAYS: [&[File]; 4] = [PROGRAM, MANUAL, COMPLETIONS, UNITS];
 pub(super) const INITRAMFS_TOOLS: &[File] = &[
     ("755", "usr/share/initramfs-tools/hooks/vfio-early"),
-    ("755", "usr/share/initramfs-tools/scripts/init-premount/00-vfio-early-strict"),
+    ("755", "usr/share/initramfs-tools/scripts/init-premount/00-vfio-early-wait"),
     ("755", "usr/share/initramfs-tools/scripts/init-top/00-vfio-early"),
 ];
 pub(super) const DRACUT: &[File] = &[
     ("755", "usr/lib/dracut/modules.d/90vfio-early/module-setup.sh"),
-    ("755", "usr/lib/dracut/modules.d/90vfio-early/vfio-early-strict.sh"),
+    ("755", "usr/lib/dracut/modules.d/90vfio-early/vfio-early-wait.sh"),
     ("755", "usr/lib/dracut/modules.d/90vfio-early/vfio-early.sh"),
 ];
 pub(super) const MKINITCPIO: &[File] =

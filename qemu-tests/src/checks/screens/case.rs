@@ -50,6 +50,7 @@ pub(super) struct Case {
     devices: Vec<Device>,
     command_line: &'static str,
     driver_in_initrd: bool,
+    beside_udev: bool,
     /// Whether `check` cannot know what the host's driver will find.
     unforeseen: bool,
     /// What `uname -v` says instead of the truth.
@@ -78,6 +79,7 @@ pub(super) fn case(name: &'static str, devices: impl IntoIterator<Item = Device>
         devices: devices.into_iter().collect(),
         command_line: "",
         driver_in_initrd: false,
+        beside_udev: false,
         unforeseen: false,
         version: None,
         first: After::default(),
@@ -101,6 +103,12 @@ impl Case {
     pub(super) fn driver_in_initrd(mut self) -> Self {
         self.driver_in_initrd = true;
         self
+    }
+
+    /// The first run is in two moments, and udev loads that driver beside the second.
+    pub(super) fn beside_udev(mut self) -> Self {
+        self.beside_udev = true;
+        self.driver_in_initrd()
     }
 
     pub(super) fn unforeseen(mut self) -> Self {
@@ -227,6 +235,7 @@ impl Case {
         }
         for (index, after) in [&self.first, &self.second].into_iter().enumerate() {
             machine = match (index, self.driver_in_initrd) {
+                (0, _) if self.beside_udev => machine.run_beside([driver]),
                 (0, _) => machine.run([""; 0]),
                 (_, true) => machine.load([driver]).run(["bind"]),
                 (_, false) => machine.load_late([driver]).run(["bind"]),

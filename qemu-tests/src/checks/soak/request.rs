@@ -267,6 +267,28 @@ fn expect(mut scenario: Scenario, functions: &[Function], items: &[Item]) -> Sce
     scenario
 }
 
+/// Host drivers that can come beside `bind` without another word in its report: none of them takes
+/// a device that shares a group with one that is given away.
+#[must_use]
+pub fn beside(scenario: &Scenario) -> Vec<&'static str> {
+    let functions = scenario.topology.functions();
+    let is_bound = |function: &&Function| {
+        let address = Some(function.address.as_str());
+        let mut wanted = scenario.wanted.iter().filter(|it| it.address.as_deref() == address);
+        wanted.any(|it| it.outcome == "bound")
+    };
+    let groups: Vec<_> = functions.iter().filter(is_bound).map(|function| function.group).collect();
+    let is_told_of = |module: &str| {
+        functions.iter().any(|function| {
+            function.host_module == Some(module)
+                && !is_bound(&function)
+                && groups.contains(&function.group)
+        })
+    };
+    let modules = scenario.host_modules.iter().copied();
+    modules.filter(|module| !is_told_of(module)).collect()
+}
+
 fn is_disk_or_network(function: &Function) -> bool {
     matches!(function.class >> 16, 1 | 2)
 }
