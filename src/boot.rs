@@ -35,7 +35,7 @@ pub fn run(command: Command, request: Request, sysfs: Sysfs, text: &[u8], kernel
     let folder = Path::new(FOLDER);
     let Ok(_lock) = alone() else { return exit_status(true, request.strict) };
     if command == Command::Claim {
-        return claim(request, &sysfs, text, kernel);
+        return claim(request, sysfs, text, kernel);
     }
     match report_file::take(folder) {
         Some(Left::Done(status)) => status,
@@ -74,28 +74,34 @@ const NO_RECORD: &str = "this initrd has no record of what the host lives from, 
     by it: make the initrd anew on the running host (NixOS: the option keep); if none is wanted, \
     vfio.host=release says so";
 
-fn claim(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
-    let strict = request.strict;
-    let (left, status) = match vfio_early::claim(request, sysfs, kernel) {
-        Ok(Claim::Claimed(claimed)) => {
-            let (count, took) = (claimed.count(), claimed.took.as_micros());
-            let (whole, part) = (took / 1000, took % 1000 / 100);
-            log::info!("claimed {count} in {whole}.{part} ms: no other driver can have them");
-            (Left::Claimed(claimed), CLAIMED)
-        }
+fn claim(request: Request, sysfs: Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
+    let folder = Path::new(FOLDER);
+    let claimed = match vfio_early::claim(request.clone(), &sysfs, kernel) {
+        Ok(Claim::Claimed(claimed)) => claimed,
         Ok(Claim::Done(report)) => {
-            let status = tell(*report, sysfs, text);
-            (Left::Done(status), status)
+            let status = tell(*report, &sysfs, text);
+            if let Err(why) = report_file::leave(&Left::Done(status), folder) {
+                log::warn!("no word for vfio-early bind in {FOLDER}, which looks anew: {why}");
+            }
+            return status;
         }
         Err(why) => {
             log::error!("no device is claimed: {why}; {}", remedy(&why, "/sys"));
-            return exit_status(true, strict);
+            return exit_status(true, request.strict);
         }
     };
-    if let Err(why) = report_file::leave(&left, Path::new(FOLDER)) {
-        log::warn!("no word for vfio-early bind in {FOLDER}, which looks anew: {why}");
+    let (count, took) = (claimed.count(), claimed.took.as_micros());
+    let (whole, part) = (took / 1000, took % 1000 / 100);
+    log::info!("claimed {count} in {whole}.{part} ms: no other driver can have them");
+    let left = Left::Claimed(claimed);
+    let saved = report_file::leave(&left, folder);
+    match (left, saved) {
+        (Left::Claimed(claimed), Err(why)) => {
+            log::warn!("no word for vfio-early bind in {FOLDER}, so udev waits for all: {why}");
+            bind(request, sysfs, claimed, text, kernel)
+        }
+        _ => CLAIMED,
     }
-    status
 }
 
 fn bind(request: Request, sysfs: Sysfs, claimed: Claimed, text: &[u8], kernel: &mut Live) -> u8 {

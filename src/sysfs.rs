@@ -496,12 +496,8 @@ impl Sysfs {
     fn read_groups(&self, devices: &mut BTreeMap<Address, Device>) {
         let groups = self.root.join("sys/kernel/iommu_groups");
         for number in groups_of(devices).into_keys() {
-            let known = self.known.iter().filter(|(_, device)| device.group == Some(number));
-            let known: BTreeSet<_> = known.map(|(address, _)| *address).collect();
             let members = groups.join(number.to_string()).join("devices");
-            let members =
-                if known.is_empty() { self.addresses(&members).unwrap_or_default() } else { known };
-            for address in members {
+            for address in self.addresses(&members).unwrap_or_default() {
                 if !devices.contains_key(&address)
                     && let Some(device) = self.device(address)
                 {

@@ -8,7 +8,7 @@ use crate::console::{OTHER, VGA, two_displays};
 use crate::fake::Fake;
 use crate::interruptions;
 use crate::machine::{Function, Line, Machine, desktop};
-use crate::outcome::{device, outcomes};
+use crate::outcome::{assert_says, device, obstacles, outcomes};
 
 const ALL: &str = "vfio.devs=01:00.*,00:14.0,8086:15b8@00:19.0,144d:a808@00:1c.0/00.0";
 const HOST: [&str; 4] = ["nouveau", "snd_hda_intel", "e1000e", "nvme"];
@@ -147,6 +147,21 @@ fn a_device_that_comes_or_goes_in_between_is_seen() {
     fake.settle("0000:00:19.0");
     let report = fake.go_on(text, left);
     assert_eq!(outcomes(&report), ["0000:00:14.0 bound", "0000:00:19.0 bound"], "{report:#?}");
+}
+
+#[test]
+fn a_sibling_that_comes_in_between_is_named() {
+    let (text, sibling) = ("vfio.devs=01:00.0", "0000:01:00.1");
+    let mut fake = desktop().boot();
+    let function = fake.remove_device(sibling);
+    let left = claimed(&mut fake, text);
+    fake.load("snd_hda_intel");
+    fake.add_device(function);
+    fake.settle(sibling);
+    let report = fake.go_on(text, left);
+    assert_eq!(outcomes(&report), ["0000:01:00.0 bound"], "{report:#?}");
+    let said = obstacles(&report, "0000:01:00.0");
+    assert_says(&said, &["group 2 is not viable: snd_hda_intel has 0000:01:00.1 10de:10f1"]);
 }
 
 #[test]

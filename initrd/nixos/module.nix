@@ -358,7 +358,7 @@ in
             vfio-early claim
             vfioEarly=$?
             if [ $vfioEarly -eq 5 ]; then
-                vfio-early bind </dev/null >/dev/null 2>&1 &
+                vfio-early wait </dev/null >/dev/null 2>&1 &
             fi
           ''
         );

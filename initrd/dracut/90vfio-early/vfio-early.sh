@@ -7,6 +7,6 @@
 vfio_early_status=$?
 case "$vfio_early_status" in
     0 | 1 | 3) ;; # nothing is left to do, and it has said what is not bound
-    5) /usr/bin/vfio-early bind </dev/null >/dev/null 2>&1 & ;;
+    5) /usr/bin/vfio-early wait </dev/null >/dev/null 2>&1 & ;;
     *) warn "vfio-early claim ended with exit status $vfio_early_status" ;;
 esac
