@@ -18,6 +18,8 @@ PREFIX ?= /usr
 prefix ?= $(PREFIX)
 exec_prefix ?= $(prefix)
 bindir ?= $(exec_prefix)/bin
+# Of the initrd's program, which the hooks put in there as the host's.
+initrdprogramdir ?= $(exec_prefix)/lib/vfio-early
 datarootdir ?= $(prefix)/share
 mandir ?= $(datarootdir)/man
 bashcompletiondir ?= $(datarootdir)/bash-completion/completions
@@ -43,7 +45,8 @@ pages := $(basename $(notdir $(wildcard docs/man/*.scd)))
 # What is installed, each as MODE:SOURCE:PLACE. Files below initrd/ keep their place in it.
 below = $(foreach file,$(wildcard $(3)),$(1):$(file):$(4)/$(patsubst $(2)/%,%,$(file)))
 
-program := 755:$(built)/vfio-early:$(bindir)/vfio-early
+program := 755:$(built)/vfio-early:$(bindir)/vfio-early \
+  755:$(built)/vfio-early-initrd:$(initrdprogramdir)/vfio-early-initrd
 man := $(foreach page,$(pages),\
   644:$(built)/$(page):$(mandir)/man$(subst .,,$(suffix $(page)))/$(page))
 completions := \
@@ -62,7 +65,7 @@ components := program man completions systemd initramfs-tools dracut mkinitcpio
 # By this name systemd asks the program, before it starts anything, which of the units to start.
 generator := $(systemdsystemgeneratordir)/vfio-early-generator
 
-# The one folder that is ours alone.
+# Beside the initrd's program's, the one folder that is ours alone.
 module := $(dracutmodulesdir)/90vfio-early
 
 # Without the folder of cargo's sources in its messages, it has the same bytes wherever it is built.
@@ -77,10 +80,13 @@ ifdef LIBKMOD_STATIC_DIR
 # To install, cargo takes a Cargo.lock that lacks a dependency, and adds to it what it likes.
 	$(CARGO) tree --quiet --locked --package=vfio-early --edges=normal,build >/dev/null
 	$(CARGO) install --quiet --locked --no-track --force $(remap) --path . --root $(built)/cargo
-	$(INSTALL) -D $(built)/cargo/bin/vfio-early $@
+	$(INSTALL) -D -t $(built) $(built)/cargo/bin/vfio-early $(built)/cargo/bin/vfio-early-initrd
 else
-	binary=$$($(CARGO) xtask build) && $(INSTALL) -D "$$binary" $@
+	binary=$$($(CARGO) xtask build) && $(INSTALL) -D -t $(built) "$$binary" "$$binary-initrd"
 endif
+
+# Both are of one build.
+$(built)/vfio-early-initrd: $(built)/vfio-early ;
 
 # For the Debian package, which has to find the link somewhere.
 $(built)/vfio-early-generator:
@@ -94,18 +100,20 @@ $(addprefix $(built)/,$(pages)): $(built)/%: docs/man/%.scd
 
 install: install-program install-man install-completions install-systemd $(INITRD:%=install-%)
 
-install-program: $(built)/vfio-early
+install-program: $(built)/vfio-early-initrd
 install-man: $(addprefix $(built)/,$(pages))
 # Their parts for initrds with systemd are its units.
 install-dracut install-mkinitcpio: install-systemd
 
 field = $(word $(1),$(subst :, ,$(2)))
 
-# The units and hooks name the program's place; with another bindir it is put in.
+# The units and hooks name the programs' places; others are put in.
 define put
 $(INSTALL) -D -m $(call field,1,$(1)) $(call field,2,$(1)) '$(DESTDIR)$(call field,3,$(1))'
-$(if $(filter-out /usr/bin,$(bindir)),$(if $(filter initrd/%,$(call field,2,$(1))),
-sed -i 's|/usr/bin/vfio-early|$(bindir)/vfio-early|g' '$(DESTDIR)$(call field,3,$(1))'))
+$(if $(filter-out /usr/bin /usr/lib/vfio-early,$(bindir) $(initrdprogramdir)),\
+$(if $(filter initrd/%,$(call field,2,$(1))),
+sed -i 's|/usr/bin/vfio-early|$(bindir)/vfio-early|g; s|/usr/lib/vfio-early/|$(initrdprogramdir)/|g' \
+  '$(DESTDIR)$(call field,3,$(1))'))
 
 endef
 
@@ -117,7 +125,8 @@ $(components:%=install-%): install-%:
 uninstall:
 	rm -f $(foreach component,$(components),$(foreach entry,$($(component)),\
 	  '$(DESTDIR)$(call field,3,$(entry))')) '$(DESTDIR)$(generator)'
-	[ ! -d '$(DESTDIR)$(module)' ] || rmdir '$(DESTDIR)$(module)'
+	for ours in '$(DESTDIR)$(module)' '$(DESTDIR)$(initrdprogramdir)'; do \
+	  [ ! -d "$$ours" ] || rmdir "$$ours"; done
 
 # The source of the last commit, for the recipes in packaging/.
 version := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$$/\1/p' Cargo.toml)

@@ -1,28 +1,37 @@
-//! What changes devices: at boot in two moments, `claim` before udev and `bind` beside it; `finish` in the real
-//! root; `release` by hand.
+//! What both programs have: the boot's run in two moments, `claim` before udev and `bind` beside it.
 
-use std::fs;
-use std::io;
+use std::ffi::OsStr;
+use std::io::{self, Write};
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
-use log::Level;
-use serde_json::Value;
 use vfio_early::Claim;
 use vfio_early::claimed::{Claimed, Left};
-use vfio_early::cmdline::{Host, Request};
+use vfio_early::cmdline::{self, Host, Request};
 use vfio_early::escape;
+use vfio_early::generator;
 use vfio_early::host::released::{self, Released};
-use vfio_early::host::{finish, release, udev};
+use vfio_early::host::status::{self, Status};
 use vfio_early::kernel::Live;
 use vfio_early::kmsg;
-use vfio_early::pci::Address;
-use vfio_early::report::{Outcome, Report, exit_status};
+use vfio_early::report::{Report, exit_status};
 use vfio_early::report_file::{self, FOLDER, Lock, NAME};
 use vfio_early::sysfs::{RECORD, Sysfs};
 
-use super::Command;
+/// With the target that it was built for, and from what.
+pub const VERSION: &str =
+    concat!("vfio-early ", env!("CARGO_PKG_VERSION"), " (", env!("VFIO_EARLY_BUILD"), ")\n");
+
+pub const WRONG_ARGUMENTS: u8 = 2;
+
+/// What the boot runs.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Moment {
+    Claim,
+    Bind,
+    /// For the end of `bind`, by scripts that have no other word for that.
+    Wait,
+}
 
 /// No `bind` is at work for longer: a minute, and as much again for `vfio.wait=`.
 const LONGEST: Duration = Duration::from_secs(130);
@@ -30,17 +39,17 @@ const LONGEST: Duration = Duration::from_secs(130);
 /// The exit status of a `claim` that has left the rest to `bind`; other ones are as of that.
 const CLAIMED: u8 = 5;
 
-/// Runs one of the commands for devices that are asked for; the exit status.
-pub fn run(command: Command, request: Request, sysfs: Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
+/// Runs it for devices that are asked for; the exit status.
+pub fn run(moment: Moment, request: Request, sysfs: Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     let folder = Path::new(FOLDER);
     let Ok(_lock) = alone() else { return exit_status(true, request.strict) };
-    if command == Command::Claim {
+    if moment == Moment::Claim {
         return claim(request, sysfs, text, kernel);
     }
     match report_file::take(folder) {
         Some(Left::Done(status)) => status,
         Some(Left::Claimed(claimed)) => bind(request, sysfs, claimed, text, kernel),
-        None if command == Command::Bind => bind(request, sysfs, Claimed::default(), text, kernel),
+        None if moment == Moment::Bind => bind(request, sysfs, Claimed::default(), text, kernel),
         None => report_file::exit_status(folder).unwrap_or_else(|| {
             log::error!("vfio-early was killed, or did not run: it has left no report");
             exit_status(true, request.strict)
@@ -48,9 +57,91 @@ pub fn run(command: Command, request: Request, sysfs: Sysfs, text: &[u8], kernel
     }
 }
 
+/// Unlike `print!`, does not panic where nobody listens.
+pub fn print(text: &str) {
+    // Where it fails there is nobody left to tell.
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// The same, for what is wrong with the arguments; the exit status.
+pub fn wrong_arguments(why: &lexopt::Error) -> u8 {
+    let why = escape::line(&why.to_string());
+    let _ = writeln!(io::stderr(), "vfio-early: {why}; see vfio-early --help");
+    WRONG_ARGUMENTS
+}
+
+/// The kernel's command line, or an error in the log.
+pub fn command_line(sysfs: &Sysfs) -> Option<Vec<u8>> {
+    let text = sysfs.cmdline();
+    if let Err(why) = &text {
+        kmsg::start(false);
+        log::error!("no command line: {why}; {}", remedy(why, "/proc"));
+    }
+    text.ok()
+}
+
+/// Has systemd start the units that the command line asks for, by links below the first of the folders
+/// that it names; whether there are any. A boot does not fail by it.
+pub fn generate(folder: &OsStr, in_initrd: bool) -> bool {
+    kmsg::into_the_kernels_log();
+    let Some(text) = command_line(&Sysfs::new(Path::new("/"))) else { return false };
+    let request = cmdline::parse(&text);
+    kmsg::start(request.debug);
+    let links = generator::links(&request, in_initrd);
+    for link in links {
+        if let Err(why) = generator::link(folder, link) {
+            log::error!("no unit is started, systemd's {link} cannot be made: {why}");
+        }
+    }
+    // Whatever is started says the rest; and in the real root each reload of systemd's runs this.
+    if links.is_empty() && in_initrd {
+        nothing_asked(&request);
+    }
+    !links.is_empty()
+}
+
+/// Shows the report of this boot against what holds now; the exit status.
+pub fn status(request: &Request, sysfs: &Sysfs, root: &Path, show: impl Fn(&Status)) -> u8 {
+    let report = root.join(FOLDER.trim_start_matches('/')).join(NAME);
+    // Devices that were named later have a report, too.
+    if !request.asks_for_devices() && !report.exists() {
+        request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        show(&Status::default());
+        return exit_status(false, false);
+    }
+    match status::status(&report, sysfs) {
+        Ok(mut status) => {
+            if status.exit_status == exit_status(true, false) {
+                status.exit_status = exit_status(true, request.strict);
+            }
+            show(&status);
+            status.exit_status
+        }
+        Err(why) => {
+            log::error!("no report of this boot, vfio-early did not run in the initrd: {why}");
+            exit_status(true, request.strict)
+        }
+    }
+}
+
+/// Shows a status to a reader.
+pub fn in_words(status: &Status) {
+    if *status == Status::default() {
+        log::info!("the command line asks for no device");
+    }
+    print(&status.to_string());
+}
+
+pub fn nothing_asked(request: &Request) {
+    request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    if request.off {
+        log::info!("vfio.off: nothing is done");
+    }
+}
+
 /// Waits until no other one is at work; an error, with a line in the log, where that does not come to its
 /// end. Where there is no place for a lock, nobody else has it, and the report has a line about it.
-fn alone() -> Result<Option<Lock>, ()> {
+pub fn alone() -> Result<Option<Lock>, ()> {
     let lock = report_file::lock(Path::new(FOLDER), LONGEST);
     if lock.as_ref().is_ok_and(Option::is_none) {
         log::error!("another vfio-early does not come to its end; see the kernel log (dmesg)");
@@ -104,7 +195,13 @@ fn claim(request: Request, sysfs: Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     }
 }
 
-fn bind(request: Request, sysfs: Sysfs, claimed: Claimed, text: &[u8], kernel: &mut Live) -> u8 {
+pub fn bind(
+    request: Request,
+    sysfs: Sysfs,
+    claimed: Claimed,
+    text: &[u8],
+    kernel: &mut Live,
+) -> u8 {
     let strict = request.strict;
     let took = claimed.took;
     let sysfs = sysfs.knowing(claimed.devices);
@@ -120,162 +217,12 @@ fn bind(request: Request, sysfs: Sysfs, claimed: Claimed, text: &[u8], kernel: &
     }
 }
 
-/// Takes what is named by hand; the exit status. It is told beside what the report of the boot has.
-pub fn bind_named(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
-    let strict = request.strict;
-    let Ok(_lock) = alone() else { return exit_status(true, strict) };
-    let report = match vfio_early::bind(request, sysfs, kernel) {
-        Ok(report) => whole(report, sysfs, text),
-        Err(why) => {
-            log::error!("no device is bound: {why}; {}", remedy(&why, "/sys"));
-            return exit_status(true, strict);
-        }
-    };
-    let folder = Path::new(FOLDER);
-    let saved = match finish::read(&folder.join(NAME), text, sysfs) {
-        Ok(Some(then)) => add(then, &report, true),
-        Ok(None) => report_file::save(&report, folder),
-        Err(why) => Err(io::Error::other(why)),
-    };
-    say(&report, saved);
-    taken(&report, sysfs);
-    report.exit_status
-}
-
-/// Adds what a run has done to the report of the boot.
-fn add(then: Value, now: &Report, is_named: bool) -> io::Result<()> {
-    let text = escape::json(&finish::merged(then, now, is_named)?)? + "\n";
-    report_file::write(NAME, text.as_bytes(), Path::new(FOLDER))
-}
-
 /// What was asked for anew is released no more.
-fn taken(report: &Report, sysfs: &Sysfs) {
+pub fn taken(report: &Report, sysfs: &Sysfs) {
     let lines = released::taken(report);
     if let Err(why) = Released::read(sysfs).change(&lines, false, Path::new(FOLDER)) {
         log::warn!("they count as released still, in {FOLDER}: {why}");
     }
-}
-
-/// Does what the initrd had to leave; whether all was well there.
-pub fn finish(request: Request, sysfs: Sysfs, text: &[u8], kernel: &mut Live) -> bool {
-    if let Err(why) = rule() {
-        log::warn!("devices that come later are not taken: no rule for udev: {why}");
-    }
-    let folder = Path::new(FOLDER);
-    let Ok(_lock) = alone() else { return false };
-    let left = report_file::take(folder);
-    let then = match finish::read(&folder.join(NAME), text, &sysfs) {
-        Ok(Some(then)) => then,
-        Ok(None) => {
-            log::warn!("vfio-early has not run in the initrd: what is not in use is taken now");
-            let claimed = match left {
-                Some(Left::Claimed(claimed)) => claimed,
-                _ => Claimed::default(),
-            };
-            bind(request, sysfs, claimed, text, kernel);
-            return false;
-        }
-        Err(why) => {
-            log::error!("nothing is done: {why}; vfio-early bind takes all of vfio.devs=");
-            return false;
-        }
-    };
-    let was_well = finish::was_well(&then);
-    for line in finish::given_back(&then, &sysfs) {
-        log::warn!("{line}");
-    }
-    let now = match vfio_early::finish(request, &then, &sysfs, kernel) {
-        Ok(Some(now)) => now,
-        Ok(None) => return was_well,
-        Err(why) => {
-            log::error!("nothing is done: {why}; {}", remedy(&why, "/sys"));
-            return was_well;
-        }
-    };
-    if let Err(why) = add(then, &now, false) {
-        log::warn!("no report in {FOLDER}: {why}");
-    }
-    now.lines().iter().for_each(|(level, line)| log::log!(*level, "{line}"));
-    was_well
-}
-
-/// Drivers that were about to have a device when it came, and the kernel itself, are through then.
-const AGAIN: Duration = Duration::from_millis(500);
-
-/// What udev's rule runs for a device that has just come; the exit status. All is told in the kernel's log:
-/// nobody reads what udev's programs print.
-pub fn hotplug(
-    request: &Request,
-    address: Address,
-    sysfs: &Sysfs,
-    text: &[u8],
-    kernel: &mut Live,
-) -> u8 {
-    let mut run = || vfio_early::hotplug(request.clone(), address, sysfs, kernel);
-    let mut report = match run() {
-        Ok(Some(report)) => report,
-        // It is not meant, or was released.
-        Ok(None) => return exit_status(false, false),
-        Err(why) => {
-            log::error!("{address}: {why}; {}", remedy(&why, "/sys"));
-            return exit_status(true, false);
-        }
-    };
-    if report.devices.iter().any(|it| it.outcome == Outcome::Failed) {
-        thread::sleep(AGAIN);
-        if let Ok(Some(again)) = run() {
-            report = again;
-        }
-    }
-    let folder = Path::new(FOLDER);
-    // Several that come at once have a run each.
-    let lock = alone();
-    let saved = match finish::read(&folder.join(NAME), text, sysfs) {
-        Ok(Some(then)) => add(then, &report, false),
-        // There is no rule before there is a report.
-        Ok(None) => Ok(()),
-        Err(why) => Err(io::Error::other(why)),
-    };
-    drop(lock);
-    if let Err(why) = saved {
-        log::warn!("no report in {FOLDER}: {why}");
-    }
-    report.lines().iter().for_each(|(level, line)| log::log!(*level, "{line}"));
-    report.exit_status
-}
-
-/// Where udev looks for the rules of this boot; before 80-drivers.rules, which loads modules.
-const RULES: &str = "/run/udev/rules.d";
-const RULE: &str = "79-vfio-early.rules";
-
-/// Has udev run [`hotplug`] for each PCI device that comes from now on. A rule of this boot alone: a host that
-/// asks for nothing has none.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn rule() -> io::Result<()> {
-    let folder = Path::new(RULES);
-    if folder.join(RULE).exists() {
-        return Ok(());
-    }
-    let program = fs::read_link("/proc/self/exe")?;
-    fs::create_dir_all(folder)?;
-    report_file::write(RULE, udev::rule(&program.to_string_lossy()).as_bytes(), folder)
-}
-
-/// Gives back what is named; the exit status.
-pub fn release(request: &Request, sysfs: &Sysfs, kernel: &mut Live) -> u8 {
-    let lines = match release::release(request, sysfs, kernel, Path::new(FOLDER)) {
-        Ok(lines) => lines,
-        Err(why) => {
-            log::error!("nothing is released: {why}; {}", remedy(&why, "/sys"));
-            return exit_status(true, false);
-        }
-    };
-    for (level, line) in &lines {
-        log::log!(*level, "{line}");
-    }
-    exit_status(lines.iter().any(|(level, _)| *level == Level::Error), false)
 }
 
 /// Tells what became of it; the exit status.
@@ -304,12 +251,12 @@ fn tell(report: Report, sysfs: &Sysfs, text: &[u8]) -> u8 {
 }
 
 /// With what the run itself does not know.
-fn whole(report: Report, sysfs: &Sysfs, text: &[u8]) -> Report {
+pub fn whole(report: Report, sysfs: &Sysfs, text: &[u8]) -> Report {
     let command_line = String::from_utf8_lossy(text).into_owned();
     Report { command_line, kernel: sysfs.kernel_release(), ..report }
 }
 
-fn say(report: &Report, saved: io::Result<()>) {
+pub fn say(report: &Report, saved: io::Result<()>) {
     if let Err(why) = saved {
         log::warn!("no report in {FOLDER}: {why}");
     }

@@ -1,18 +1,17 @@
-//! Arguments, logger, exit status.
+//! The host's program: arguments, logger, exit status. The initrd's is initrd.rs.
 #![no_main]
 
 mod boot;
+mod later;
 mod runtime;
 
-use std::ffi::{CString, OsStr, OsString, c_char};
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::exit;
 
 use lexopt::prelude::*;
-use libc::c_int;
 use nix::unistd::execv;
 use serde::Serialize;
 use vfio_early::cmdline::{self, Request};
@@ -20,18 +19,15 @@ use vfio_early::host::list::filter::Filter;
 use vfio_early::host::list::formats::{self, FORMATS, Format};
 use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
-use vfio_early::host::status::Status;
-use vfio_early::host::{keep, list, named, next_initrd, paste, status, udev, verify};
+use vfio_early::host::{keep, list, named, next_initrd, paste, udev, verify};
 use vfio_early::keep::Kind;
 use vfio_early::kernel::Live;
 use vfio_early::pci::Address;
 use vfio_early::report::exit_status;
 use vfio_early::sysfs::{RECORD, Sysfs};
-use vfio_early::{escape, generator, kmsg, report_file};
+use vfio_early::{escape, generator, kmsg};
 
-/// With the target that it was built for, and from what.
-const VERSION: &str =
-    concat!("vfio-early ", env!("CARGO_PKG_VERSION"), " (", env!("VFIO_EARLY_BUILD"), ")\n");
+use boot::{Moment, print};
 
 const HELP: &str = "\
 Gives the PCI devices of vfio.devs=, on the kernel command line, to vfio-pci.
@@ -59,13 +55,9 @@ usage: vfio-early [bind] [--cmdline TEXT] [--dry-run] | bind ITEM... | claim
 exit status: 0 well, 1 not bound (3: strict), 2 arguments, 4 unusable, 5 claimed
 ";
 
-const WRONG_ARGUMENTS: u8 = 2;
-
 #[derive(Clone, Copy, PartialEq)]
 enum Command {
-    Claim,
-    Bind,
-    Wait,
+    Boot(Moment),
     List,
     Check,
     Status,
@@ -95,10 +87,12 @@ struct Arguments {
     command_after: Vec<String>,
 }
 
+const BIND: Command = Command::Boot(Moment::Bind);
+
 const COMMANDS: [(&str, Command); 11] = [
-    ("bind", Command::Bind),
+    ("bind", Command::Boot(Moment::Bind)),
     ("check", Command::Check),
-    ("claim", Command::Claim),
+    ("claim", Command::Boot(Moment::Claim)),
     ("finish", Command::Finish),
     ("hotplug", Command::Hotplug),
     ("keep", Command::Keep),
@@ -106,14 +100,8 @@ const COMMANDS: [(&str, Command); 11] = [
     ("release", Command::Release),
     ("status", Command::Status),
     ("verify", Command::Verify),
-    ("wait", Command::Wait),
+    ("wait", Command::Boot(Moment::Wait)),
 ];
-
-/// Unlike `print!`, does not panic where nobody listens.
-fn print(text: &str) {
-    // Where it fails there is nobody left to tell.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
 
 fn print_json(value: &impl Serialize) {
     // It fails only where a map's key is no text, and here is no map.
@@ -146,7 +134,7 @@ fn arguments(
                 return Ok(None);
             }
             Long("version") | Short('V') => {
-                print(VERSION);
+                print(boot::VERSION);
                 return Ok(None);
             }
             Value(word) => operands.push(word.string()?),
@@ -155,7 +143,7 @@ fn arguments(
     }
     let mut operands = operands.into_iter();
     let command = match operands.next() {
-        None => Command::Bind,
+        None => BIND,
         Some(word) => match COMMANDS.iter().find(|(name, _)| *name == word) {
             Some((_, command)) => *command,
             None => return Err(lexopt::Error::UnexpectedArgument(word.into())),
@@ -168,13 +156,13 @@ fn arguments(
             Command::List | Command::Verify => filters.push(operand.parse::<Filter>()?),
             Command::Check if cmdline.is_none() => pasted = pasted + &operand + " ",
             Command::Finish => command_after.push(operand),
-            Command::Bind | Command::Release => words.push(operand),
+            BIND | Command::Release => words.push(operand),
             Command::Hotplug if address.is_none() => address = Some(operand.parse()?),
             _ => return Err(lexopt::Error::UnexpectedArgument(operand.into())),
         }
     }
-    let (is_bind, is_release) = (command == Command::Bind, command == Command::Release);
-    let is_of_boot = matches!(command, Command::Claim | Command::Bind | Command::Wait);
+    let (is_bind, is_release) = (command == BIND, command == Command::Release);
+    let is_of_boot = matches!(command, Command::Boot(_));
     let named = if words.is_empty() && !is_release { None } else { Some(named::read(&words)?) };
     let is_silent = matches!(command, Command::Keep | Command::Finish | Command::Hotplug);
     let writes = matches!(command, Command::Finish | Command::Hotplug | Command::Release);
@@ -224,44 +212,23 @@ fn format_of(name: &str) -> Result<Format, String> {
     known.map(|(_, format)| *format).ok_or_else(|| format!("{name:?} is none of {formats}"))
 }
 
-/// What the C library starts. Rust's own start-up reads `/proc/self/maps` for the message of a
-/// stack overflow, which takes longer than all the rest of it, and a tenth of the binary for the C
-/// library's `scanf`.
-// SAFETY: the C library calls it once, and nothing else in the program has this name.
-#[allow(unsafe_code)]
-#[unsafe(no_mangle)]
-extern "C" fn main(count: c_int, words: *const *const c_char) -> c_int {
-    vfio_early::standard_files();
-    // SAFETY: this is what the C library gives to `main`.
-    let words = unsafe { vfio_early::arguments(count, words) };
-    // Also flushes what was printed.
-    exit(run(words).into())
-}
-
 /// The exit status.
 fn run(words: Vec<OsString>) -> u8 {
-    let mut links_below = None;
     let mut words = words.into_iter();
-    let program = words.next();
-    if program.is_some_and(|program| generator::is_called(&program)) {
-        links_below = words.next();
-        if links_below.is_none() {
-            // By hand: there is nothing to be done.
-            return exit_status(false, false);
+    if words.next().is_some_and(|program| generator::is_called(&program)) {
+        // By hand it has no folder, and there is nothing to be done.
+        let Some(folder) = words.next() else { return exit_status(false, false) };
+        let in_initrd = kmsg::in_systemds_initrd();
+        // Before udev starts; where it cannot be written here, the finish unit does it, and tells.
+        if boot::generate(&folder, in_initrd) && !in_initrd {
+            let _ = later::rule();
         }
-        // systemd's other folders are no arguments of ours.
-        words = Vec::new().into_iter();
-        kmsg::into_the_kernels_log();
+        return exit_status(false, false);
     }
     let mut arguments = match arguments(words) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return exit_status(false, false),
-        Err(why) => {
-            let why = escape::line(&why.to_string());
-            // `eprintln!` panics where nobody listens.
-            let _ = writeln!(std::io::stderr(), "vfio-early: {why}; see vfio-early --help");
-            return WRONG_ARGUMENTS;
-        }
+        Err(why) => return boot::wrong_arguments(&why),
     };
     let sysfs = Sysfs::new(&arguments.root);
     if arguments.command == Command::List {
@@ -277,13 +244,8 @@ fn run(words: Vec<OsString>) -> u8 {
         taken_for = what;
         arguments.cmdline = Some(text.into_bytes());
     }
-    let text = match arguments.cmdline.map_or_else(|| sysfs.cmdline(), Ok) {
-        Ok(text) => text,
-        Err(why) => {
-            kmsg::start(false);
-            log::error!("no command line: {why}; {}", boot::remedy(&why, "/proc"));
-            return exit_status(links_below.is_none(), false);
-        }
+    let Some(text) = arguments.cmdline.or_else(|| boot::command_line(&sysfs)) else {
+        return exit_status(true, false);
     };
     let mut request = cmdline::parse(&text);
     let is_named = arguments.named.is_some();
@@ -291,9 +253,6 @@ fn run(words: Vec<OsString>) -> u8 {
         request = named::instead(request, named);
     }
     kmsg::start(request.debug);
-    if let Some(folder) = links_below {
-        return generate(&request, &folder);
-    }
     if !taken_for.is_empty() {
         log::info!("taken for {taken_for}: {}", escape::short(&String::from_utf8_lossy(&text)));
     }
@@ -301,7 +260,9 @@ fn run(words: Vec<OsString>) -> u8 {
     if arguments.command == Command::Verify {
         verify(&arguments.filters, &arguments.verify, arguments.json, &request, &sysfs)
     } else if arguments.command == Command::Status {
-        status(&request, &sysfs, &arguments.root, arguments.json)
+        boot::status(&request, &sysfs, &arguments.root, |found| {
+            if arguments.json { print_json(found) } else { boot::in_words(found) }
+        })
     } else if arguments.command == Command::Check || arguments.dry_run {
         let form = match arguments {
             Arguments { dry_run: true, .. } => Form::Steps,
@@ -310,51 +271,24 @@ fn run(words: Vec<OsString>) -> u8 {
         };
         check(request, &sysfs, &mut kernel, &text, &arguments.root, form)
     } else if arguments.command == Command::Release {
-        boot::release(&request, &sysfs, &mut kernel)
+        later::release(&request, &sysfs, &mut kernel)
     } else if let Some(address) = arguments.address {
         kmsg::into_the_kernels_log();
-        boot::hotplug(&request, address, &sysfs, &text, &mut kernel)
+        later::hotplug(&request, address, &sysfs, &text, &mut kernel)
     } else if request.asks_for_devices() {
         match arguments.command {
             Command::Finish => finish(request, sysfs, &text, &mut kernel, &arguments.command_after),
-            _ if is_named => boot::bind_named(request, &sysfs, &text, &mut kernel),
-            command => boot::run(command, request, sysfs, &text, &mut kernel),
+            _ if is_named => later::bind_named(request, &sysfs, &text, &mut kernel),
+            Command::Boot(moment) => boot::run(moment, request, sysfs, &text, &mut kernel),
+            _ => exit_status(false, false),
         }
-    } else if matches!(arguments.command, Command::Claim | Command::Wait) {
+    } else if matches!(arguments.command, Command::Boot(Moment::Claim | Moment::Wait)) {
         // `bind` says what there is to say.
         exit_status(false, false)
     } else {
-        nothing_asked(&request);
+        boot::nothing_asked(&request);
         exit_status(false, false)
     }
-}
-
-fn nothing_asked(request: &Request) {
-    request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    if request.off {
-        log::info!("vfio.off: nothing is done");
-    }
-}
-
-/// Has systemd start the units that the command line asks for, by links below the first of the folders
-/// that it names. A boot does not fail by it.
-fn generate(request: &Request, folder: &OsStr) -> u8 {
-    let in_initrd = kmsg::in_systemds_initrd();
-    let links = generator::links(request, in_initrd);
-    for link in links {
-        if let Err(why) = generator::link(folder, link) {
-            log::error!("no unit is started, systemd's {link} cannot be made: {why}");
-        }
-    }
-    // Before udev starts; where it cannot be written here, the finish unit does it, and tells.
-    if !links.is_empty() && !in_initrd {
-        let _ = boot::rule();
-    }
-    // Whatever is started says the rest; and in the real root each reload of systemd's runs this.
-    if links.is_empty() && in_initrd {
-        nothing_asked(request);
-    }
-    exit_status(false, false)
 }
 
 /// What is left, and then what holds.
@@ -366,10 +300,10 @@ fn finish(
     command: &[String],
 ) -> u8 {
     let asked = request.clone();
-    let was_well = boot::finish(request, sysfs, text, kernel);
+    let was_well = later::finish(request, sysfs, text, kernel);
     // It has no other root.
     let root = Path::new("/");
-    let status = status(&asked, &Sysfs::new(root), root, false);
+    let status = boot::status(&asked, &Sysfs::new(root), root, boot::in_words);
     if status == exit_status(false, false) && !was_well {
         say_so(command);
     }
@@ -439,37 +373,6 @@ fn check(
         print(&check.words(Look::of_standard_output()));
     }
     check.report.exit_status
-}
-
-fn status(request: &Request, sysfs: &Sysfs, root: &Path, json: bool) -> u8 {
-    let folder = root.join(report_file::FOLDER.trim_start_matches('/'));
-    // Devices that were named later have a report, too.
-    if !request.asks_for_devices() && !folder.join(report_file::NAME).exists() {
-        request.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        if json {
-            print_json(&Status::default());
-        } else {
-            log::info!("the command line asks for no device");
-        }
-        return exit_status(false, false);
-    }
-    match status::status(&folder.join(report_file::NAME), sysfs) {
-        Ok(mut status) => {
-            if status.exit_status == exit_status(true, false) {
-                status.exit_status = exit_status(true, request.strict);
-            }
-            if json {
-                print_json(&status);
-            } else {
-                print(&status.to_string());
-            }
-            status.exit_status
-        }
-        Err(why) => {
-            log::error!("no report of this boot, vfio-early did not run in the initrd: {why}");
-            exit_status(true, request.strict)
-        }
-    }
 }
 
 /// Prints the record. What it says besides goes to standard error, whatever runs it: who makes an

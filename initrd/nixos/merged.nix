@@ -5,10 +5,11 @@
   config,
   options,
   isScripted,
-  # The kernel parameters, the modules and the program that have to be there.
+  # The kernel parameters, the modules and the programs that have to be there.
   parameters,
   modules,
   program,
+  initrdProgram,
 }:
 let
   inherit (lib)
@@ -54,7 +55,7 @@ let
     packages: name: lib.any (package: lib.hasSuffix "${name}.service" (package.name or "")) packages;
   # It starts the units.
   generator = "vfio-early-generator";
-  isProgram = file: (file.enable or true) && toString (file.source or file) == program;
+  is = program: file: (file.enable or true) && toString (file.source or file) == program;
   systemd =
     let
       inherit (initrd.systemd) contents services;
@@ -65,8 +66,10 @@ let
       sources = map (path: toString (path.source or path)) initrd.systemd.storePaths;
     in
     optional (noUnits != [ ]) (lacks "boot.initrd.systemd.packages" noUnits)
-    ++ check "boot.initrd.systemd.storePaths" program (elem program sources)
-    ++ check "boot.initrd.systemd.contents" place (contents ? ${place} && isProgram contents.${place})
+    ++ check "boot.initrd.systemd.storePaths" initrdProgram (elem initrdProgram sources)
+    ++ check "boot.initrd.systemd.contents" place (
+      contents ? ${place} && is initrdProgram contents.${place}
+    )
     ++ optional (off ++ suppressed != [ ]) ''
       boot.initrd.vfio-early: ${
         concatStringsSep ", " (lib.unique (off ++ suppressed))
@@ -75,7 +78,7 @@ let
     '';
 
   host = check "systemd.generators" generator (
-    config.systemd.generators ? ${generator} && isProgram config.systemd.generators.${generator}
+    config.systemd.generators ? ${generator} && is program config.systemd.generators.${generator}
   );
 
   scripted =
@@ -85,8 +88,8 @@ let
     ++ check "boot.initrd.postDeviceCommands" "`vfio-early wait`" (
       contains "vfio-early wait" initrd.postDeviceCommands
     )
-    ++ check "boot.initrd.extraUtilsCommands" "`copy_bin_and_libs ${program}`" (
-      contains program initrd.extraUtilsCommands
+    ++ check "boot.initrd.extraUtilsCommands" "`copy_bin_and_libs ${initrdProgram}`" (
+      contains initrdProgram initrd.extraUtilsCommands
     );
 in
 if !initrd.enable || !(config.boot.kernel.enable or true) then

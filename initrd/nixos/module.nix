@@ -21,6 +21,7 @@ let
   items = import ./item.nix { inherit lib; };
   inherit (import ./modprobe.nix { inherit lib; }) oneLine parameter sameName;
   program = lib.getExe cfg.package;
+  initrdProgram = "${cfg.package}/lib/vfio-early/vfio-early-initrd";
 
   # NixOS' own script instead of systemd. It goes in 26.11, and its options with it: what defines them
   # unasked does not evaluate then. Removed ones can still be declared, to say so.
@@ -31,7 +32,7 @@ let
 
   # The units are those of every systemd initrd; only the paths of the programs are ours.
   unit =
-    name:
+    program: name:
     pkgs.writeTextDir "lib/systemd/system/${name}.service" (
       lib.replaceStrings
         [
@@ -69,6 +70,7 @@ let
   merged = import ./merged.nix {
     inherit
       config
+      initrdProgram
       isScripted
       lib
       modules
@@ -330,16 +332,16 @@ in
         availableKernelModules = modules;
 
         systemd = mkIf (!isScripted) {
-          packages = map unit [
+          packages = map (unit initrdProgram) [
             "vfio-early"
             "vfio-early-claim"
             "vfio-early-strict"
           ];
           # A unit's ExecStart= brings nothing into the initrd.
-          storePaths = [ program ];
+          storePaths = [ initrdProgram ];
           contents = {
             # It starts them, where the kernel command line asks for devices.
-            "/etc/systemd/system-generators/vfio-early-generator".source = program;
+            "/etc/systemd/system-generators/vfio-early-generator".source = initrdProgram;
             "/etc/vfio-early/keep" = mkIf (cfg.keep != [ ]) { text = record; };
           };
         };
@@ -349,7 +351,8 @@ in
           "/etc/vfio-early/keep".source = pkgs.writeText "keep" record;
         };
         extraUtilsCommands = mkIf isScripted ''
-          copy_bin_and_libs ${program}
+          copy_bin_and_libs ${initrdProgram}
+          mv $out/bin/vfio-early-initrd $out/bin/vfio-early
         '';
         # After the mounts and boot.initrd.kernelModules, before udev: that waits until no other driver
         # can have the devices, and the rest goes on beside it.
@@ -379,7 +382,7 @@ in
     };
 
     systemd = {
-      packages = [ (unit "vfio-early-finish") ];
+      packages = [ (unit program "vfio-early-finish") ];
       generators.vfio-early-generator = program;
       services = {
         vfio-early-finish = {

@@ -52,6 +52,12 @@ rustPlatform.buildRustPackage {
     LIBKMOD_STATIC_LIBS = "lzma" + lib.optionalString withZstd " zstd";
   };
 
+  # The initrd's program, which the module puts in there as vfio-early.
+  postInstall = ''
+    mkdir -p $out/lib/vfio-early
+    mv $out/bin/vfio-early-initrd $out/lib/vfio-early
+  '';
+
   # They need root, QEMU and kernels: `cargo xtask test` runs them.
   doCheck = false;
 

@@ -85,8 +85,8 @@ put() {
     rm -f "$to.new"
     case $1 in
         program | man | completions) cat "$source" >"$to.new" ;;
-        # They name the program's place.
-        *) sed "s|/usr/bin/vfio-early|$prefix/bin/vfio-early|g" "$source" >"$to.new" ;;
+        # They name the programs' places.
+        *) sed "s|/usr/bin/vfio-early|$prefix/bin/vfio-early|g; s|/usr/lib/vfio-early/|$prefix/lib/vfio-early/|g" "$source" >"$to.new" ;;
     esac
     if [ -x "$source" ]; then chmod 755 "$to.new"; else chmod 644 "$to.new"; fi
     # In one step: a boot may come at any time.
@@ -99,8 +99,10 @@ take_away() {
 
 if [ -n "$uninstall" ]; then
     each take_away program man completions systemd initramfs-tools dracut mkinitcpio
-    # The one folder that is ours alone.
-    [ ! -d "$destdir/usr/lib/dracut/modules.d/90vfio-early" ] || rmdir "$destdir/usr/lib/dracut/modules.d/90vfio-early"
+    # The folders that are ours alone.
+    for ours in /usr/lib/dracut/modules.d/90vfio-early "$prefix/lib/vfio-early"; do
+        [ ! -d "$destdir$ours" ] || rmdir "$destdir$ours"
+    done
     echo "vfio-early is removed; make the initrds anew, so that it is not in them, either"
     exit 0
 fi

@@ -107,7 +107,7 @@ fn without_systemd_a_runtime_hook_is_added_with_the_program_and_its_modules() {
         added,
         [
             "add_runscript vfio-early",
-            "add_binary /usr/bin/vfio-early",
+            "add_binary /usr/lib/vfio-early/vfio-early-initrd /usr/bin/vfio-early",
             "add_module vfio-pci",
             "add_module vfio_iommu_type1",
         ]
@@ -139,7 +139,7 @@ fn with_systemd_the_units_and_the_generator_are_added_and_no_runtime_hook() {
             "add_systemd_unit vfio-early-strict.service",
             "add_symlink /usr/lib/systemd/system-generators/vfio-early-generator \
              /usr/bin/vfio-early",
-            "add_binary /usr/bin/vfio-early",
+            "add_binary /usr/lib/vfio-early/vfio-early-initrd /usr/bin/vfio-early",
             "add_module vfio-pci",
             "add_module vfio_iommu_type1",
         ]

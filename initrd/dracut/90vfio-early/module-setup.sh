@@ -6,7 +6,7 @@
 #   dracut --force /tmp/initrd && lsinitrd /tmp/initrd | grep vfio
 
 check() {
-    require_binaries /usr/bin/vfio-early
+    require_binaries /usr/bin/vfio-early /usr/lib/vfio-early/vfio-early-initrd
 }
 
 # Not on systemd: what is in the initrd decides how the program is started.
@@ -43,7 +43,8 @@ installkernel() {
 }
 
 install() {
-    inst_binary /usr/bin/vfio-early
+    # The initrd's program: the host's can do more, and every boot would unpack that.
+    inst_binary /usr/lib/vfio-early/vfio-early-initrd /usr/bin/vfio-early
     # With --sysroot this host is not the one that boots.
     # shellcheck disable=SC2154 # variables of dracut
     if [[ ${dracutsysrootdir-} ]]; then

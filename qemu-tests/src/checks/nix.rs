@@ -135,6 +135,7 @@ fn with_zstd() -> Result<Outcome> {
     // The usual one is built in its place.
     let folder = tempfile::tempdir()?;
     let with_zstd = folder.path().join("vfio-early");
+    fs::copy(binary::initrds(&program), binary::initrds(&with_zstd))?;
     fs::copy(&program, &with_zstd)?;
     let usual = binary::build()?;
     Ok(Outcome::of(&zstd::problems(&kernels::set_up(KERNEL)?, &with_zstd, &usual)?))
@@ -237,11 +238,10 @@ fn module(program: Option<&Path>) -> Result<Outcome> {
         problems.push(format!("{OPTIONS_PAGE} is out of date: cargo xtask nix --write"));
     }
 
-    let own = |text: &str| {
+    let own = |text: &str, program: &str| {
         let is_comment = |line: &&str| line.starts_with('#');
         let text: String = text.split_inclusive('\n').filter(|line| !is_comment(line)).collect();
-        let text =
-            text.replace("/usr/bin/vfio-early", &format!("{STORE}/vfio-early/bin/vfio-early"));
+        let text = text.replace("/usr/bin/vfio-early", &format!("{STORE}/vfio-early/{program}"));
         let text = text.replace("/usr/bin/systemctl", &format!("{STORE}/systemd/bin/systemctl"));
         text.trim_start().to_owned()
     };
@@ -254,7 +254,9 @@ fn module(program: Option<&Path>) -> Result<Outcome> {
     }
     for (name, text) in units {
         let generic = read(&format!("initrd/systemd/{name}"))?;
-        if *text != json!(own(&generic)) {
+        let is_hosts = name.as_str() == "vfio-early-finish.service";
+        let program = if is_hosts { "bin/vfio-early" } else { "lib/vfio-early/vfio-early-initrd" };
+        if *text != json!(own(&generic, program)) {
             problems.push(format!(
                 "{name} is not initrd/systemd/{name} with the programs' paths, less its comments"
             ));

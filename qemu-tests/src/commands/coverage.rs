@@ -58,7 +58,8 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let host = export("host", &tests)?;
     report("the tests that run on the host", &host)?;
     if folder().join("guest").exists() {
-        let guest = export("guest", &[folder().join("programs/vfio-early")])?;
+        let program = folder().join("programs/vfio-early");
+        let guest = export("guest", &[binary::initrds(&program), program])?;
         report("the virtual machines", &guest)?;
         let both = host.iter().map(|(file, lines)| {
             let more = guest.get(file).cloned().unwrap_or_default();
@@ -108,10 +109,13 @@ fn count(arguments: &Arguments) -> Result<bool> {
     if !arguments.boots.is_empty() {
         step::say("coverage: virtual machines");
         let place = folder().join("guest-program");
-        // What is not of use there takes long to unpack.
-        let mut strip = Command::new("strip");
-        strip.arg("-o").arg(&place).arg(folder().join("programs/vfio-early"));
-        step::run(&mut strip)?;
+        let program = folder().join("programs/vfio-early");
+        for (program, place) in
+            [(binary::initrds(&program), binary::initrds(&place)), (program.clone(), place.clone())]
+        {
+            // What is not of use there takes long to unpack.
+            step::run(Command::new("strip").arg("-o").args([&place, &program]))?;
+        }
         booted = boot(&place, &arguments.boots)?;
     }
     Ok(status.success() && booted)

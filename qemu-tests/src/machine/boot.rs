@@ -13,7 +13,7 @@ use super::observed::{BEFORE, HOST};
 use super::qemu::{self, Asked, Orders};
 use super::run::Run;
 use super::topology::{self, Iommu};
-use super::vm::{Firmware, PROGRAM, Vm, check};
+use super::vm::{Firmware, INITRDS, PROGRAM, Vm, check, run};
 use crate::supplies::arch::Arch;
 use crate::supplies::binary;
 
@@ -143,7 +143,7 @@ impl Vm {
         let is_run = |step: &Step| matches!(step, Step::Run(_) | Step::RunBeside(_));
         let mut asked = self.steps.clone();
         if !self.without_program && !asked.iter().any(is_run) {
-            asked.push(Step::Run(vec![PROGRAM.to_owned()]));
+            asked.push(Step::Run(run(&[])));
         }
         let mut noted = false;
         let mut runs = 0;
@@ -176,13 +176,13 @@ impl Vm {
 fn check_before(step: &Step) -> Option<Step> {
     let words = match step {
         Step::Run(words) => words.as_slice(),
-        Step::RunBeside(_) => &[PROGRAM.to_owned()],
+        Step::RunBeside(_) => &run(&[]),
         _ => return None,
     };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let arguments = match words[..] {
-        [PROGRAM] => &[][..],
-        [PROGRAM, "bind", ref arguments @ ..] => arguments,
+        [INITRDS] => &[][..],
+        [PROGRAM | INITRDS, "bind", ref arguments @ ..] => arguments,
         _ => return None,
     };
     Some(Step::Check(check(arguments.iter().map(|word| (*word).to_owned()))))
@@ -217,7 +217,7 @@ mod tests {
                 Step::Load(vec!["vfio-pci".to_owned()]),
                 Step::Check(["/bin/vfio-early", "check", "--json"].map(str::to_owned).to_vec()),
                 moment(BEFORE),
-                Step::Run(vec!["/bin/vfio-early".to_owned()]),
+                Step::Run(vec!["/bin/vfio-early-initrd".to_owned()]),
                 moment("after 1"),
                 Step::Load(vec!["e1000e".to_owned()]),
                 moment(HOST),

@@ -10,8 +10,8 @@ use duct::cmd;
 
 use super::newc::Archive;
 use crate::supplies::arch::Arch;
-use crate::supplies::busybox;
 use crate::supplies::kernels::Kernel;
+use crate::supplies::{binary, busybox};
 
 /// `/init` of the guest.
 const INIT: &str = include_str!("../guest/init");
@@ -43,7 +43,7 @@ pub struct Contents {
     pub left_out: BTreeSet<String>,
     /// How modules lie there.
     pub compression: Compression,
-    /// The program under test, as `/bin/vfio-early`.
+    /// The program under test, as `/bin/vfio-early`; the initrd's, beside it, as `/bin/vfio-early-initrd`.
     pub program: Option<PathBuf>,
     /// Further files: absolute path to content.
     pub files: BTreeMap<String, Vec<u8>>,
@@ -100,9 +100,15 @@ pub fn write(kernel: &Kernel, contents: &Contents, folder: &Path, file: &Path) -
     // Programs look for modprobe here, and the kernel does too.
     archive.link("sbin/modprobe", "../bin/busybox")?;
     if let Some(program) = &contents.program {
-        let bytes = fs::read(program)
-            .with_context(|| format!("cannot read the program under test {}", program.display()))?;
-        archive.file("bin/vfio-early", 0o755, &bytes)?;
+        for (place, program) in [
+            ("bin/vfio-early", program.clone()),
+            ("bin/vfio-early-initrd", binary::initrds(program)),
+        ] {
+            let bytes = fs::read(&program).with_context(|| {
+                format!("cannot read the program under test {}", program.display())
+            })?;
+            archive.file(place, 0o755, &bytes)?;
+        }
     }
     for (path, content) in &contents.files {
         archive.file(path.trim_start_matches('/'), 0o644, content)?;

@@ -155,9 +155,8 @@ impl Vm {
 
     /// Runs the binary with these arguments; when nothing says so it runs once, with none.
     pub fn run<I: IntoIterator<Item: Into<String>>>(mut self, arguments: I) -> Self {
-        let mut words = vec![PROGRAM.to_owned()];
-        words.extend(arguments.into_iter().map(Into::into));
-        self.steps.push(Step::Run(words));
+        let arguments = arguments.into_iter().map(Into::into);
+        self.steps.push(Step::Run(run(&arguments.collect::<Vec<String>>())));
         self
     }
 
@@ -356,7 +355,20 @@ impl Vm {
     }
 }
 
+/// The host's program.
 pub(super) const PROGRAM: &str = "/bin/vfio-early";
+/// What a boot has of it.
+pub(super) const INITRDS: &str = "/bin/vfio-early-initrd";
+
+/// A run of the initrd's program, where it can do that.
+pub(super) fn run(arguments: &[String]) -> Vec<String> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let program = match words[..] {
+        [] | ["bind" | "claim" | "wait" | "status"] | ["bind", "--cmdline", _] => INITRDS,
+        _ => PROGRAM,
+    };
+    [program].iter().map(|word| (*word).to_owned()).chain(arguments.iter().cloned()).collect()
+}
 
 pub(super) fn check(arguments: impl Iterator<Item = String>) -> Vec<String> {
     let words = [PROGRAM, "check", "--json"].map(str::to_owned);

@@ -92,7 +92,8 @@ pub(crate) fn remap_of(home: &str) -> [String; 2] {
 /// The variable by which `build.rs` learns of the commit that is built; `--version` says it.
 pub(crate) const COMMIT: &str = "VFIO_EARLY_COMMIT";
 
-/// Builds the static release binary, with what the build needs, and checks it.
+/// Builds the static release binary and the initrd's, with what the build needs, and checks them; the
+/// path of the first.
 ///
 /// # Errors
 /// When the build fails, or when the binary is not static.
@@ -108,18 +109,30 @@ pub(crate) fn build_of(commit: Option<&str>) -> Result<PathBuf> {
     let mut command = cargo(&BUILD)?;
     command.args(remap()?).env_remove(COMMIT).envs(commit.map(|commit| (COMMIT, commit)));
     let binary = compile(musl::for_it(&mut command, Unpacks::Xz)?)?;
-    check_file(&binary)?;
+    check_files(&binary)?;
     Ok(binary)
 }
 
-/// Says how large it is.
+/// The initrd's program, which cargo makes beside the host's.
+#[must_use]
+pub(crate) fn initrds(program: &Path) -> PathBuf {
+    let mut path = program.to_owned().into_os_string();
+    path.push("-initrd");
+    path.into()
+}
+
+/// Says how large it is, and the initrd's beside it.
 ///
 /// # Errors
-/// When it is not fit for an initrd.
-pub(crate) fn check_file(binary: &Path) -> Result<()> {
-    let bytes = fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
-    check(&bytes).with_context(|| format!("{} is not fit for an initrd", binary.display()))?;
-    step::say(format_args!("vfio-early: {} bytes, static: no interpreter", bytes.len()));
+/// When one is not fit for an initrd.
+pub(crate) fn check_files(program: &Path) -> Result<()> {
+    for binary in [program, &initrds(program)] {
+        let name = binary.file_name().unwrap_or_default().display();
+        let bytes =
+            fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+        check(&bytes).with_context(|| format!("{} is not fit for an initrd", binary.display()))?;
+        step::say(format_args!("{name}: {} bytes, static: no interpreter", bytes.len()));
+    }
     Ok(())
 }
 
@@ -141,8 +154,13 @@ pub(crate) fn build_with_glibc() -> Result<PathBuf> {
 }
 
 /// Cargo's words for the binary's build, without [`remap`].
-pub(crate) const BUILD: [&str; 4] =
-    ["build", "--release", "--bin=vfio-early", "--message-format=json-render-diagnostics"];
+pub(crate) const BUILD: [&str; 5] = [
+    "build",
+    "--release",
+    "--package=vfio-early",
+    "--bins",
+    "--message-format=json-render-diagnostics",
+];
 
 /// Runs cargo with [`BUILD`]; the executable that it made.
 ///

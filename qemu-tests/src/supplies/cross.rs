@@ -116,7 +116,7 @@ pub(crate) fn build_of(target: Target, commit: Option<&str>) -> Result<PathBuf> 
             return binary::build_of(commit);
         }
         let program = binary::build_with_glibc()?;
-        binary::check_file(&program)?;
+        binary::check_files(&program)?;
         return Ok(program);
     }
     rustup::standard_library(&target.to_string())?;
@@ -124,7 +124,7 @@ pub(crate) fn build_of(target: Target, commit: Option<&str>) -> Result<PathBuf> 
     command.args(binary::remap()?).env_remove(binary::COMMIT);
     command.envs(commit.map(|commit| (binary::COMMIT, commit)));
     let program = binary::compile(with(&mut command, target, &libraries(target)?))?;
-    binary::check_file(&program)?;
+    binary::check_files(&program)?;
     Ok(program)
 }
 

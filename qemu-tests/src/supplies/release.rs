@@ -67,7 +67,11 @@ pub(crate) fn pack(
         // What `make` is to install; the recipes build it themselves where it is older than its source.
         let built = workspace.join("target/make/vfio-early");
         fs::create_dir_all(built.parent().context("a file lies in a folder")?)?;
-        fs::copy(program, &built).with_context(|| format!("cannot write {}", built.display()))?;
+        for (made, place) in
+            [(program.clone(), built.clone()), (binary::initrds(program), binary::initrds(&built))]
+        {
+            fs::copy(made, &place).with_context(|| format!("cannot write {}", place.display()))?;
+        }
         let its = [debian, tarball::pack(workspace, program, &date, to)?];
         files.extend(lists::write(&list, &its)?);
         files.extend(its);

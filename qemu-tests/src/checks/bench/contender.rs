@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::machine::{guest_program, initrd};
 use crate::supplies::arch::Arch;
 use crate::supplies::kernels::Kernel;
-use crate::supplies::step;
+use crate::supplies::{binary, step};
 
 /// How a contender gets the list of devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +66,7 @@ pub const GENERATOR: &str = "generator";
 /// What the others are held against.
 pub const FLOOR: &str = "floor";
 
+const INITRDS: &str = "/bin/vfio-early-initrd";
 /// The name is all that counts.
 const LINK: &str = "/bench/bin/vfio-early-generator";
 const KMOD: &str = "/usr/bin/kmod";
@@ -212,7 +213,7 @@ impl Contender {
         match &self.way {
             Way::Program => {}
             Way::Generator => {
-                tools.insert(LINK.to_owned(), fs::read(program)?);
+                tools.insert(LINK.to_owned(), fs::read(binary::initrds(program))?);
             }
             Way::Floor(_) => {
                 tools.insert("/bin/floor".to_owned(), guest_program::compile("floor", arch)?);
@@ -240,9 +241,7 @@ impl Contender {
     /// When the kernel has no vfio-pci.
     pub fn words(&self, kernel: &Kernel) -> Result<Vec<String>> {
         let words = match &self.way {
-            Way::Program => ["/bin/vfio-early", "claim", "THEN", "/bin/vfio-early", "bind"]
-                .map(str::to_owned)
-                .into(),
+            Way::Program => [INITRDS, "claim", "THEN", INITRDS, "bind"].map(str::to_owned).into(),
             // systemd names three folders, and only the first counts.
             Way::Generator => [LINK, "/run", "/run", "/run"].map(str::to_owned).to_vec(),
             Way::Floor(arguments) => {

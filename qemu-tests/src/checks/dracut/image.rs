@@ -180,6 +180,9 @@ fn files(program: &Path, units: &[Unit]) -> Result<Vec<File>> {
         files.push(File::Link { path: usual.to_owned(), target: (*place).to_owned() });
     }
     files.extend(places.into_iter().map(|place| File::program(place, bytes.clone())));
+    let initrds = binary::initrds(program);
+    let bytes = fs::read(&initrds).with_context(|| format!("cannot read {}", initrds.display()))?;
+    files.push(File::program("usr/lib/vfio-early/vfio-early-initrd", bytes));
     Ok(files)
 }
 

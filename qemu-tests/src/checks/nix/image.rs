@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::evaluation::Nix;
 use crate::machine::distro::{Debian, File, Recipe, Suite};
+use crate::supplies::binary;
 use crate::supplies::kernels::Kernel;
 
 /// Ready to boot.
@@ -47,6 +48,10 @@ pub(super) fn set_up(nixpkgs: &Path, kernel: &Kernel, program: &Path) -> Result<
         kernel,
         files: vec![
             File::program("usr/bin/vfio-early", std::fs::read(program)?),
+            File::program(
+                "usr/lib/vfio-early/vfio-early-initrd",
+                std::fs::read(binary::initrds(program))?,
+            ),
             list("stand-ins", stand_ins(&derivations, parts)?),
             list("upstream-units", upstream_units(&derivations)),
             File::text(

@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 /// Permissions and place.
 pub(super) type File = (&'static str, &'static str);
 
-pub(super) const PROGRAM: &[File] = &[("755", "usr/bin/vfio-early")];
+pub(super) const PROGRAM: &[File] =
+    &[("755", "usr/bin/vfio-early"), ("755", "usr/lib/vfio-early/vfio-early-initrd")];
 pub(super) const MANUAL: &[File] = &[
     ("644", "usr/share/man/man5/vfio-early.report.5"),
     ("644", "usr/share/man/man7/vfio-early.cmdline.7"),

@@ -65,6 +65,8 @@ pub(crate) fn compare(commit: Option<&str>, targets: &[Target], to: &Path) -> Re
         )?;
         let libraries = cross::libraries(*target)?;
         pairs.push((format!("vfio-early, {target}"), first.clone(), program.clone()));
+        let [one, other] = [binary::initrds(first), binary::initrds(&program)];
+        pairs.push((format!("vfio-early-initrd, {target}"), one, other));
         for name in [libkmod::ARCHIVE, musl::LIBLZMA] {
             pairs.push((format!("{name}, {target}"), libraries.join(name), c.join(name)));
         }

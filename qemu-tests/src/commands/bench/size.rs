@@ -49,7 +49,8 @@ pub fn weigh(program: &Path, kernel: &Kernel) -> Result<Sizes> {
         ..Contents::default()
     };
     initrd::write(kernel, &contents, folder.path(), &without)?;
-    contents.program = Some(program.to_owned());
+    let program = &binary::initrds(program);
+    contents.tools.insert("/bin/vfio-early".to_owned(), fs::read(program)?);
     initrd::write(kernel, &contents, folder.path(), &with)?;
     let difference = |command: &[&str]| -> Result<usize> {
         Ok(compressed(command, &with)? - compressed(command, &without)?)
@@ -81,7 +82,7 @@ impl Part {
     }
 }
 
-/// What the binary consists of, by the linker's own map.
+/// What the initrd's program consists of, by the linker's own map.
 ///
 /// # Errors
 /// When it cannot be built.
@@ -91,7 +92,7 @@ pub fn parts() -> Result<Vec<Part>> {
     let file = map.join("vfio-early.map");
     let argument = format!("link-arg=-Wl,-Map={}", file.display());
     // In a folder of its own: the binary that is measured is not built anew by this.
-    let mut command = binary::cargo(&["rustc", "--release", "--bin=vfio-early", "--quiet"])?;
+    let mut command = binary::cargo(&["rustc", "--release", "--bin=vfio-early-initrd", "--quiet"])?;
     musl::for_it(&mut command, Unpacks::Xz)?;
     command.args(binary::remap()?).arg("--target-dir").arg(&map).args(["--", "-C", &argument]);
     step::run_with_progress(&mut command)?;
