@@ -304,8 +304,8 @@ fn in_use(machine: Vm) -> Vm {
              ip address flush dev eth0; ip link set eth0 down; echo released",
         )
         .run(["bind", "--cmdline", all])
-        .run_by(gone("1", "07", "00:07.0,00:08.0"))
-        .run_by(gone("2", "09", "00:09.0,00:0a.0"))
+        .run_by(gone("2", "07", "00:07.0,00:08.0"))
+        .run_by(gone("3", "09", "00:09.0,00:0a.0"))
 }
 
 fn in_use_expected(check: &mut Check<'_>) {
@@ -341,13 +341,13 @@ fn in_use_expected(check: &mut Check<'_>) {
     check
         .of_run(4)
         .exits(1)
-        .says(&["interrupt: write 1: write", "0000:00:07.0/driver_override"])
+        .says(&["interrupt: write 2: write", "0000:00:07.0/driver_override"])
         .device("0000:00:07.0", "failed", &["the device went away", "vfio.wait=10"])
         .device("0000:00:08.0", "bound", &[]);
     check
         .of_run(5)
         .exits(1)
-        .says(&["interrupt: write 2: write", "0000:00:0a.0/driver_override"])
+        .says(&["interrupt: write 3: write", "0000:00:0a.0/driver_override"])
         .device("0000:00:09.0", "failed", &["the device went away"])
         .device("0000:00:0a.0", "bound", &[]);
 }

@@ -144,7 +144,7 @@ fn by_hook(machine: Vm) -> Vm {
                 "umount /proc/cmdline 2>/dev/null; echo vfio.devs={items} >/tmp/cmdline; \
                  mount --bind /tmp/cmdline /proc/cmdline && cat /proc/cmdline"
             ))
-            .run_by(["sh", "-c", ". /hooks/vfio-early; run_earlyhook; exit $vfio_early_status"])
+            .run_by(["sh", "-c", ". /hooks/vfio-early; run_earlyhook; run_hook; exit $vfio_early_status"])
             .shell(
                 "modprobe nvme; for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e /dev/nvme0n1 ] || sleep 0.1; \
                  done; mount -t ext4 /dev/nvme0n1 /new_root && cat /new_root/file; umount /new_root; \
@@ -158,7 +158,7 @@ fn by_hook(machine: Vm) -> Vm {
                 "rm -f /etc/vfio-early/keep; umount /proc/cmdline; echo vfio.devs={items} >/tmp/cmdline; \
                  mount --bind /tmp/cmdline /proc/cmdline"
             ))
-            .run_by(["sh", "-c", ". /hooks/vfio-early; run_earlyhook; exit $vfio_early_status"]);
+            .run_by(["sh", "-c", ". /hooks/vfio-early; run_earlyhook; run_hook; exit $vfio_early_status"]);
     }
     machine
 }

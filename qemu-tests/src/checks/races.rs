@@ -39,8 +39,8 @@ const DISK: &str = "0000:00:04.0";
 fn at_work(machine: Vm) -> Vm {
     let interrupted = |line: &str, items: &str| {
         let items = format!("vfio.devs={items}");
-        // The first write is that of the override.
-        ["interrupt", "1", line, "/bin/vfio-early", "bind", "--cmdline", &items].map(str::to_owned)
+        // The first write is that of the override, after the folder of the lock.
+        ["interrupt", "2", line, "/bin/vfio-early", "bind", "--cmdline", &items].map(str::to_owned)
     };
     let disk = "1b36:0010@00:04.0";
     machine
@@ -68,12 +68,12 @@ fn at_work_expected(check: &mut Check<'_>) {
     check
         .of_run(1)
         .exits(0)
-        .says(&["interrupt: write 1: write", "0000:00:03.0/driver_override"])
+        .says(&["interrupt: write 2: write", "0000:00:03.0/driver_override"])
         .device(CARD, "bound", &[]);
     check
         .of_run(2)
         .exits(1)
-        .says(&["interrupt: write 1: write", "0000:00:04.0/driver_override"])
+        .says(&["interrupt: write 2: write", "0000:00:04.0/driver_override"])
         .device(DISK, "failed", &["nvme has it", "nvme0n1 is mounted on /tmp/disk"])
         .driver(DISK, Some("nvme"));
     check.of_run(3).exits(0).device(DISK, "bound", &[]);
