@@ -439,14 +439,13 @@ mod tests {
             ("kill -KILL $$", false, true, "<3>vfio-early: claim ended with exit status 137\n"),
         ] {
             let folder = tempfile::tempdir().unwrap();
-            let program = format!("case $1 in claim) {claim} ;; bind) : >ROOT/bound ;; esac");
+            let program = format!("case $1 in claim) {claim} ;; wait) : >ROOT/bound ;; esac");
             run("init-top/00-vfio-early", folder.path(), &program);
             let is_there = |path: &str| folder.path().join(path).exists();
             if goes_on {
-                // In the background; where it does not, this has no end.
-                while !is_there("bound") {
-                    std::thread::sleep(std::time::Duration::from_millis(10));
-                }
+                // In the background.
+                let tries = (0..6000).take_while(|_| !is_there("bound"));
+                tries.for_each(|_| std::thread::sleep(std::time::Duration::from_millis(10)));
             }
             assert_eq!(is_there("bound"), goes_on, "{claim}");
             assert_eq!(is_there(BEGUN), is_begun, "{claim}");
