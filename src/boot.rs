@@ -181,7 +181,7 @@ fn claim(request: Request, sysfs: Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
             return exit_status(true, request.strict);
         }
     };
-    let (count, took) = (claimed.count(), claimed.took.as_micros());
+    let (count, took) = (claimed.count(), claimed.took_us);
     let (whole, part) = (took / 1000, took % 1000 / 100);
     log::info!("claimed {count} in {whole}.{part} ms: no other driver can have them");
     let left = Left::Claimed(claimed);
@@ -203,11 +203,11 @@ pub fn bind(
     kernel: &mut Live,
 ) -> u8 {
     let strict = request.strict;
-    let took = claimed.took;
+    let took_us = claimed.took_us;
     let sysfs = sysfs.knowing(claimed.devices);
     match vfio_early::bind(request, &sysfs, kernel) {
         Ok(report) => {
-            let claimed_us = u64::try_from(took.as_micros()).ok().filter(|us| *us > 0);
+            let claimed_us = Some(took_us).filter(|us| *us > 0);
             tell(Report { claimed_us, ..report }, &sysfs, text)
         }
         Err(why) => {

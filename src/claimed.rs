@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::time::Duration;
 
 use crate::pci::{Address, Class, Digits, Id, number};
 use crate::sysfs::Device;
@@ -15,8 +14,8 @@ use crate::sysfs::Device;
 /// What `claim` read and wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claimed {
-    /// How long it took.
-    pub took: Duration,
+    /// Microseconds that it took.
+    pub took_us: u64,
     /// Of each device what is the same at any time, the driver that had it, and what was written to its
     /// `driver_override`.
     pub devices: BTreeMap<Address, Device>,
@@ -53,7 +52,7 @@ impl Left {
             Left::Done(status) => return format!("done {status}\n"),
             Left::Claimed(claimed) => claimed,
         };
-        let mut text = format!("claimed {}\n", claimed.took.as_micros());
+        let mut text = format!("claimed {}\n", claimed.took_us);
         for (address, device) in &claimed.devices {
             let Device { id, class, group, driver, claimed, folder, .. } = device;
             // A device with such a name is read again.
@@ -89,13 +88,13 @@ impl Left {
         if let Some(status) = first.strip_prefix("done ") {
             return Some(Left::Done(status.parse().ok()?));
         }
-        let took = Duration::from_micros(first.strip_prefix("claimed ")?.parse().ok()?);
+        let took_us = first.strip_prefix("claimed ")?.parse().ok()?;
         let mut devices = BTreeMap::new();
         for line in rest.lines() {
             let (address, device) = device(line)?;
             devices.insert(address, device);
         }
-        Some(Left::Claimed(Claimed { took, devices }))
+        Some(Left::Claimed(Claimed { took_us, devices }))
     }
 }
 
@@ -164,8 +163,8 @@ mod tests {
                 },
             ),
         ];
-        let took = Duration::from_micros(1842);
-        let claimed = Left::Claimed(Claimed { took, devices: devices.into() });
+        let took_us = 1842;
+        let claimed = Left::Claimed(Claimed { took_us, devices: devices.into() });
         let text = claimed.text();
         let expected = "claimed 1842\n\
             0000:01:00.0\t10de1c0314623282\t030000\t12\t-\tvfio-pci\t\
@@ -188,8 +187,7 @@ mod tests {
         let address: Address = "0000:01:00.0".parse().unwrap();
         for driver in ["a\tb", "a\nb", "-"] {
             let known = Device { driver: Some(driver.to_owned()), ..known(None, "devices/x") };
-            let left =
-                Left::Claimed(Claimed { took: Duration::ZERO, devices: [(address, known)].into() });
+            let left = Left::Claimed(Claimed { took_us: 0, devices: [(address, known)].into() });
             assert_eq!(left.text(), "claimed 0\n", "{driver:?}");
         }
     }

@@ -87,7 +87,7 @@ pub fn claim(request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::R
         }
     }
     phase_over("override");
-    Ok(Claim::Claimed(Claimed { took: start.elapsed(), devices: machine.devices }))
+    Ok(Claim::Claimed(Claimed { took_us: micros(start), devices: machine.devices }))
 }
 
 /// Reads the machine, and makes the plan.
@@ -102,6 +102,11 @@ fn look(request: &Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> io::Resul
         phase_over("log of the plan");
     }
     Ok((machine, plan))
+}
+
+/// Since then.
+fn micros(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn carry_out(
@@ -124,7 +129,7 @@ fn carry_out(
     applied.warnings.extend(others::told(&applied.given, &plan.foreign, sysfs, &is_asked));
     phase_over("others");
     let mut report = report::report(request, &machine, &plan, &applied, &verdict);
-    report.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
+    report.elapsed_us = micros(start);
     Ok(report)
 }
 

@@ -496,13 +496,25 @@ impl Sysfs {
     fn read_groups(&self, devices: &mut BTreeMap<Address, Device>) {
         let groups = self.root.join("sys/kernel/iommu_groups");
         for number in groups_of(devices).into_keys() {
-            let members = groups.join(number.to_string()).join("devices");
-            for address in self.addresses(&members).unwrap_or_default() {
+            let mut add = |address| {
                 if !devices.contains_key(&address)
                     && let Some(device) = self.device(address)
                 {
                     devices.insert(address, device);
                 }
+            };
+            // One that has come since then is no member here; that the group is not viable by it, the
+            // kernel says all the same, and a look at each group would be a fifth of the run's own part.
+            let mut is_known = false;
+            for (address, device) in &self.known {
+                if device.group == Some(number) {
+                    is_known = true;
+                    add(*address);
+                }
+            }
+            if !is_known {
+                let members = groups.join(number.to_string()).join("devices");
+                self.addresses(&members).unwrap_or_default().into_iter().for_each(add);
             }
         }
     }
