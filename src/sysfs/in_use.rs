@@ -25,17 +25,25 @@ impl Sysfs {
             .or_else(|| self.typed_on(address))
     }
 
-    /// Processes that have a graphics device's files open. Sources: `/sys/class/drm`,
-    /// `/sys/class/accel`, `/sys/class/graphics`, `/proc/driver/nvidia`, `/proc/PID/fd`.
+    /// Processes that have a graphics device's files open, or a disk's, as a VM's that got it by its path.
+    /// Sources: `/sys/class/drm`, `/sys/class/accel`, `/sys/class/graphics`, `/sys/class/block`,
+    /// `/proc/driver/nvidia`, `/proc/PID/fd`.
     fn open_nodes(&self, address: Address) -> Option<Usage> {
         let text = address.to_string();
         let mut nodes = Vec::new();
-        for (class, folder) in [("drm", "dri/"), ("accel", "accel/"), ("graphics", "")] {
+        let mut by = User::Screen;
+        for (class, folder) in
+            [("drm", "dri/"), ("accel", "accel/"), ("graphics", ""), ("block", "")]
+        {
             let names = self.below(class, &text).into_iter();
             // The others there are its outputs, as card0-HDMI-A-1.
             let names =
                 names.filter_map(|name| name.into_string().ok()).filter(|it| !it.contains('-'));
-            nodes.extend(names.map(|name| format!("/dev/{folder}{name}")));
+            let before = nodes.len();
+            nodes.extend(names.map(|name| format!("/dev/{folder}{}", name.replace('!', "/"))));
+            if class == "block" && nodes.len() > before {
+                by = User::Storage;
+            }
         }
         // The closed driver's have a number of their own, and go with no device in sysfs.
         let nvidia = format!("proc/driver/nvidia/gpus/{text}/information");
@@ -50,7 +58,7 @@ impl Sysfs {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let names = holders[..holders.len().min(MOST_NAMES)].join(", ");
         let verb = if holders.len() > 1 { "have" } else { "has" };
-        Some(Usage { words: format!("{names}{more} {verb} {node} open"), by: User::Screen })
+        Some(Usage { words: format!("{names}{more} {verb} {node} open"), by })
     }
 
     /// That who uses a device is hidden from who asks, in words: another user than root sees neither which
@@ -66,7 +74,8 @@ impl Sysfs {
         })
     }
 
-    /// The processes that have one of these files open, and the first that one has.
+    /// The processes that have one of these files open, and the first that one has. Those of udev, which
+    /// have a look at each disk that comes, are through with it in no time.
     #[must_use]
     pub fn holders(&self, nodes: &[String]) -> Option<(Vec<String>, String)> {
         let (mut holders, mut first) = (Vec::new(), None);
@@ -80,7 +89,11 @@ impl Sysfs {
             let files = self.targets(&Path::new("proc").join(process.to_string()).join("fd"));
             let mut open = nodes.iter().filter(|node| files.contains(node));
             if let Some(node) = open.next() {
-                holders.push(self.process(process));
+                let process = self.process(process);
+                if process.contains("udev") {
+                    continue;
+                }
+                holders.push(process);
                 first.get_or_insert_with(|| node.clone());
             }
         }

@@ -121,6 +121,30 @@ fn nvidias_files_keep_their_card() {
     assert_eq!(outcomes(&fake.bind(LISTED)), ["0000:01:00.0 bound"]);
 }
 
+/// A VM that got it by its path has no mount of it, and claims nothing.
+#[test]
+fn a_disk_that_a_process_has_open_is_kept() {
+    for (name, file, is_kept) in [
+        ("qemu-system-x86", "/dev/nvme1n1", true),
+        ("dd", "/dev/nvme1n1p1", true),
+        ("dd", "/dev/nvme0n1", false),
+        ("dd", "/dev/nvme1n1p2", false),
+        // It has a look, and comes back when the disk goes.
+        ("(udev-worker)", "/dev/nvme1n1", false),
+        ("systemd-udevd", "/dev/nvme1n1p1", false),
+    ] {
+        let mut fake = hosts::twin_disks().running();
+        process(&fake, 812, name, &[file]);
+        let report = fake.bind("vfio.devs=1b36:0010@02:00.0");
+        let expected = if is_kept { "refused" } else { "bound" };
+        assert_eq!(outcomes(&report), [format!("0000:02:00.0 {expected}")], "{name} {file}");
+        if is_kept {
+            let said = format!("the host uses it: {name} (812) has {file} open; stop that first");
+            assert_says(&words(&report, "0000:02:00.0"), &[&said]);
+        }
+    }
+}
+
 /// Even if the screen may go dark: it would go dark under somebody's hands.
 #[test]
 fn neither_console_nor_host_release_what_a_process_has_open() {
