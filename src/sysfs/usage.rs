@@ -74,13 +74,12 @@ const MOST_MADE: usize = 1024;
 
 impl Sysfs {
     /// What uses the device; `None` where nothing known does. That the host runs from it comes before
-    /// all else.
+    /// all else. What is mounted is read last, since a process that mounts a disk closes its file.
     #[must_use]
     pub fn usage(&self, address: Address) -> Option<Usage> {
-        self.virtual_functions(address)
-            .or_else(|| self.disks_usage(address))
-            .or_else(|| self.links_usage(address))
-            .or_else(|| self.use_now(address))
+        let now = self.use_now(address);
+        let links = self.links_usage(address);
+        self.virtual_functions(address).or_else(|| self.disks_usage(address)).or(links).or(now)
     }
 
     /// Whether the root is still that of the kernel's own rootfs, or nothing is known to be mounted.
