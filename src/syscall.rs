@@ -285,6 +285,8 @@ fn child(number: u32, work: &Work, shared: &Shared, start: Instant) -> nix::Resu
     match unsafe { fork() }? {
         ForkResult::Parent { child: pid } => Ok(Child { number, pid, alive }),
         ForkResult::Child => {
+            // What is written is opened: where there are few descriptors, it is by this one.
+            drop(alive);
             take_pieces(number, work, shared, start);
             drop(end);
             // SAFETY: _exit only ends the process; no destructor of the parent's runs twice.
