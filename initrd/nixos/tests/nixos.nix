@@ -78,12 +78,12 @@ let
   asOverStubs =
     lib.replaceStrings
       [
-        (lib.getExe package)
+        "${package}"
         " (in ${toString ./nixos.nix})"
         ", in ${toString ./nixos.nix}"
       ]
       [
-        "/nix/store/vfio-early/bin/vfio-early"
+        "/nix/store/vfio-early"
         ""
         ""
       ];

@@ -73,7 +73,7 @@ fn scripted(program: Option<&Path>) -> Result<Outcome> {
     Ok(Outcome::of(&scripted::problems(&kernels::set_up(KERNEL)?, &program)?))
 }
 
-/// The systemd units as the module has them for a program in `/usr/bin`: name to text.
+/// The systemd units as the module has them for programs where dracut's module puts them: name to text.
 ///
 /// # Errors
 /// When there is no nixpkgs lib, or the module does not evaluate.
@@ -82,7 +82,13 @@ pub fn units() -> Result<BTreeMap<String, String>> {
     let library = library()?
         .with_context(|| format!("no nixpkgs lib: {LIBRARY} must name the folder that has it"))?;
     let units = Nix::new(&library, "/usr")?.evaluate("tests.units")?;
-    serde_json::from_value(units).context("the units are no texts")
+    let mut units: BTreeMap<String, String> =
+        serde_json::from_value(units).context("the units are no texts")?;
+    // NixOS has each program in an initrd at its place in the store.
+    for text in units.values_mut() {
+        *text = text.replace("/usr/lib/vfio-early/vfio-early-initrd", "/usr/bin/vfio-early");
+    }
+    Ok(units)
 }
 
 /// The devices in `boot.initrd.vfio-early.devices = […];`, as `list --format nix` prints it. The

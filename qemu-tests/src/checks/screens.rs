@@ -6,6 +6,7 @@
 //! has loaded its graphics driver, as a later `vfio-early bind` does.
 
 mod case;
+mod ram;
 mod swap;
 
 pub(crate) use case::{BOOT, OTHER};
@@ -22,7 +23,7 @@ fn two_cards() -> [Device; 2] {
     [card("VGA", "01.0", BOOT), card("VGA", "05.0", OTHER)]
 }
 
-/// Every case on every kernel for x86, whose firmware draws on its cards.
+/// Every case on every kernel for x86, whose firmware draws on its cards, and what Arm's has besides.
 pub(crate) fn boots() -> Vec<Boot> {
     let boot = |kernel, case: Case| Boot {
         name: format!("screens: {}", case.name),
@@ -38,7 +39,7 @@ pub(crate) fn boots() -> Vec<Boot> {
             check: Box::new(move |kernel, program, _answers| swap.check(kernel, program).into()),
         })
     });
-    cases.chain(swaps).collect()
+    cases.chain(swaps).chain(ram::boots()).collect()
 }
 
 fn all(line: &str) -> Vec<Case> {
