@@ -9,6 +9,7 @@ use crate::fake::{Fake, Fault};
 use crate::list::at_80;
 use crate::machine::{Function, Line, Machine, desktop};
 use crate::outcome::{assert_says, device, group, obstacles, outcomes, words};
+use crate::verdict::status_of;
 
 const CARD: &str = "0000:01:00.0";
 const SOUND: &str = "0000:01:00.1";
@@ -89,8 +90,14 @@ fn a_sibling_that_may_turn_out_to_be_in_the_group_is_named() {
         let said = words(&report, CARD);
         assert_says(&said, &["may also have 0000:01:00.1 10de:10f1", "vfio-early list"]);
         assert!(!said.contains("0000:00:01.0"), "the port is no stranger: {said}");
-        // udev, then the unit that finishes.
+        let status = status_of(&fake, &report);
+        assert_eq!(status.exit_status, 0, "{line:?}: {status}");
+        // udev; then the unit that finishes has a look, and its exit status is that of `status`.
         fake.load("snd_hda_intel");
+        let status = status_of(&fake, &report);
+        assert_eq!(status.exit_status, 4, "{line:?}: {status}");
+        let said = "is not viable: snd_hda_intel has 0000:01:00.1 10de:10f1";
+        assert_says(&status.to_string(), &[CARD, said]);
         let report = fake.bind(text);
         assert_eq!(words(&report, CARD), "", "{line:?}");
         let said = obstacles(&report, CARD);

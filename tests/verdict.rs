@@ -24,7 +24,7 @@ fn check(fake: &mut Fake, text: &str) -> Report {
 }
 
 /// What `status` says after that report.
-fn status_of(fake: &Fake, report: &Report) -> Status {
+pub(crate) fn status_of(fake: &Fake, report: &Report) -> Status {
     let folder = fake.tree.root().join("run/vfio-early");
     fake.tree.folder("run");
     report_file::save(report, &folder).expect("it can be written");
