@@ -261,8 +261,9 @@ impl Request {
         let warnings = &mut self.warnings;
         match (key, value) {
             ("devs", Some(list)) => {
-                // No item has one.
-                if list.contains('=') || list.contains(PREFIX) {
+                // No other item has one.
+                let is_other = |item: &str| item.contains('=') && !item.starts_with("vfs:");
+                if items(list).any(is_other) || list.contains(PREFIX) {
                     warnings.push(
                         "vfio.devs= has other parameters in it: is its closing quote missing?"
                             .to_owned(),

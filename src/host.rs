@@ -16,3 +16,4 @@ pub mod released;
 pub mod status;
 pub mod udev;
 pub mod verify;
+pub mod vfs;

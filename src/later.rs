@@ -11,7 +11,7 @@ use serde_json::Value;
 use vfio_early::claimed::{Claimed, Left};
 use vfio_early::cmdline::Request;
 use vfio_early::escape;
-use vfio_early::host::{finish, release, udev};
+use vfio_early::host::{finish, release, udev, vfs};
 use vfio_early::kernel::Live;
 use vfio_early::pci::Address;
 use vfio_early::report::{Outcome, Report, exit_status};
@@ -24,7 +24,7 @@ use crate::boot::{alone, bind, remedy, say, taken, whole};
 pub fn bind_named(request: Request, sysfs: &Sysfs, text: &[u8], kernel: &mut Live) -> u8 {
     let strict = request.strict;
     let Ok(_lock) = alone() else { return exit_status(true, strict) };
-    let report = match vfio_early::bind(request, sysfs, kernel) {
+    let report = match vfio_early::bind_on_host(request, sysfs, kernel) {
         Ok(report) => whole(report, sysfs, text),
         Err(why) => {
             log::error!("no device is bound: {why}; {}", remedy(&why, "/sys"));
@@ -94,6 +94,9 @@ pub fn finish(request: Request, sysfs: Sysfs, text: &[u8], kernel: &mut Live) ->
 /// Drivers that were about to have a device when it came, and the kernel itself, are through then.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// By when a virtual function has its links (`pci_iov_add_virtfn()`).
+const LINKS: Duration = Duration::from_millis(100);
+
 /// What udev's rule runs for a device that has just come; the exit status. All is told in the kernel's log:
 /// nobody reads what udev's programs print.
 pub fn hotplug(
@@ -104,7 +107,13 @@ pub fn hotplug(
     kernel: &mut Live,
 ) -> u8 {
     let mut run = || vfio_early::hotplug(request.clone(), address, sysfs, kernel);
-    let mut report = match run() {
+    let mut found = run();
+    if matches!(found, Ok(None)) && vfs::asks(request) {
+        // The kernel makes the links of a virtual function after it has announced it.
+        thread::sleep(LINKS);
+        found = run();
+    }
+    let mut report = match found {
         Ok(Some(report)) => report,
         // It is not meant, or was released.
         Ok(None) => return exit_status(false, false),
@@ -156,8 +165,9 @@ pub fn rule() -> io::Result<()> {
 }
 
 /// Gives back what is named; the exit status.
-pub fn release(request: &Request, sysfs: &Sysfs, kernel: &mut Live) -> u8 {
-    let lines = match release::release(request, sysfs, kernel, Path::new(FOLDER)) {
+pub fn release(request: Request, sysfs: &Sysfs, kernel: &mut Live) -> u8 {
+    let request = vfs::each_there(request, sysfs);
+    let lines = match release::release(&request, sysfs, kernel, Path::new(FOLDER)) {
         Ok(lines) => lines,
         Err(why) => {
             log::error!("nothing is released: {why}; {}", remedy(&why, "/sys"));

@@ -39,6 +39,7 @@ use apply::Applied;
 use claimed::Claimed;
 use cmdline::{Foreign, Request};
 use host::check::Check;
+use host::vfs::Functions;
 use keep::Record;
 use kernel::Kernel;
 use kmsg::phase_over;
@@ -178,9 +179,34 @@ pub fn finish(
     sysfs: &Sysfs,
     kernel: &mut impl Kernel,
 ) -> io::Result<Option<Report>> {
-    let machine = sysfs.machine(&request)?;
-    let left = host::finish::left(request, &machine, then, sysfs);
-    if left.items.is_empty() { Ok(None) } else { bind(left, sysfs, kernel).map(Some) }
+    let mut functions = Functions::find(request, true, sysfs, kernel)?;
+    let machine = sysfs.machine(&functions.request)?;
+    let mut left = host::finish::left(
+        functions.request.clone(),
+        &machine,
+        &functions.without_made(then),
+        sysfs,
+    );
+    functions.leave_to_host(&mut left, &machine);
+    if left.items.is_empty() && !functions.are_told() {
+        functions.put_back(kernel);
+        return Ok(None);
+    }
+    functions.over(bind(left, sysfs, kernel), sysfs, kernel).map(Some)
+}
+
+/// As [`bind`], on the host: virtual functions are made where they are asked for.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_on_host(
+    request: Request,
+    sysfs: &Sysfs,
+    kernel: &mut impl Kernel,
+) -> io::Result<Report> {
+    let functions = Functions::find(request, true, sysfs, kernel)?;
+    let report = bind(functions.request.clone(), sysfs, kernel);
+    functions.over(report, sysfs, kernel)
 }
 
 /// Takes a device that has just come, where the request means it; `None` where it does not.
@@ -193,6 +219,7 @@ pub fn hotplug(
     sysfs: &Sysfs,
     kernel: &mut impl Kernel,
 ) -> io::Result<Option<Report>> {
+    let request = host::vfs::each_there(request, sysfs);
     let machine = sysfs.machine(&request)?;
     let one = host::finish::of_one(request, address, &machine, sysfs);
     if one.items.is_empty() { Ok(None) } else { bind(one, sysfs, kernel).map(Some) }
@@ -211,6 +238,8 @@ pub fn check(mut request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> i
     if request.foreign == Foreign::default() {
         request.foreign = cmdline::parse(&sysfs.cmdline().unwrap_or_default()).foreign;
     }
+    let functions = Functions::find(request, false, sysfs, kernel)?;
+    let request = functions.request.clone();
     let mut machine = sysfs.machine(&request)?;
     let mut record = sysfs.record();
     // In an initrd nobody can see that, and on a host it is what an initrd would be told.
@@ -241,6 +270,7 @@ pub fn check(mut request: Request, sysfs: &Sysfs, kernel: &mut impl Kernel) -> i
         report.warnings.extend(host::keep::untold(sysfs));
     }
     report.warnings.extend(sysfs.hidden_users());
+    functions.tell(&mut report, sysfs);
     Ok(Check {
         report: Report { next_boot: next_boot.unwrap_or_default(), ..report },
         has_screen: machine.screen.is_some(),

@@ -19,7 +19,7 @@ use vfio_early::host::list::filter::Filter;
 use vfio_early::host::list::formats::{self, FORMATS, Format};
 use vfio_early::host::list::tree;
 use vfio_early::host::page::Look;
-use vfio_early::host::{keep, list, named, next_initrd, paste, udev, verify};
+use vfio_early::host::{keep, list, named, next_initrd, paste, udev, verify, vfs};
 use vfio_early::keep::Kind;
 use vfio_early::kernel::Live;
 use vfio_early::pci::Address;
@@ -40,7 +40,7 @@ usage: vfio-early [bind] [--cmdline TEXT] [--dry-run] | bind ITEM... | claim
   bind            the initrd's run; later it takes what is not bound, or ITEMs
   claim, wait     the part of it that is before udev; until bind is over
   release         gives each ITEM back to the host's driver, unless a VM has it
-  finish          what the initrd had to leave, and nothing that was given back
+  finish          what the initrd had to leave; udev runs hotplug ADDRESS later
   list            the items to paste; FILTER: gpu, usb, net, storage, id, item
   check           what bind would do here; TEXT is items or a command line
   status          the last report against what holds now
@@ -257,6 +257,11 @@ fn run(words: Vec<OsString>) -> u8 {
         log::info!("taken for {taken_for}: {}", escape::short(&String::from_utf8_lossy(&text)));
     }
     let mut kernel = Live::new(&arguments.root);
+    // In the initrd there are none, and they are told as that.
+    let looks = arguments.command == Command::Verify || arguments.command == BIND && !is_named;
+    if looks && !arguments.dry_run && !sysfs.is_initrd() {
+        request = vfs::each_there(request, &sysfs);
+    }
     if arguments.command == Command::Verify {
         verify(&arguments.filters, &arguments.verify, arguments.json, &request, &sysfs)
     } else if arguments.command == Command::Status {
@@ -271,7 +276,7 @@ fn run(words: Vec<OsString>) -> u8 {
         };
         check(request, &sysfs, &mut kernel, &text, &arguments.root, form)
     } else if arguments.command == Command::Release {
-        later::release(&request, &sysfs, &mut kernel)
+        later::release(request, &sysfs, &mut kernel)
     } else if let Some(address) = arguments.address {
         kmsg::into_the_kernels_log();
         later::hotplug(&request, address, &sysfs, &text, &mut kernel)

@@ -169,6 +169,13 @@ pub enum Choice {
     Id(Id),
     /// Every endpoint in the IOMMU group of the device there.
     Group(Place),
+    /// The virtual functions (SR-IOV) of the device there, which its driver makes.
+    Virtual {
+        /// The device; one function.
+        of: Place,
+        /// So many are to be made, where there are none.
+        count: Option<u16>,
+    },
 }
 
 /// One item of `vfio.devs=`.
@@ -192,7 +199,8 @@ pub struct Rejected {
 }
 
 const FORMS: &str = "write an address as 0000:01:00.0, a slot as 01:00.*, a path as \
-                     00:01.0/00.0, an id as pci:10de:1c03, a group as group:01:00.0";
+                     00:01.0/00.0, an id as pci:10de:1c03, a group as group:01:00.0, virtual \
+                     functions as vfs:03:00.0 or vfs:03:00.0=4";
 
 /// 1 to `digits` hex digits, at most `max`; `what` names the number in the message.
 fn hex(text: &str, digits: usize, max: u32, what: &str) -> Result<u32, String> {
@@ -387,9 +395,13 @@ fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
     if is_id(text) {
         return Err(format!("an id needs a pci: in front, pci:{text}"));
     }
-    let (group, rest) = match text.strip_prefix("group:") {
-        Some(rest) => (true, rest),
-        None => (false, text),
+    let (before, rest) = match text.split_once(':') {
+        Some((before @ ("group" | "vfs"), rest)) => (before, rest),
+        _ => ("", text),
+    };
+    let (rest, count) = match rest.split_once('=') {
+        Some((rest, count)) if before == "vfs" => (rest, Some(number_of_functions(count)?)),
+        _ => (rest, None),
     };
     let (guard, place) = match rest.split_once('@') {
         Some((guard, place)) => {
@@ -398,7 +410,7 @@ fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
             let id = without(id);
             if (id, of) != (guard, place) && id.parse::<Id>().is_ok() && of.parse::<Place>().is_ok()
             {
-                let before = if group { "group:" } else { "" };
+                let before = if before.is_empty() { "" } else { &text[..=before.len()] };
                 let what =
                     if is_in_order { "a guard is the id alone" } else { "the id comes first" };
                 return Err(format!("{what}: {before}{id}@{of}"));
@@ -408,7 +420,21 @@ fn choice(text: &str) -> Result<(Option<Id>, Choice), String> {
         None => (None, rest),
     };
     let place: Place = place.parse()?;
-    Ok((guard, if group { Choice::Group(place) } else { Choice::Place(place) }))
+    let choice = match before {
+        "group" => Choice::Group(place),
+        "vfs" if place.hops.last().is_some_and(|hop| hop.function.is_none()) => {
+            return Err("virtual functions are those of one function".to_owned());
+        }
+        "vfs" => Choice::Virtual { of: place, count },
+        _ => Choice::Place(place),
+    };
+    Ok((guard, choice))
+}
+
+/// Decimal, as in `sriov_numvfs`.
+fn number_of_functions(text: &str) -> Result<u16, String> {
+    let number = text.parse().ok().filter(|number| *number > 0 && !text.starts_with('+'));
+    number.ok_or_else(|| format!("{:?} is no number of virtual functions", escape::short(text)))
 }
 
 impl FromStr for Item {
@@ -473,6 +499,10 @@ mod tests {
         Place { domain, bus, hops }
     }
 
+    fn virtual_of(of: Place, count: Option<u16>) -> Choice {
+        Choice::Virtual { of, count }
+    }
+
     fn id(vendor: u16, device: u16, subvendor: u16, subdevice: u16) -> Id {
         Id { vendor, device, subvendor, subdevice }
     }
@@ -507,6 +537,13 @@ mod tests {
                 Choice::Place(place(0, 0, &[(1, Some(0)), (0, Some(0))])),
             ),
             ("group:10de:1c03@01:00.0", Some(gtx), Choice::Group(place(0, 1, &[(0, Some(0))]))),
+            ("vfs:03:00.0", None, virtual_of(place(0, 3, &[(0, Some(0))]), None)),
+            ("vfs:03:00.1=64", None, virtual_of(place(0, 3, &[(0, Some(1))]), Some(64))),
+            (
+                "vfs:10de:1c03@00:01.0/00.0=65535",
+                Some(gtx),
+                virtual_of(place(0, 0, &[(1, Some(0)), (0, Some(0))]), Some(u16::MAX)),
+            ),
         ] {
             assert_eq!(
                 text.parse(),
@@ -555,6 +592,16 @@ mod tests {
             ("“01:00.0”", "the kernel knows no quotes but \""),
             ("10de:1c03@pci:10de:1c03", "the domain \"pci\" is not"),
             ("group:", "not a PCI address"),
+            ("vfs:", "not a PCI address"),
+            ("vfs:03:00.*", "virtual functions are those of one function"),
+            ("vfs:03:00.0=", "\"\" is no number of virtual functions"),
+            ("vfs:03:00.0=0", "\"0\" is no number of virtual functions"),
+            ("vfs:03:00.0=+1", "\"+1\" is no number of virtual functions"),
+            ("vfs:03:00.0=65536", "\"65536\" is no number of virtual functions"),
+            ("vfs:03:00.0=4=4", "\"4=4\" is no number of virtual functions"),
+            ("vfs:03:00.0@8086:10c9", "the id comes first: vfs:8086:10c9@03:00.0"),
+            ("vfs:group:03:00.0", "the domain \"group\" is not"),
+            ("03:00.0=4", "the function \"0=4\" is not"),
             ("group:pci:10de:1c03", "the domain \"pci\" is not"),
             ("../../etc/passwd", "not a PCI address"),
             ("ａ:00.0", "is not a hexadecimal number"),

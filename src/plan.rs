@@ -82,6 +82,8 @@ pub struct Absent {
     pub item: String,
     /// That, and what to do about it.
     pub why: Why,
+    /// It comes in the real root, where it is taken.
+    pub is_later: bool,
 }
 
 /// A graphics device that stays with the host, and the modules that drive it.
@@ -237,7 +239,8 @@ pub fn requested(request: &Request, machine: &Machine) -> Vec<Address> {
 /// Whether some item asks for a device that is not there (yet).
 #[must_use]
 pub fn misses_a_device(request: &Request, machine: &Machine) -> bool {
-    request.items.iter().any(|item| resolve(item, machine).is_empty())
+    let is_here = |item: &&Item| !matches!(item.choice, Choice::Virtual { .. });
+    request.items.iter().filter(is_here).any(|item| resolve(item, machine).is_empty())
 }
 
 /// Whether some item asks for a device that has no IOMMU group (yet), though an IOMMU works.
@@ -265,6 +268,8 @@ fn resolve(item: &Item, machine: &Machine) -> Vec<Address> {
             // Without a group, or with bridges alone in it, there is the named device to refuse.
             if endpoints.is_empty() { named } else { endpoints }
         }
+        // In the initrd there are none; on the host each that is there is an item of its own by then.
+        Choice::Virtual { .. } => Vec::new(),
     }
 }
 
@@ -296,8 +301,16 @@ fn targets(request: &Request, machine: &Machine) -> (Targets, Vec<Absent>) {
     for item in &request.items {
         let found = resolve(item, machine);
         if found.is_empty() {
-            let why = Why::new("no such device", absent_remedy(item, request, machine));
-            absent.push(Absent { item: item.text.clone(), why });
+            let is_later = matches!(item.choice, Choice::Virtual { .. });
+            let why = if is_later {
+                Why::new(
+                    "virtual functions are made when the driver of their device is up",
+                    "vfio-early-finish.service takes them then",
+                )
+            } else {
+                Why::new("no such device", absent_remedy(item, request, machine))
+            };
+            absent.push(Absent { item: item.text.clone(), why, is_later });
         }
         let mismatch = guard_mismatch(item, machine);
         for &address in &found {
@@ -377,10 +390,29 @@ pub fn asked(mut request: Request, machine: &Machine) -> Vec<Address> {
     requested(&request, machine)
 }
 
+/// The first device at the place that an item names.
+#[must_use]
+pub fn named(item: &Item, machine: &Machine) -> Option<Address> {
+    let (Choice::Place(place) | Choice::Group(place) | Choice::Virtual { of: place, .. }) =
+        &item.choice
+    else {
+        return None;
+    };
+    resolve_place(place, machine).first().copied()
+}
+
+/// Why an item's guard keeps what it names with the host; `None` where it does not.
+#[must_use]
+pub fn guarded(item: &Item, machine: &Machine) -> Option<Why> {
+    match guard_mismatch(item, machine)? {
+        Decision::Refuse(why) | Decision::Reserve(why) => Some(why),
+        Decision::Take(_) => None,
+    }
+}
+
 fn guard_mismatch(item: &Item, machine: &Machine) -> Option<Decision> {
     let guard = item.guard?;
-    let (Choice::Place(place) | Choice::Group(place)) = &item.choice else { return None };
-    let address = *resolve_place(place, machine).first()?;
+    let address = named(item, machine)?;
     let found = machine.devices[&address].id;
     (!guard.matches(&found)).then(|| {
         let found = if guard.has_subsystem() { found.in_full() } else { found.to_string() };
@@ -706,7 +738,7 @@ impl fmt::Display for Plan {
             let line = format!("{word} {address} {}: {reason}; {remedy}", target.device.id);
             writeln!(f, "{}", escape::line(&line))?;
         }
-        for Absent { item, why: Why { reason, remedy } } in &self.absent {
+        for Absent { item, why: Why { reason, remedy }, .. } in &self.absent {
             writeln!(f, "absent {}: {reason}; {remedy}", escape::short(item))?;
         }
         let mut steps = self.steps.iter();

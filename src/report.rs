@@ -26,6 +26,16 @@ pub enum Outcome {
     Failed,
     /// No such device.
     Absent,
+    /// Not there before the real root, where it is taken.
+    Later,
+}
+
+impl Outcome {
+    /// Whether that is what was asked for, as far as it can be had by now.
+    #[must_use]
+    pub fn is_well(self) -> bool {
+        matches!(self, Outcome::Bound | Outcome::Later)
+    }
 }
 
 /// One member of an IOMMU group.
@@ -170,8 +180,8 @@ pub fn report(
         devices.push(report);
     }
     devices.extend(plan.absent.iter().map(absent));
-    let unmet = !request.rejected.is_empty()
-        || devices.iter().any(|device| device.outcome != Outcome::Bound);
+    let unmet =
+        !request.rejected.is_empty() || devices.iter().any(|device| !device.outcome.is_well());
     let warnings =
         [request.warnings.as_slice(), plan.warnings.as_slice(), applied.warnings.as_slice()];
     Report {
@@ -215,7 +225,7 @@ fn group(number: u32, machine: &Machine, applied: &Applied) -> Group {
     Group { number, viable, members: machine.group(number).map(member).collect() }
 }
 
-fn absent(Absent { item, why }: &Absent) -> DeviceReport {
+fn absent(Absent { item, why, is_later }: &Absent) -> DeviceReport {
     DeviceReport {
         item: item.clone(),
         address: None,
@@ -225,7 +235,7 @@ fn absent(Absent { item, why }: &Absent) -> DeviceReport {
         driver: None,
         driver_override: None,
         group: None,
-        outcome: Outcome::Absent,
+        outcome: if *is_later { Outcome::Later } else { Outcome::Absent },
         reason: Some(why.reason.clone()),
         remedy: Some(why.remedy.clone()),
         usable: None,
@@ -364,6 +374,7 @@ impl DeviceReport {
             Outcome::Refused => (Level::Error, format!("{name}: refused: {}", why())),
             Outcome::Failed => (Level::Error, format!("{name}: failed: {}", why())),
             Outcome::Absent => (Level::Error, format!("{name}: absent: {}", why())),
+            Outcome::Later => (Level::Info, format!("{name}: later: {}", why())),
         }
     }
 }
@@ -381,8 +392,8 @@ impl Report {
         let all = self.devices.len() <= LINES_FOR_ALL || self.request.debug;
         let mut absent = 0;
         for device in &self.devices {
-            absent += usize::from(device.outcome == Outcome::Absent);
-            if device.outcome == Outcome::Absent && absent > LINES_FOR_UNKNOWN {
+            absent += usize::from(device.address.is_none());
+            if device.address.is_none() && absent > LINES_FOR_UNKNOWN {
                 continue;
             }
             if all || device.outcome != Outcome::Bound {
@@ -433,6 +444,7 @@ impl Report {
             (count(Outcome::Refused), "refused"),
             (count(Outcome::Failed), "failed"),
             (count(Outcome::Absent), "absent"),
+            (count(Outcome::Later), "later"),
             (self.request.rejected.len(), "malformed"),
             (unusable, "unusable"),
         ] {

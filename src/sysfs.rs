@@ -465,7 +465,7 @@ impl Sysfs {
         read: &mut BTreeSet<Address>,
     ) -> bool {
         let (Choice::Place(place) | Choice::Group(place)) = &item.choice else {
-            return false;
+            return matches!(item.choice, Choice::Virtual { .. });
         };
         let [hop] = place.hops[..] else { return false };
         let first = Address {

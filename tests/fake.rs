@@ -121,6 +121,8 @@ pub enum Fault {
     Coming { module: String },
     /// Who had groups open has ended, and they are closed during the first wait.
     GroupCloses,
+    /// No device makes virtual functions.
+    NoFunctions,
     /// The device is pulled right before the write of that number, from 0.
     GoesAway { address: String, before: usize },
 }
@@ -243,6 +245,12 @@ impl Fake {
 
     pub fn fault(&mut self, fault: Fault) {
         self.faults.push(fault);
+    }
+
+    /// Somebody else writes into an attribute of a device.
+    pub fn store_in(&mut self, address: &str, name: &str, value: &str) {
+        let written = self.store(&format!("bus/pci/devices/{address}/{name}"), value);
+        written.unwrap_or_else(|errno| panic!("{name} of {address}: {errno}"));
     }
 
     /// From now on all goes well.
@@ -532,6 +540,14 @@ impl Fake {
             }
         }
         self.lock(address)?;
+        // `pci_device_can_probe()`.
+        let device = &self.devices[address];
+        if let (Some(of), None) = (&device.function.of, &device.driver_override) {
+            let path = format!("sys/bus/pci/devices/{of}/sriov_drivers_autoprobe");
+            if self.tree.read(&path) == "0\n" {
+                return Err(Errno::ENODEV);
+            }
+        }
         match self.groups {
             Groups::WithIommu if self.devices[address].function.id != VIRTIO_IOMMU => {
                 return Err(Errno::EAGAIN);
@@ -622,6 +638,11 @@ impl Fake {
         match name {
             "driver_override" => self.store_override(address, value),
             "enable" => self.store_enable(address),
+            "sriov_drivers_autoprobe" => {
+                self.tree.write(&format!("sys/{attribute}"), &format!("{value}\n"));
+                Ok(())
+            }
+            "sriov_numvfs" => self.store_numvfs(address, value),
             "driver/unbind" => {
                 let link = format!("sys/bus/pci/devices/{address}/driver");
                 let driver = self.tree.link_name(&link).ok_or(Errno::ENOENT)?;
@@ -644,6 +665,58 @@ impl Fake {
         device.driver_override = name.map(str::to_owned);
         self.tree.write_override(&self.devices[address].function, name);
         Ok(())
+    }
+
+    /// `sriov_numvfs_store()`.
+    fn store_numvfs(&mut self, address: &str, value: &str) -> Result<(), Errno> {
+        let number: u8 = value.parse().map_err(|_| Errno::EINVAL)?;
+        let path = |name: &str| format!("sys/bus/pci/devices/{address}/{name}");
+        let there: u8 = self.tree.read(&path("sriov_numvfs")).trim().parse().expect("a number");
+        if number > self.devices[address].function.virtual_functions {
+            return Err(Errno::ERANGE);
+        }
+        if number == there {
+            return Ok(());
+        }
+        let driver = self.lock(address)?.driver.clone();
+        let is_host = |it: &Driver| driver.as_ref() == Some(&it.name) && !it.vfio;
+        if !self.drivers.iter().any(is_host) {
+            return Err(Errno::ENOENT);
+        }
+        if number > 0 && there > 0 {
+            return Err(Errno::EBUSY);
+        }
+        if self.has(&Fault::NoFunctions) {
+            return Err(Errno::ENOMEM);
+        }
+        for function in there..number {
+            self.add_virtual_function(address, function);
+        }
+        for function in number..there {
+            let name = self.tree.link_name(&path(&format!("virtfn{function}")));
+            self.remove_device(&name.expect("it is there"));
+            self.tree.unlink(&path(&format!("virtfn{function}")));
+        }
+        self.tree.write(&path("sriov_numvfs"), &format!("{number}\n"));
+        Ok(())
+    }
+
+    /// `pci_iov_add_virtfn()`, with an offset and a stride of 1, on the bus of its device.
+    fn add_virtual_function(&mut self, of: &str, number: u8) {
+        let parent = self.devices[of].function.clone();
+        let place: Address = of.parse().expect("an address");
+        let at = (place.device << 3 | place.function) + 1 + number;
+        let place = Address { device: at >> 3, function: at & 7, ..place };
+        let function = Function {
+            address: place.to_string(),
+            group: parent.group.map(|group| 100 * (group + 1) + u32::from(number)),
+            virtual_functions: 0,
+            of: Some(of.to_owned()),
+            ..parent
+        };
+        self.add_device(function);
+        self.tree.link_function(of, number, &place.to_string());
+        self.settle(&place.to_string());
     }
 
     /// `enable_store()`, of a device that is not enabled.

@@ -105,6 +105,10 @@ pub struct Function {
     pub rom_shadow: bool,
     /// The kernel can reset it alone.
     pub resets: bool,
+    /// So many at most, if its driver makes them.
+    pub virtual_functions: u8,
+    /// The device that it is a virtual function of.
+    pub of: Option<String>,
 }
 
 /// `/proc/cpuinfo` in a QEMU.
@@ -134,7 +138,14 @@ impl Function {
             boot_vga: false,
             rom_shadow: false,
             resets: false,
+            virtual_functions: 0,
+            of: None,
         }
+    }
+
+    pub fn virtual_functions(mut self, most: u8) -> Self {
+        self.virtual_functions = most;
+        self
     }
 
     pub fn boot_vga(mut self) -> Self {
@@ -352,6 +363,8 @@ impl Machine {
                 boot_vga: false,
                 rom_shadow: false,
                 resets: function.resets(),
+                virtual_functions: 0,
+                of: None,
             };
             if function.hot_added {
                 machine.hot_added.push(ours);

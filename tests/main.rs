@@ -34,6 +34,7 @@ mod finish;
 mod hotplug;
 mod interruptions;
 mod model;
+mod vfs;
 
 // Input of any kind.
 mod bytes;

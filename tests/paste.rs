@@ -29,6 +29,8 @@ fn words_and_lists_are_read_as_meant() {
         ("01:00.0 01:00.1", "vfio.devs=01:00.0,01:00.1", LIST),
         (r#""01:00.0 01:00.1""#, "vfio.devs=01:00.0,01:00.1", LIST),
         ("'01:00.0,01:00.1'\n", "vfio.devs=01:00.0,01:00.1", LIST),
+        ("vfs:03:00.0=4", "vfio.devs=vfs:03:00.0=4", ""),
+        ("01:00.0 vfs:03:00.0=4 root=x", "vfio.devs=01:00.0,vfs:03:00.0=4 root=x", LIST),
         ("vfio.devs=01:00.0 quiet", "vfio.devs=01:00.0 quiet", ""),
         ("01:00.0 vfio.strict", "vfio.devs=01:00.0 vfio.strict", ""),
         ("01:00.0, 01:00.1 vfio.wait=3", "vfio.devs=01:00.0,01:00.1 vfio.wait=3", LIST),

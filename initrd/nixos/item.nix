@@ -10,12 +10,24 @@ let
   # An id of zeros alone would take every device.
   isId = text: builtins.match id text != null && builtins.match "[0:]*" text == null;
 
-  # The parts of an item: `kind` is "id", "group" or "place".
+  # A number of virtual functions: 1 to 65535.
+  isCount = text: builtins.match "0*[1-9][0-9]{0,4}" text != null && lib.toIntBase10 text <= 65535;
+
+  # The parts of an item: `kind` is "id", "group", "virtual" or "place"; `count` is that of virtual functions,
+  # or null.
   parts =
     text:
     let
       isGroup = lib.hasPrefix "group:" text;
-      rest = lib.removePrefix "group:" text;
+      isVirtual = lib.hasPrefix "vfs:" text;
+      counted = if isVirtual then builtins.match "vfs:([^=]*)=(.*)" text else null;
+      rest =
+        if counted != null then
+          lib.head counted
+        else if isVirtual then
+          lib.removePrefix "vfs:" text
+        else
+          lib.removePrefix "group:" text;
       guarded = builtins.match "([^@]*)@(.*)" rest;
     in
     if lib.hasPrefix "pci:" text then
@@ -23,10 +35,18 @@ let
         kind = "id";
         id = lib.removePrefix "pci:" text;
         place = null;
+        count = null;
       }
     else
       {
-        kind = if isGroup then "group" else "place";
+        kind =
+          if isGroup then
+            "group"
+          else if isVirtual then
+            "virtual"
+          else
+            "place";
+        count = if counted == null then null else lib.last counted;
         id = if guarded == null then null else builtins.elemAt guarded 0;
         place = if guarded == null then rest else builtins.elemAt guarded 1;
       };
@@ -60,7 +80,7 @@ let
       any = if item.kind == "id" then "0" else "*";
     };
 
-  forms = "an address (0000:01:00.0), a slot (01:00.*), a path (00:01.0/00.0), an id (pci:10de:1c03) or a group (group:01:00.0); addresses, slots and paths can have a guard in front (10de:1c03@01:00.0)";
+  forms = "an address (0000:01:00.0), a slot (01:00.*), a path (00:01.0/00.0), an id (pci:10de:1c03), a group (group:01:00.0) or virtual functions (vfs:03:00.0, vfs:03:00.0=4); addresses, slots and paths can have a guard in front (10de:1c03@01:00.0)";
 in
 rec {
   isItem =
@@ -69,7 +89,9 @@ rec {
       item = parts text;
     in
     (item.id == null || isId item.id)
-    && (item.place == null || builtins.match place item.place != null);
+    && (item.place == null || builtins.match place item.place != null)
+    && (item.kind != "virtual" || !lib.hasSuffix "*" item.place)
+    && (item.count == null || isCount item.count);
 
   # The type of one item.
   type = lib.mkOptionType {

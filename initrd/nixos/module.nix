@@ -170,6 +170,8 @@ in
         - `pci:10de:1c03` or `pci:10de:1c03:1462:3282`: every device of that id, where `0` stands
           for any;
         - `group:01:00.0`: all but PCI bridges in the IOMMU group of that device;
+        - `vfs:03:00.0`: the virtual functions (SR-IOV) of that device, which stays with the host,
+          when somebody makes them; `vfs:03:00.0=4` has four made, where there are none;
         - `10de:1c03@01:00.0`: a guard, in front of an address, slot or path (also in a group, as
           `group:10de:1c03@01:00.0`): only if that device has that id. Disks and network cards
           should have one.

@@ -165,6 +165,7 @@ fn device_words(page: &mut Page, device: &DeviceReport) {
         Outcome::Refused => (Style::Red, "would be refused:".to_owned()),
         Outcome::Failed => (Style::Red, "would fail:".to_owned()),
         Outcome::Absent => (Style::Red, "is absent:".to_owned()),
+        Outcome::Later => (Style::Yellow, "would come later:".to_owned()),
     };
     let mut why = String::new();
     if device.outcome != Outcome::Bound {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::released::Released;
 use crate::cmdline::Request;
 use crate::escape;
-use crate::pci::{Address, Choice, Hop, Item, Place};
+use crate::pci::{Address, Choice, Hop, Id, Item, Place};
 use crate::plan;
 use crate::report::{Report, exit_status};
 use crate::sysfs::{Machine, Sysfs};
@@ -72,7 +72,8 @@ pub fn left(request: Request, machine: &Machine, then: &Value, sysfs: &Sysfs) ->
         if left.len() == chosen.len() {
             items.push(item.clone());
         } else {
-            items.extend(left.into_iter().map(|address| alone(item, address, machine)));
+            let id = |address: &Address| machine.devices.get(address).map(|device| device.id);
+            items.extend(left.into_iter().map(|address| alone(item, address, id(&address))));
         }
     }
     Request { items, rejected: Vec::new(), warnings: Vec::new(), ..request }
@@ -87,9 +88,11 @@ pub fn of_one(request: Request, one: Address, machine: &Machine, sysfs: &Sysfs) 
     for item in &request.items {
         let only = Request { items: vec![item.clone()], ..Request::default() };
         if plan::requested(&only, machine).contains(&one) {
-            let alone = alone(item, one, machine);
-            let guard = if plan::guard_holds(item, machine) { alone.guard } else { item.guard };
-            items.push(Item { guard, ..alone });
+            items.push(alone(
+                item,
+                one,
+                if plan::guard_holds(item, machine) { id } else { item.guard },
+            ));
         }
     }
     if id.is_none_or(|id| Released::read(sysfs).has(&one, &id)) {
@@ -103,10 +106,9 @@ fn devices(report: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// One of the devices that an item has chosen.
-fn alone(item: &Item, address: Address, machine: &Machine) -> Item {
+pub(super) fn alone(item: &Item, address: Address, guard: Option<Id>) -> Item {
     let Address { domain, bus, device, function } = address;
     let hops = vec![Hop { device, function: Some(function) }];
-    let guard = machine.devices.get(&address).map(|device| device.id);
     Item { text: item.text.clone(), guard, choice: Choice::Place(Place { domain, bus, hops }) }
 }
 
@@ -148,7 +150,10 @@ pub fn merged(mut then: Value, now: &Report, is_named: bool) -> serde_json::Resu
         }
     }
     let is_rejected = then["request"]["rejected"].as_array().is_some_and(|it| !it.is_empty());
-    let unmet = is_rejected || all.values().any(|device| device["outcome"] != "bound");
+    let unmet = is_rejected
+        || all
+            .values()
+            .any(|device| !matches!(device["outcome"].as_str(), Some("bound" | "later")));
     then["exit_status"] = exit_status(unmet, now.request.strict).into();
     then["devices"] = all.into_values().collect();
     then["groups"] = groups.into_values().collect();

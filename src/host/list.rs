@@ -15,6 +15,7 @@ use crate::host::item::item;
 use crate::host::keep;
 use crate::host::names::Names;
 use crate::host::paste::length_without_lists;
+use crate::host::vfs;
 use crate::keep::Kind;
 use crate::pci::{Address, Class, Id};
 use crate::plan::{self, Targets, is_vfio_driver};
@@ -197,7 +198,7 @@ pub fn list(sysfs: &Sysfs, filters: &[Filter]) -> io::Result<List> {
     let text = sysfs.cmdline().unwrap_or_default();
     let request = cmdline::parse(&text);
     let asks = request.asks_for_devices();
-    let asked = plan::asked(request, &machine);
+    let asked = plan::asked(vfs::each_there(request, sysfs), &machine);
     let is_chosen = |address: &Address| filters.is_empty() || chosen.contains(address);
     let mut devices = Vec::new();
     let mut add = |address: Address| {

@@ -60,6 +60,7 @@ mod tests {
                 Console::Keep,
             ),
             ("vfio.console=release 10de:1c03@01:00.0", &["10de:1c03@01:00.0"], Console::Release),
+            ("vfs:03:00.0=4", &["vfs:03:00.0=4"], Console::Keep),
             ("vfio.devs=01:00.0 00:14.0", &["00:14.0", "01:00.0"], Console::Keep),
         ] {
             let request = read(&words(text)).unwrap();

@@ -31,8 +31,10 @@ pub fn read(text: &str) -> (String, &'static str) {
 /// `depth` is how many commands may stand around it.
 fn meant(text: &str, depth: u8) -> (String, &'static str) {
     let (mut text, mut what) = inside(text, depth).unwrap_or_else(|| (text.to_owned(), ""));
-    // No item has a `=` in it; parameters may stand behind.
-    let first = [text.find('='), text.find(PREFIX)].into_iter().flatten().min();
+    // No other item has a `=` in it; parameters may stand behind.
+    let mut signs = text.match_indices('=').map(|(at, _)| at);
+    let sign = signs.find(|at| !is_of_functions(&text[..*at]));
+    let first = [sign, text.find(PREFIX)].into_iter().flatten().min();
     let end =
         first.map_or(text.len(), |first| text[..first].rfind(is_blank).map_or(0, |it| it + 1));
     let (listed, rest) = text.split_at(end);
@@ -61,6 +63,12 @@ fn meant(text: &str, depth: u8) -> (String, &'static str) {
         what = "several lines, of which Proxmox VE reads the first alone";
     }
     (text.trim_start().to_owned(), what)
+}
+
+/// Whether a text ends in an item for virtual functions, behind which their number may stand.
+fn is_of_functions(text: &str) -> bool {
+    let is_end = |c: char| c == ',' || is_blank(c) || is_quote(c);
+    text.rsplit(is_end).next().is_some_and(|word| word.starts_with("vfs:"))
 }
 
 /// The command line within what stands around it.

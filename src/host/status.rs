@@ -117,7 +117,8 @@ pub fn status(report: &Path, sysfs: &Sysfs) -> io::Result<Status> {
         obstacles: Vec::new(),
         warnings: Vec::new(),
     }));
-    let unmet = devices.iter().any(|device| !device.bound && !device.released);
+    let is_well = |it: &DeviceStatus| it.bound || it.released || it.outcome == "later";
+    let unmet = !devices.iter().all(is_well);
     let is_unusable = devices.iter().any(|device| device.usable == Some(false));
     let exit_status = if is_unusable && !unmet { UNUSABLE } else { exit_status(unmet, false) };
     Ok(Status { version: 1, devices, warnings, exit_status })

@@ -69,6 +69,21 @@ impl Sysfs {
         link_name(&self.device_folder(address).join("physfn")).ok()??.parse().ok()
     }
 
+    /// The virtual functions of a device, in their order, which is not that of their addresses where these
+    /// wrap. Source: the links `virtfnN`.
+    #[must_use]
+    pub fn functions_of(&self, address: Address) -> Vec<Address> {
+        let folder = self.device_folder(address);
+        let function = |n: u16| link_name(&folder.join(format!("virtfn{n}"))).ok()??.parse().ok();
+        (0..u16::MAX).map_while(function).collect()
+    }
+
+    /// A number in an attribute of a device; `None` where it is not there.
+    #[must_use]
+    pub fn number(&self, address: Address, name: &str) -> Option<u32> {
+        self.text(self.device_folder(address).join(name)).ok()?.trim().parse().ok()
+    }
+
     /// Keyboards, mice and the like by their names, but neither the jacks of sound cards nor what
     /// software makes. Source: `/sys/class/input`.
     #[must_use]

@@ -142,7 +142,7 @@ impl Tree {
         self.unlink(path);
     }
 
-    fn unlink(&self, path: &str) {
+    pub fn unlink(&self, path: &str) {
         fs::remove_file(self.path(path)).unwrap_or_else(|why| panic!("{path}: {why}"));
     }
 
@@ -172,6 +172,17 @@ impl Tree {
         self.write_override(function, None);
         self.write(&format!("sys/{folder}/enable"), "0\n");
         self.write_uevent(function, None);
+        if function.virtual_functions > 0 {
+            for (name, value) in [
+                ("totalvfs", function.virtual_functions),
+                ("numvfs", 0),
+                ("offset", 1),
+                ("stride", 1),
+                ("drivers_autoprobe", 1),
+            ] {
+                self.write(&format!("sys/{folder}/sriov_{name}"), &format!("{value}\n"));
+            }
+        }
         if function.resets {
             self.write(&format!("sys/{folder}/reset_method"), "pm\n");
         }
@@ -188,6 +199,12 @@ impl Tree {
         };
         self.write(&format!("sys/{folder}/resource"), &(none.repeat(6) + rom));
         self.link(&format!("sys/bus/pci/devices/{address}"), &format!("../../../{folder}"));
+    }
+
+    /// `pci_iov_sysfs_link()`.
+    pub fn link_function(&self, of: &str, number: u8, address: &str) {
+        self.link(&format!("sys/bus/pci/devices/{of}/virtfn{number}"), &format!("../{address}"));
+        self.link(&format!("sys/bus/pci/devices/{address}/physfn"), &format!("../{of}"));
     }
 
     /// `iommu_group_add_device()`.

@@ -44,6 +44,7 @@ fn items_of_every_form_take_room_and_reads_in_proportion() {
         "pci:8086:10d3",
         "pci:10de:10d3",
         "group:03:03.0",
+        "vfs:03:03.0=4",
         "03:03.0/00.0",
         "00:01.0/00.0/00.0/00.0",
     ] {

@@ -318,6 +318,7 @@ fn word(outcome: Outcome) -> &'static str {
         Outcome::Refused => "refused",
         Outcome::Failed => "failed",
         Outcome::Absent => "absent",
+        Outcome::Later => "later",
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod acpi;
 mod agreement;
+mod functions;
 mod hand_off;
 mod lspci;
 mod swap;
@@ -31,7 +32,7 @@ pub(crate) fn boots() -> Vec<Boot> {
             };
         Boot { name: format!("host: {}", boot.name), check: Box::new(with_packages), ..boot }
     };
-    let all = [all(), agreement::all(), swap::all()].concat();
+    let all = [all(), agreement::all(), functions::all(), swap::all()].concat();
     trial::boots(&all).into_iter().map(with_packages).collect()
 }
 

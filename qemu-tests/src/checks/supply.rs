@@ -39,7 +39,7 @@ const VALIDATE: &str = include_str!("supply/validate.py");
 /// Bytes that the stripped binary may have: it travels in every initrd.
 const INITRDS_LIMIT: u64 = 545_000;
 /// The host has it once, on its disk.
-const HOSTS_LIMIT: u64 = 725_000;
+const HOSTS_LIMIT: u64 = 735_000;
 
 /// Name and check.
 type Named = (&'static str, fn() -> Result<Outcome>);
