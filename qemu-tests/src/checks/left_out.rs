@@ -34,6 +34,11 @@ pub(crate) const LIST: &[LeftOut] = &[
         AS_ON_6_1,
     ),
     on(&["6.12"], "systemd: without vfio.strict the boot goes on with failed units", AS_ON_6_1),
+    on(
+        &["6.12"],
+        "systemd: ten devices that are plugged in at once come to vfio-pci, but for one that is another",
+        AS_ON_6_1,
+    ),
     on(&["6.12"], "dracut: without vfio.devs= the program says and does nothing", AS_ON_6_1),
     on(
         &["6.12"],

@@ -5,6 +5,7 @@
 //! unit's own, processes of that moment, the journal.
 
 mod given_back;
+mod plugged_in;
 
 use std::path::Path;
 
@@ -35,6 +36,8 @@ struct Case {
     screens: bool,
     /// A user types.
     types: bool,
+    /// What is plugged in while the host runs, each into a root port of its own.
+    plugs: &'static [&'static str],
     check: Check,
 }
 
@@ -58,6 +61,15 @@ const WITH_A_SHELL: &str = "console=tty0 quiet SYSTEMD_SULOGIN_FORCE=1";
 /// Nobody reads it.
 const STRAY: &str = "vfio.strict vfio_devs=00:03.0";
 const OFF: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0 vfio.off";
+
+/// The host's driver of those of the first kind is loaded, for the card that nobody asks for.
+const PLUGGED_IN: [&str; 10] =
+    ["e1000e", "nvme", "e1000e", "nvme", "e1000e", "nvme", "e1000e", "nvme", "e1000e", "e1000e"];
+/// By paths, since nothing has a bus number before; the last port has another device than is meant.
+const PLUGS: &str = "vfio.devs=8086:10d3@00:08.0/00.0,00:09.0/00.0,8086:10d3@00:0a.0/00.0,00:0b.0/00.0,\
+                     00:0c.0/00.0,1b36:0010@00:0d.0/00.0,00:0e.0/00.0,00:0f.0/00.0,00:10.0/00.0,\
+                     10de:1c03@00:11.0/00.0 \
+                     harness.plug=e1000e,nvme,e1000e,nvme,e1000e,nvme,e1000e,nvme,e1000e,e1000e";
 
 const CLAIM: &str = "vfio-early-claim.service";
 const INITRD: &str = "vfio-early.service";
@@ -92,6 +104,7 @@ fn all(line: &str) -> Vec<Case> {
         command_line: Some(command_line),
         screens: false,
         types: false,
+        plugs: &[],
         check: Check::Booted(check),
     };
     let bound = boots(
@@ -127,6 +140,7 @@ fn all(line: &str) -> Vec<Case> {
         command_line: None,
         screens: false,
         types: false,
+        plugs: &[],
         check: Check::Verified(verified),
     };
     let nothing =
@@ -142,11 +156,20 @@ fn all(line: &str) -> Vec<Case> {
         "harness.slow vfio.devs=8086:10d3@00:03.0,1b36:0010@00:04.0,00:05.0",
         slow,
     );
+    let plugged = Case {
+        plugs: &PLUGGED_IN,
+        ..boots(
+            "ten devices that are plugged in at once come to vfio-pci, but for one that is another",
+            PLUGS,
+            plugged_in::holds,
+        )
+    };
     match line {
         "6.1" => vec![
             verify,
             slow,
             bound,
+            plugged,
             stopped,
             nothing,
             boots("vfio.off is the way out of a strict boot that stops", OFF, off),
@@ -154,7 +177,7 @@ fn all(line: &str) -> Vec<Case> {
             after_udev,
         ],
         // By another dracut and systemd.
-        "6.12" => vec![verify, stopped, nothing, going_on],
+        "6.12" => vec![verify, stopped, nothing, going_on, plugged],
         "nixos" => vec![bound, stopped, beside_udev],
         _ => Vec::new(),
     }
@@ -188,11 +211,17 @@ impl Case {
         let cards = [("01.0", BOOT_SCREEN), ("07.0", OTHER_SCREEN)];
         let cards = cards.map(|(place, name)| Device::new("VGA", place).named(name));
         let cards = cards.into_iter().filter(|_| self.screens);
-        let machine = real_root::machine(kernel, &image.initrd, &image.root, cards)
+        let ports = (0..self.plugs.len()).map(|number| {
+            let place = format!("{:02x}.0", 8 + number);
+            Device::new("pcie-root-port", &place).named(&format!("plug{number}"))
+        });
+        let added = cards.chain(ports);
+        let machine = real_root::machine(kernel, &image.initrd, &image.root, added)
             .cmdline("root=/dev/vda rootfstype=ext4 rw")
             .cmdline(self.command_line.unwrap_or_default());
         if !self.screens {
-            return if self.types { machine.cmdline(WITH_A_SHELL).asks() } else { machine };
+            let machine = if self.types { machine.cmdline(WITH_A_SHELL) } else { machine };
+            return if self.types || !self.plugs.is_empty() { machine.asks() } else { machine };
         }
         // Nothing but the harness writes on the screen when pictures are taken.
         let machine = machine.cmdline("console=tty0 quiet systemd.show_status=no harness.pictures");

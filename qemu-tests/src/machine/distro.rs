@@ -31,6 +31,7 @@ const HARNESS: &[(&str, u32, &str)] = &[
     ("usr/lib/harness/look", 0o755, include_str!("../guest/distro/look")),
     ("usr/lib/harness/collect", 0o755, include_str!("../guest/distro/collect")),
     ("usr/lib/harness/give-back", 0o755, include_str!("../guest/distro/give-back")),
+    ("usr/lib/harness/plug", 0o755, include_str!("../guest/distro/plug")),
     (
         "usr/lib/systemd/system/harness.service",
         0o644,

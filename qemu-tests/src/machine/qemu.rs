@@ -244,13 +244,20 @@ fn plug(orders: &Orders) -> Result<()> {
     Ok(())
 }
 
-/// Types, or takes a picture of every display.
+/// Types, plugs a device in, or takes a picture of every display.
 fn obey(orders: &Orders, text: &str) -> Result<()> {
     if let Some(text) = text.strip_prefix("type ") {
         return keyboard::type_text(&mut Qmp::connect(&orders.monitor)?, text);
     }
     if let Some(text) = text.strip_prefix("enter ") {
         return keyboard::type_text(&mut Qmp::connect(&orders.monitor)?, &format!("{text}\n"));
+    }
+    if let Some(properties) = text.strip_prefix("plug:") {
+        let properties = properties.split(',').filter_map(|property| property.split_once('='));
+        let arguments: Map<String, Value> =
+            properties.map(|(name, value)| (name.to_owned(), value.into())).collect();
+        Qmp::connect(&orders.monitor)?.execute("device_add", &Value::Object(arguments))?;
+        return Ok(());
     }
     take_pictures(orders, text)
 }
