@@ -62,9 +62,6 @@ const WITH_A_SHELL: &str = "console=tty0 quiet SYSTEMD_SULOGIN_FORCE=1";
 const STRAY: &str = "vfio.strict vfio_devs=00:03.0";
 const OFF: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0 vfio.off";
 
-/// The host's driver of those of the first kind is loaded, for the card that nobody asks for.
-const PLUGGED_IN: [&str; 10] =
-    ["e1000e", "nvme", "e1000e", "nvme", "e1000e", "nvme", "e1000e", "nvme", "e1000e", "e1000e"];
 /// By paths, since nothing has a bus number before; the last port has another device than is meant.
 const PLUGS: &str = "vfio.devs=8086:10d3@00:08.0/00.0,00:09.0/00.0,8086:10d3@00:0a.0/00.0,00:0b.0/00.0,\
                      00:0c.0/00.0,1b36:0010@00:0d.0/00.0,00:0e.0/00.0,00:0f.0/00.0,00:10.0/00.0,\
@@ -157,7 +154,7 @@ fn all(line: &str) -> Vec<Case> {
         slow,
     );
     let plugged = Case {
-        plugs: &PLUGGED_IN,
+        plugs: &plugged_in::MODELS,
         ..boots(
             "ten devices that are plugged in at once come to vfio-pci, but for one that is another",
             PLUGS,
