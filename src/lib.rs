@@ -189,7 +189,7 @@ pub fn finish(
     );
     functions.leave_to_host(&mut left, &machine);
     if left.items.is_empty() && !functions.are_told() {
-        functions.put_back(kernel);
+        functions.put_back(kernel).iter().for_each(|why| log::warn!("{why}"));
         return Ok(None);
     }
     functions.over(bind(left, sysfs, kernel), sysfs, kernel).map(Some)

@@ -28,7 +28,7 @@ pub fn elsewhere() -> Option<&'static str> {
         return Some("this is a container, or has no /proc");
     }
     let of = |root: &str| fs::metadata(root).map(|root| (root.dev(), root.ino())).ok();
-    match (of("/"), of("/proc/1/root/")) {
+    match (of("/"), of("/proc/1/root")) {
         (Some(ours), Some(of_init)) if ours == of_init => None,
         (_, None) => Some("/proc/1/root cannot be read, which tells a chroot from a host"),
         _ => Some("this is a chroot"),

@@ -26,6 +26,10 @@ use crate::sysfs::{Machine, Sysfs};
 /// itself takes longer than others may.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long that may take for all devices together: with a minute for the writes it is less than the
+/// `TimeoutStartSec=` of `vfio-early-finish.service`.
+const LONGEST: Duration = Duration::from_mins(1);
+
 /// What there is for the items of a request.
 #[derive(Debug, Default)]
 pub struct Functions {
@@ -42,6 +46,8 @@ pub struct Functions {
     /// Their devices, where `sriov_drivers_autoprobe` was 1.
     autoprobe: Vec<Address>,
     warnings: Vec<String>,
+    /// When all waiting has to be over, once there was any.
+    end: Option<Instant>,
 }
 
 /// Whether a request has such an item.
@@ -195,7 +201,7 @@ impl Functions {
                 Why::new(reason, "vfio-early-finish.service has them made after the boot"),
             );
         }
-        let Some(driver) = driver_of(device, sysfs, kernel) else {
+        let Some(driver) = driver_of(device, self.patience(), sysfs, kernel) else {
             return absent(
                 format!("{device} has no driver, which alone can make its virtual functions"),
                 "load the host's driver of it, and run vfio-early finish",
@@ -212,7 +218,7 @@ impl Functions {
             Ok(()) => none_there(device, makes, sysfs),
             Err(Errno::ETIMEDOUT) => {
                 let last = attribute(device, &format!("virtfn{}", count - 1));
-                let end = Instant::now() + PATIENCE;
+                let end = self.patience();
                 while !sysfs.is_there(format!("sys/{last}")) {
                     let left = end.saturating_duration_since(Instant::now());
                     if left.is_zero() || !kernel.wait_for_uevent(left) {
@@ -232,6 +238,13 @@ impl Functions {
                 absent(reason, "see dmesg")
             }
         }
+    }
+
+    /// By when what is waited for now has to be there.
+    fn patience(&mut self) -> Instant {
+        let now = Instant::now();
+        let end = *self.end.get_or_insert(now + LONGEST);
+        end.min(now + PATIENCE)
     }
 
     /// A report less what it has of functions that are others by now.
@@ -345,8 +358,12 @@ fn device_of(item: &Item, machine: &Machine) -> Result<Address, Why> {
 }
 
 /// The driver that has it, once one has.
-fn driver_of(device: Address, sysfs: &Sysfs, kernel: &mut impl Kernel) -> Option<String> {
-    let end = Instant::now() + PATIENCE;
+fn driver_of(
+    device: Address,
+    end: Instant,
+    sysfs: &Sysfs,
+    kernel: &mut impl Kernel,
+) -> Option<String> {
     loop {
         let driver = sysfs.driver(device).ok().flatten();
         let left = end.saturating_duration_since(Instant::now());

@@ -65,8 +65,7 @@ const OFF: &str = "vfio.strict vfio.devs=8086:10d3@00:03.0,00:1e.0 vfio.off";
 /// By paths, since nothing has a bus number before; the last port has another device than is meant.
 const PLUGS: &str = "vfio.devs=8086:10d3@00:08.0/00.0,00:09.0/00.0,8086:10d3@00:0a.0/00.0,00:0b.0/00.0,\
                      00:0c.0/00.0,1b36:0010@00:0d.0/00.0,00:0e.0/00.0,00:0f.0/00.0,00:10.0/00.0,\
-                     10de:1c03@00:11.0/00.0 \
-                     harness.plug=e1000e,nvme,e1000e,nvme,e1000e,nvme,e1000e,nvme,e1000e,e1000e";
+                     10de:1c03@00:11.0/00.0";
 
 const CLAIM: &str = "vfio-early-claim.service";
 const INITRD: &str = "vfio-early.service";
@@ -218,7 +217,10 @@ impl Case {
             .cmdline(self.command_line.unwrap_or_default());
         if !self.screens {
             let machine = if self.types { machine.cmdline(WITH_A_SHELL) } else { machine };
-            return if self.types || !self.plugs.is_empty() { machine.asks() } else { machine };
+            if self.plugs.is_empty() {
+                return if self.types { machine.asks() } else { machine };
+            }
+            return machine.cmdline(&format!("harness.plug={}", self.plugs.join(","))).asks();
         }
         // Nothing but the harness writes on the screen when pictures are taken.
         let machine = machine.cmdline("console=tty0 quiet systemd.show_status=no harness.pictures");

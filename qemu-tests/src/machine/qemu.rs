@@ -212,7 +212,7 @@ fn follow(events: &Receiver<Event>, orders: &Orders, start: Instant) -> Followed
                 console.push('\n');
                 if !plugged && line.contains("vfio-early") && line.contains("waiting for") {
                     plugged = true;
-                    if let Err(error) = plug(orders) {
+                    if let Err(error) = plug_all(orders) {
                         break Some(format!("{error:#}"));
                     }
                 }
@@ -232,16 +232,19 @@ fn follow(events: &Receiver<Event>, orders: &Orders, start: Instant) -> Followed
     Followed { console, problem }
 }
 
-fn plug(orders: &Orders) -> Result<()> {
+/// Plugs in what is to come when the binary waits.
+fn plug_all(orders: &Orders) -> Result<()> {
     let mut monitor = Qmp::connect(&orders.monitor)?;
-    for properties in &orders.hot_added {
-        let arguments: Map<String, Value> = properties
-            .iter()
-            .map(|(key, value)| (key.clone(), Value::String(value.clone())))
-            .collect();
-        monitor.execute("device_add", &Value::Object(arguments))?;
-    }
-    Ok(())
+    orders
+        .hot_added
+        .iter()
+        .try_for_each(|properties| plug(&mut monitor, properties.iter().cloned()))
+}
+
+fn plug(monitor: &mut Qmp, properties: impl IntoIterator<Item = (String, String)>) -> Result<()> {
+    let properties = properties.into_iter().map(|(name, value)| (name, Value::String(value)));
+    let arguments = Value::Object(properties.collect::<Map<_, _>>());
+    monitor.execute("device_add", &arguments).map(drop)
 }
 
 /// Types, plugs a device in, or takes a picture of every display.
@@ -254,10 +257,8 @@ fn obey(orders: &Orders, text: &str) -> Result<()> {
     }
     if let Some(properties) = text.strip_prefix("plug:") {
         let properties = properties.split(',').filter_map(|property| property.split_once('='));
-        let arguments: Map<String, Value> =
-            properties.map(|(name, value)| (name.to_owned(), value.into())).collect();
-        Qmp::connect(&orders.monitor)?.execute("device_add", &Value::Object(arguments))?;
-        return Ok(());
+        let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        return plug(&mut Qmp::connect(&orders.monitor)?, properties);
     }
     take_pictures(orders, text)
 }
