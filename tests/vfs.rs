@@ -9,6 +9,7 @@ use vfio_early::report::{Outcome, Report};
 use crate::fake::{Fake, Fault};
 use crate::machine::{Function, Line, Machine};
 use crate::outcome::{assert_says, outcomes};
+use crate::verdict::status_of;
 
 const CARD: &str = "0000:03:00.0";
 
@@ -55,6 +56,7 @@ fn the_initrd_leaves_them_to_the_real_root_and_no_boot_stops_for_them() {
         assert_eq!((fake.take_writes(), fake.waits.len()), (Vec::new(), 0), "{text}");
         let (_, last) = report.lines().pop().expect("a line");
         assert!(last.starts_with("0 of 1 bound, 1 later, in"), "{last}");
+        assert_eq!(status_of(&fake, &report).exit_status, 0, "{text}");
     }
 }
 
